@@ -1,0 +1,275 @@
+"""Every setting, and every environment variable that is read.
+
+A variable comes from the environment or from `.env` beside manage.py. Each has a default that works on a laptop; a wrong
+value stops the program with the name of the variable.
+"""
+
+import os
+import secrets
+import socket
+from pathlib import Path
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = environ.Env()
+environ.Env.read_env(BASE_DIR / ".env")
+
+
+def _path(name: str, default: str) -> Path:
+    """A folder or file from the environment; a relative one counts from the project's root."""
+    return (BASE_DIR / env.str(name, default=default)).resolve()
+
+
+def _integer(name: str, default: int, lowest: int = 0) -> int:
+    value = env.str(name, default=str(default))
+    if not value.isdigit() or int(value) < lowest:
+        raise ImproperlyConfigured(f"{name} is {value!r}: write a whole number, {lowest} or more.")
+    return int(value)
+
+
+def _boolean(name: str, default: bool) -> bool:
+    value = env.str(name, default=str(default)).lower()
+    if value not in ("true", "false", "1", "0", "yes", "no", "on", "off"):
+        raise ImproperlyConfigured(f"{name} is {value!r}: write true or false.")
+    return value in ("true", "1", "yes", "on")
+
+
+def _choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
+    value = env.str(name, default=default).lower()
+    if value not in allowed:
+        raise ImproperlyConfigured(f"{name} is {value!r}: write one of {', '.join(allowed)}.")
+    return value
+
+
+def _secret(path: Path) -> str:
+    """The secret of this installation: made once, readable by its owner alone."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_urlsafe(48))
+        try:
+            os.link(draft, path)  # two first starts at once agree on one secret
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path.read_text().strip()
+
+
+# ------------------------------------------------------------------ where things are
+
+DATA_DIR = _path("DATA_DIR", "data")
+RECORDINGS_DIR = DATA_DIR / "recordings"
+UPLOADS_DIR = DATA_DIR / "uploads"
+BROKER_DIR = DATA_DIR / "broker"
+LOGS_DIR = DATA_DIR / "logs"
+MODELS_DIR = _path("MODEL_DOWNLOAD_ROOT", "models")
+
+# ------------------------------------------------------------------ who may come in
+
+DEBUG = _boolean("DEBUG", False)
+SECRET_KEY = env.str("SECRET_KEY", default="") or _secret(DATA_DIR / "secret_key")
+HOST = env.str("HOST", default="127.0.0.1")
+PORT = _integer("PORT", 8801, lowest=1)
+# The ASGI gate (config/asgi.py) checks the Host header before Django sees a request: it also knows the address that a
+# request came in by, which no list in a settings file can.
+ALLOWED_HOSTS = ["*"]
+MACHINE_NAMES = ["localhost", "127.0.0.1", "[::1]", socket.gethostname(), f"{socket.gethostname().split('.')[0]}.local"]
+NAMES_SERVED = [*MACHINE_NAMES, *env.list("ALLOWED_HOSTS", default=[])]
+
+if DEBUG and HOST not in ("127.0.0.1", "localhost", "::1"):
+    raise ImproperlyConfigured("DEBUG shows settings to visitors: turn it off, or set HOST=127.0.0.1.")
+
+# ------------------------------------------------------------------ what is taken and how it is transcribed
+
+MAX_UPLOAD_BYTES = _integer("MAX_UPLOAD_BYTES", 5 * 1024**3, lowest=1)
+MAX_DURATION_SECONDS = _integer("MAX_DURATION_SECONDS", 86_400, lowest=1)
+# Uploads under way in one web process; connections are never limited.
+MAX_UPLOADS_AT_ONCE = _integer("MAX_UPLOADS_AT_ONCE", 64, lowest=1)
+# What is left free on the data disk: the decoded sound comes on top of the upload.
+FREE_SPACE_RESERVE_BYTES = _integer("FREE_SPACE_RESERVE_BYTES", 512 * 1024**2)
+
+ENGINE = _choice("ENGINE", "auto", ("auto", "faster-whisper"))
+MODEL_DEVICE = (env.str("MODEL_DEVICE", default="") or env.str("WHISPER_DEVICE", default="auto")).lower()
+DEFAULT_MODEL = env.str("DEFAULT_MODEL", default="auto")
+DEFAULT_LANGUAGE = env.str("DEFAULT_LANGUAGE", default="")
+DEFAULT_TASK = _choice("DEFAULT_TASK", "transcribe", ("transcribe", "translate"))
+DEFAULT_WORD_TIMESTAMPS = _boolean("DEFAULT_WORD_TIMESTAMPS", False)
+DEFAULT_BEAM_SIZE = _integer("DEFAULT_BEAM_SIZE", 5, lowest=1)
+
+# ------------------------------------------------------------------ the queue
+
+# A claim is good for this long unless renewed; a dead worker is noticed within a lease and a sweep.
+LEASE_SECONDS = _integer("LEASE_SECONDS", 60, lowest=1)
+HEARTBEAT_SECONDS = 5
+SWEEP_SECONDS = _integer("SWEEP_SECONDS", 15, lowest=1)
+MAX_ATTEMPTS = _integer("MAX_ATTEMPTS", 3, lowest=1)
+
+CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="filesystem://")
+CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, object] = {}
+if CELERY_BROKER_URL.startswith("filesystem:"):
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "data_folder_in": str(BROKER_DIR / "messages"),
+        "data_folder_out": str(BROKER_DIR / "messages"),
+        "control_folder": str(BROKER_DIR / "control"),
+        "polling_interval": 0.05,
+    }
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = False  # a message is only a wake-up: the row is the truth
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_SEND_TASK_EVENTS = False
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.2}
+CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_ACCEPT_CONTENT = ["json"]
+
+# ------------------------------------------------------------------ Django
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "axes",
+    "csp",
+    "django_htmx",
+    "transcription",
+]
+
+# Each of these is async-capable: one that is not would make every waiting request hold a thread (tests/test_settings.py).
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "config.static.StaticFilesMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
+]
+
+ROOT_URLCONF = "config.urls"
+ASGI_APPLICATION = "config.asgi.application"
+APPEND_SLASH = False  # no door answers with a redirect
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.template.context_processors.i18n",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "transcription.web.context.page",
+            ],
+        },
+    },
+]
+
+DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'stenograf.sqlite3'}")}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # WAL alone still fails a transaction that read before it wrote: IMMEDIATE takes the write lock first and waits.
+    DATABASES["default"]["OPTIONS"] = {
+        "timeout": 30,
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA journal_size_limit=67108864;",
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "dashboard"
+LOGOUT_REDIRECT_URL = "login"
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 60 * 60 * 24 * 30
+
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = 0.25  # hours
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_ON_SUCCESS = True
+AXES_LOCKOUT_TEMPLATE = "locked_out.html"
+AXES_VERBOSE = False
+AXES_DISABLE_ACCESS_LOG = True
+
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "script-src": ["'self'"],
+        "style-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "media-src": ["'self'", "blob:"],
+        "object-src": ["'none'"],
+        "base-uri": ["'none'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+    },
+}
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "transcription.api.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser", "rest_framework.parsers.MultiPartParser"],
+    "URL_FORMAT_OVERRIDE": None,  # ?format= is a parameter of ours
+    "NUM_PROXIES": _integer("NUM_PROXIES", 0),
+    "STRICT_JSON": True,
+}
+
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("ru", "Русский")]
+LANGUAGE_COOKIE_AGE = 60 * 60 * 24 * 365
+LOCALE_PATHS = [BASE_DIR / "locale"]
+TIME_ZONE = env.str("TZ", default="") or "UTC"
+USE_TZ = True
+
+STATIC_URL = "static/"
+STATIC_ROOT = DATA_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+
+# An upload goes to its own disk at once, so that taking it in is a rename and not a copy.
+FILE_UPLOAD_HANDLERS = ["transcription.api.uploads.HashingUploadHandler"]
+FILE_UPLOAD_TEMP_DIR = str(UPLOADS_DIR)
+FILE_UPLOAD_PERMISSIONS = 0o640
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024**2
+
+LOG_LEVEL = _choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error", "critical"))
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    "loggers": {
+        "transcription": {"level": LOG_LEVEL.upper()},
+        "celery": {"level": "WARNING"},
+        "axes": {"level": "ERROR"},
+    },
+}
+

@@ -1,0 +1,18 @@
+"""The project's settings over a data folder and models of the tests' own."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ["DATA_DIR"] = tempfile.mkdtemp(prefix="stenograf-tests-")
+os.environ["MODEL_DOWNLOAD_ROOT"] = str(Path(__file__).parent / "data")  # its faster-whisper-nano is the model `nano`
+os.environ["DEFAULT_MODEL"] = "nano"
+os.environ["ALLOWED_HOSTS"] = "testserver"
+
+from config.settings import *  # noqa: E402, F403
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+STORAGES = {  # noqa: F405
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}

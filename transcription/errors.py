@@ -1,0 +1,138 @@
+"""What can go wrong, as sentences for the person who must act.
+
+A problem has a code for programs, a sentence for people, and two facts: whether trying again can help, and whether the
+recording is at fault or we are. A job stores the code and the values in the sentence, so that each reader gets the
+sentence in their own language (the doors translate it; nothing here imports Django).
+"""
+
+from typing import ClassVar
+
+
+def _(sentence: str) -> str:
+    """Mark a sentence for translation; the doors translate it when somebody reads it."""
+    return sentence
+
+
+class Problem(Exception):
+    """Something went wrong that can be said in a sentence. `values` fill the sentence's places."""
+
+    code: ClassVar[str] = "internal"
+    sentence: ClassVar[str] = _("Something went wrong on our side: %(detail)s. Try again; if it repeats, send the log.")
+    retryable: ClassVar[bool] = True
+    is_input_at_fault: ClassVar[bool] = False
+
+    def __init__(self, **values: object) -> None:
+        self.values = values
+        super().__init__(self.sentence % values)
+
+
+class InputProblem(Problem):
+    """The recording is at fault: another try gives the same, another file will not."""
+
+    retryable = False
+    is_input_at_fault = True
+
+
+class EmptyFile(InputProblem):
+    code = "empty_file"
+    sentence = _("The file is empty: it holds 0 bytes. Trying again will not help, another file will.")
+
+
+class NotMedia(InputProblem):
+    code = "not_media"
+    sentence = _("This is neither audio nor video, although it is named %(name)s. Another file will help.")
+
+
+class NoAudio(InputProblem):
+    code = "no_audio"
+    sentence = _("The file has no sound track. Trying again will not help, another file will.")
+
+
+class TooLong(InputProblem):
+    code = "too_long"
+    sentence = _("The recording is longer than %(hours)s hours, the limit here. Split it into shorter ones.")
+
+
+class DamagedFile(InputProblem):
+    code = "damaged_file"
+    sentence = _("The sound of this file cannot be read: %(detail)s. Export it again or give another file.")
+
+
+class DecodingTimedOut(InputProblem):
+    code = "decoding_timed_out"
+    sentence = _("Reading the file took longer than %(seconds)s seconds and was stopped. Convert it to WAV or MP3 first.")
+
+
+class RecordingMissing(Problem):
+    code = "recording_missing"
+    sentence = _("The recording is no longer on this machine's disk. Give it again.")
+    retryable = False
+
+
+class FFmpegMissing(Problem):
+    code = "ffmpeg_missing"
+    sentence = _("FFmpeg is not installed on this machine. Ask the administrator to install it, then try again.")
+
+
+class UnknownModel(InputProblem):
+    code = "model_unknown"
+    sentence = _("There is no model named %(name)s. Choose one of: %(known)s.")
+
+
+class ModelMissing(Problem):
+    code = "model_missing"
+    sentence = _(
+        "The model %(name)s is not on this machine. Put its files (%(files)s) into the folder %(folder)s, then try again."
+    )
+
+
+class WeightsUnavailable(Problem):
+    code = "weights_unavailable"
+    sentence = _("The weights of %(name)s could not be fetched: %(detail)s. Put %(files)s into %(folder)s by hand.")
+
+
+class NoEngine(Problem):
+    code = "no_engine"
+    sentence = _("No engine can run on this machine: %(detail)s. Install the requirements again with make run.")
+
+
+class UnknownDevice(Problem):
+    code = "device_unknown"
+    sentence = _("MODEL_DEVICE is %(name)s, but this machine has only: %(known)s. Change it or leave it out.")
+    retryable = False
+
+
+class EngineFailed(Problem):
+    code = "engine_failed"
+    sentence = _("The speech recogniser stopped with an error: %(detail)s. The text so far is kept; try again.")
+
+
+class RunnerDied(Problem):
+    code = "runner_died"
+    sentence = _("The speech recogniser crashed %(attempts)s times on this recording. The text so far is kept.")
+
+
+class OutOfMemory(Problem):
+    code = "out_of_memory"
+    sentence = _("This machine ran out of memory. The text so far is kept; close other programs or choose a smaller model.")
+
+
+class WorkerLost(Problem):
+    code = "worker_lost"
+    sentence = _("The worker stopped %(attempts)s times during this step. The recording is kept; try again.")
+
+
+class DiskFull(Problem):
+    code = "disk_full"
+    sentence = _("This machine's disk lacks space. Free some and try again.")
+
+
+class LeaseLost(Exception):
+    """Another worker has taken this piece of work over, or it is no longer wanted: stop and write nothing more."""
+
+
+def _all(kind: type[Problem]) -> list[type[Problem]]:
+    return [kind, *(found for child in kind.__subclasses__() for found in _all(child))]
+
+
+BY_CODE: dict[str, type[Problem]] = {kind.code: kind for kind in _all(Problem)}

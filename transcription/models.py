@@ -1,0 +1,308 @@
+"""What is stored, and the rules of one row's life. State moves only by conditional UPDATE, which says whether it won."""
+
+import hashlib
+import secrets
+import uuid
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.db import models
+from django.utils import timezone
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from transcription import errors
+from transcription.whisper.options import TranscriptionOptions
+
+AnyUser = AbstractBaseUser | AnonymousUser
+Row = TypeVar("Row", bound=models.Model)
+
+
+class Worker(models.Model):
+    """A Celery worker process: alive while its heartbeat is fresh."""
+
+    class Kind(models.TextChoices):
+        DEFAULT = "default", _("everything that needs no engine")
+        DEVICE = "device", _("one device")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    kind = models.CharField(_("kind"), max_length=10, choices=Kind.choices)
+    queue = models.CharField(_("queue"), max_length=40)
+    device = models.CharField(_("device"), max_length=20, blank=True)
+    hostname = models.CharField(_("machine"), max_length=255)
+    pid = models.PositiveIntegerField("PID")
+    engine = models.CharField(_("engine"), max_length=30, blank=True)
+    model_loaded = models.CharField(_("loaded model"), max_length=100, blank=True)
+    started_at = models.DateTimeField(_("started"), default=timezone.now)
+    heartbeat_at = models.DateTimeField(_("last heartbeat"), default=timezone.now, db_index=True)
+
+    class Meta:
+        verbose_name = _("worker")
+        verbose_name_plural = _("workers")
+        ordering = ("queue", "-started_at")
+
+    def __str__(self) -> str:
+        return f"{self.queue}@{self.hostname}:{self.pid}"
+
+    @classmethod
+    def alive(cls) -> models.QuerySet["Worker"]:
+        """Those heard of within a lease."""
+        return cls.objects.filter(heartbeat_at__gt=timezone.now() - timedelta(seconds=settings.LEASE_SECONDS))
+
+
+class Claimable(models.Model):
+    """A piece of work that one worker at a time may hold, for as long as it renews its lease.
+
+    `claim` is a fencing token, new at each claim: a write that names an old one changes nothing.
+    """
+
+    claim = models.UUIDField(null=True, editable=False)
+    worker = models.ForeignKey(Worker, null=True, on_delete=models.SET_NULL, related_name="+", verbose_name=_("worker"))
+    lease_until = models.DateTimeField(null=True, db_index=True)
+    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
+    next_attempt_at = models.DateTimeField(default=timezone.now)
+    rung_at = models.DateTimeField(default=timezone.now)  # when a wake-up was last sent for it
+
+    class Meta:
+        abstract = True
+
+
+class OwnedQuerySet(models.QuerySet[Row]):
+    """Rows that belong to somebody: a view reads them through `for_user`, and another's is not there."""
+
+    def for_user(self, user: AnyUser) -> Self:
+        return self.filter(owner_id=user.pk) if user.is_authenticated else self.none()
+
+
+class Recording(models.Model):
+    """What was given: a file on disk and what FFmpeg says of it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="recordings", verbose_name=_("owner")
+    )
+    original_name = models.CharField(_("file name"), max_length=255)
+    bytes = models.PositiveBigIntegerField(_("bytes"))
+    sha256 = models.CharField("SHA-256", max_length=64, db_index=True)
+    container = models.CharField(_("container"), max_length=60, blank=True)
+    codec = models.CharField(_("codec"), max_length=40, blank=True)
+    sample_rate = models.PositiveIntegerField(_("sample rate, Hz"), null=True)
+    channels = models.PositiveSmallIntegerField(_("channels"), null=True)
+    has_video = models.BooleanField(_("has a picture"), default=False)
+    duration = models.FloatField(_("duration, s"), null=True)
+    peaks = models.JSONField(_("loudness for the player"), null=True, editable=False)  # 0-100, evenly over the duration
+    created_at = models.DateTimeField(_("added"), default=timezone.now, db_index=True)
+
+    objects = OwnedQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("recording")
+        verbose_name_plural = _("recordings")
+        ordering = ("-created_at",)
+
+    def __str__(self) -> str:
+        return self.original_name
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies: named by us alone, never by the person who gave it."""
+        return settings.RECORDINGS_DIR / str(self.pk)
+
+
+class Job(Claimable):
+    """One request to transcribe a recording.
+
+    The claim is the default worker's: it prepares a queued job and finishes a transcribed one. While it is being
+    transcribed the job itself is unclaimed and its sections are claimed by device workers.
+    """
+
+    class Status(models.TextChoices):
+        QUEUED = "queued", _("queued")
+        DOWNLOADING = "downloading", _("downloading the model")
+        PREPARING = "preparing", _("preparing")
+        TRANSCRIBING = "transcribing", _("transcribing")
+        FINISHING = "finishing", _("finishing")
+        DONE = "done", _("done")
+        FAILED = "failed", _("failed")
+        CANCELLED = "cancelled", _("cancelled")
+
+    ENDED = (Status.DONE, Status.FAILED, Status.CANCELLED)
+    UNFINISHED = (Status.QUEUED, Status.DOWNLOADING, Status.PREPARING, Status.TRANSCRIBING, Status.FINISHING)
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="jobs", verbose_name=_("owner")
+    )
+    recording = models.ForeignKey(Recording, on_delete=models.CASCADE, related_name="jobs", verbose_name=_("recording"))
+    name = models.CharField(_("name"), max_length=255)
+    notes = models.TextField(_("notes"), blank=True)
+    status = models.CharField(_("status"), max_length=12, choices=Status.choices, default=Status.QUEUED, db_index=True)
+    progress = models.FloatField(_("progress, 0-1"), default=0)
+
+    model = models.CharField(_("model"), max_length=100)  # a catalogue name or a folder's name
+    options = models.JSONField(_("options"))  # TranscriptionOptions, frozen when the job was submitted
+    warnings = models.JSONField(_("warnings"), default=list)
+    error_code = models.CharField(_("error code"), max_length=40, blank=True)
+    error_values = models.JSONField(default=dict)
+
+    language = models.CharField(_("language"), max_length=10, blank=True)  # as detected, or as asked for
+    language_probability = models.FloatField(_("language probability"), null=True)
+    text = models.TextField(_("text"), blank=True)
+    engine = models.CharField(_("engine"), max_length=30, blank=True)
+    device = models.CharField(_("device"), max_length=20, blank=True)
+    versions = models.JSONField(_("versions"), default=dict)  # {"faster-whisper": "1.2.1", ...}
+    weights_sha256 = models.CharField(_("SHA-256 of the weights"), max_length=64, blank=True)
+
+    created_at = models.DateTimeField(_("added"), default=timezone.now)
+    preparing_at = models.DateTimeField(_("preparing since"), null=True)
+    transcribing_at = models.DateTimeField(_("transcribing since"), null=True)
+    finishing_at = models.DateTimeField(_("finishing since"), null=True)
+    finished_at = models.DateTimeField(_("ended"), null=True)
+    processing_seconds = models.FloatField(_("processing, s"), default=0)  # work done, waiting left out
+
+    objects = OwnedQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("job")
+        verbose_name_plural = _("jobs")
+        ordering = ("-created_at", "-id")
+        indexes = [
+            models.Index(fields=("owner", "-created_at", "-id")),
+            models.Index(fields=("status", "next_attempt_at", "created_at")),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def is_ended(self) -> bool:
+        return self.status in self.ENDED
+
+    @property
+    def transcription_options(self) -> TranscriptionOptions:
+        return TranscriptionOptions.from_json(self.options)
+
+    @property
+    def problem(self) -> type[errors.Problem] | None:
+        """What went wrong, or None."""
+        return errors.BY_CODE.get(self.error_code, errors.Problem) if self.error_code else None
+
+    @property
+    def error_message(self) -> str:
+        """The sentence that says what went wrong, in the reader's language; empty when nothing did."""
+        return "" if self.problem is None else gettext(self.problem.sentence) % self.error_values
+
+    @property
+    def pcm_path(self) -> Path:
+        """The decoded sound, 16 kHz mono s16le, there from preparing to the job's end."""
+        return settings.RECORDINGS_DIR / f"{self.pk}.pcm"
+
+    @classmethod
+    def move(cls, job_id: uuid.UUID, to: Status, *, since: tuple[Status, ...], **changes: Any) -> bool:
+        """Move a job to the status `to` if it is in one of `since`; return whether this call did it."""
+        return bool(cls.objects.filter(pk=job_id, status__in=since).update(status=to, **changes))
+
+
+class Section(Claimable):
+    """A stretch of a recording that is decoded on its own. Times in seconds of the recording."""
+
+    class Status(models.TextChoices):
+        QUEUED = "queued", _("queued")
+        TRANSCRIBING = "transcribing", _("transcribing")
+        DONE = "done", _("done")
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="sections")
+    index = models.PositiveIntegerField()
+    start = models.FloatField()
+    end = models.FloatField()
+    status = models.CharField(max_length=12, choices=Status.choices, default=Status.QUEUED, db_index=True)
+    transcribed = models.FloatField(default=0)  # seconds of it that are decoded
+    engine = models.CharField(max_length=30, blank=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("job", "index")
+        constraints = [models.UniqueConstraint(fields=("job", "index"), name="one_section_a_place")]
+
+    def __str__(self) -> str:
+        return f"{self.job_id} {self.index}"
+
+
+class Segment(models.Model):
+    """A stretch of speech and its text, with openai-whisper's names; times in seconds of the recording."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="segments")
+    section = models.ForeignKey(Section, on_delete=models.CASCADE, related_name="segments")
+    index = models.PositiveIntegerField()  # in its section
+    start = models.FloatField()
+    end = models.FloatField()
+    text = models.TextField()
+    seek = models.PositiveIntegerField()
+    tokens = models.JSONField()
+    temperature = models.FloatField()
+    avg_logprob = models.FloatField()
+    compression_ratio = models.FloatField()
+    no_speech_prob = models.FloatField()
+    words = models.JSONField(null=True)  # [{"word", "start", "end", "probability"}] when asked for
+
+    class Meta:
+        ordering = ("job", "section__index", "index")
+        constraints = [models.UniqueConstraint(fields=("section", "index"), name="one_segment_a_place")]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Event(models.Model):
+    """A turn in the life of a job or a worker, with its reason."""
+
+    at = models.DateTimeField(_("time"), default=timezone.now, db_index=True)
+    job = models.ForeignKey(Job, null=True, on_delete=models.CASCADE, related_name="events", verbose_name=_("job"))
+    worker = models.ForeignKey(Worker, null=True, on_delete=models.SET_NULL, related_name="+", verbose_name=_("worker"))
+    kind = models.CharField(_("kind"), max_length=20)
+    message = models.TextField(_("message"), blank=True)
+
+    class Meta:
+        verbose_name = _("event")
+        verbose_name_plural = _("events")
+        ordering = ("-id",)
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+
+class ApiToken(models.Model):
+    """A key to the API. Only its SHA-256 is stored: 32 random bytes need no slower hash."""
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_tokens", verbose_name=_("user")
+    )
+    name = models.CharField(_("name"), max_length=100, blank=True)
+    prefix = models.CharField(_("begins with"), max_length=12)
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    created_at = models.DateTimeField(_("made"), default=timezone.now)
+    last_used_at = models.DateTimeField(_("last used"), null=True)
+    expires_at = models.DateTimeField(_("stops working"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("API token")
+        verbose_name_plural = _("API tokens")
+        ordering = ("-created_at",)
+
+    def __str__(self) -> str:
+        return f"{self.prefix}…"
+
+    @staticmethod
+    def digest_of(key: str) -> str:
+        return hashlib.sha256(key.encode()).hexdigest()
+
+    @classmethod
+    def make(cls, user: AnyUser, name: str = "") -> str:
+        """Make a token for `user` and return the key, which is never shown again."""
+        key = f"st_{secrets.token_urlsafe(32)}"
+        cls.objects.create(user_id=user.pk, name=name, prefix=key[:8], digest=cls.digest_of(key))
+        return key

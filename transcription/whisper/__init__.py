@@ -1,0 +1,1 @@
+"""Whisper as a plain library: no Django, no Celery, no database."""

@@ -1,0 +1,45 @@
+"""What an engine gives: words and segments, with openai-whisper's names."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word as Whisper wrote it, with the space before it. Times in seconds."""
+
+    word: str
+    start: float
+    end: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of speech and its text. Times in seconds; `seek` in frames of 10 ms, where its window began."""
+
+    start: float
+    end: float
+    text: str
+    seek: int
+    tokens: tuple[int, ...]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+    words: tuple[Word, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict that `from_json` takes back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        words = values.get("words")
+        return cls(
+            **{
+                **values,
+                "tokens": tuple(values["tokens"]),
+                "words": None if words is None else tuple(Word(**word) for word in words),
+            }
+        )
