@@ -1,7 +1,7 @@
 """Every setting, and every environment variable that is read.
 
-A variable comes from the environment or from `.env` beside manage.py. Each has a default that works on a laptop; a wrong
-value stops the program with the name of the variable.
+A variable comes from the environment or from `.env` beside manage.py. Each has a default that works on a laptop; a
+wrong value stops the program with the name of the variable.
 """
 
 import os
@@ -84,6 +84,10 @@ NAMES_SERVED = [*MACHINE_NAMES, *env.list("ALLOWED_HOSTS", default=[])]
 if DEBUG and HOST not in ("127.0.0.1", "localhost", "::1"):
     raise ImproperlyConfigured("DEBUG shows settings to visitors: turn it off, or set HOST=127.0.0.1.")
 
+# The first administrator, made at the first start; without a password one is generated and shown once.
+SUPERUSER_USERNAME = env.str("DJANGO_SUPERUSER_USERNAME", default="admin")
+SUPERUSER_PASSWORD = env.str("DJANGO_SUPERUSER_PASSWORD", default="")
+
 # ------------------------------------------------------------------ what is taken and how it is transcribed
 
 MAX_UPLOAD_BYTES = _integer("MAX_UPLOAD_BYTES", 5 * 1024**3, lowest=1)
@@ -108,6 +112,8 @@ LEASE_SECONDS = _integer("LEASE_SECONDS", 60, lowest=1)
 HEARTBEAT_SECONDS = 5
 SWEEP_SECONDS = _integer("SWEEP_SECONDS", 15, lowest=1)
 MAX_ATTEMPTS = _integer("MAX_ATTEMPTS", 3, lowest=1)
+# Set by `manage.py serve` for its parts, so that none outlives it.
+SUPERVISOR_PID = _integer("SUPERVISOR_PID", 0)
 
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="filesystem://")
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, object] = {}
@@ -144,7 +150,7 @@ INSTALLED_APPS = [
     "transcription",
 ]
 
-# Each of these is async-capable: one that is not would make every waiting request hold a thread (tests/test_settings.py).
+# Each of these is async-capable: one that is not would make every waiting request hold a thread.
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "config.static.StaticFilesMiddleware",
@@ -272,4 +278,3 @@ LOGGING = {
         "axes": {"level": "ERROR"},
     },
 }
-

@@ -60,7 +60,7 @@ class DamagedFile(InputProblem):
 
 class DecodingTimedOut(InputProblem):
     code = "decoding_timed_out"
-    sentence = _("Reading the file took longer than %(seconds)s seconds and was stopped. Convert it to WAV or MP3 first.")
+    sentence = _("Reading the file took longer than %(seconds)s seconds and was stopped. Convert it to WAV first.")
 
 
 class RecordingMissing(Problem):
@@ -82,7 +82,7 @@ class UnknownModel(InputProblem):
 class ModelMissing(Problem):
     code = "model_missing"
     sentence = _(
-        "The model %(name)s is not on this machine. Put its files (%(files)s) into the folder %(folder)s, then try again."
+        "The model %(name)s is not on this machine. Put its files (%(files)s) into the folder %(folder)s and try again."
     )
 
 
@@ -114,7 +114,9 @@ class RunnerDied(Problem):
 
 class OutOfMemory(Problem):
     code = "out_of_memory"
-    sentence = _("This machine ran out of memory. The text so far is kept; close other programs or choose a smaller model.")
+    sentence = _(
+        "This machine ran out of memory. The text so far is kept; close other programs or choose a smaller model."
+    )
 
 
 class WorkerLost(Problem):

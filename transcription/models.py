@@ -1,4 +1,7 @@
-"""What is stored, and the rules of one row's life. State moves only by conditional UPDATE, which says whether it won."""
+"""What is stored, and the rules of one row's life.
+
+State moves only by conditional UPDATE, which says whether it won.
+"""
 
 import hashlib
 import secrets

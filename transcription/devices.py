@@ -1,0 +1,168 @@
+"""The devices of this machine, and the runner that each one's engine lives in."""
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from transcription import errors, processes
+from transcription.whisper.engine import ENGINES, Abilities, Event, Sound
+from transcription.whisper.options import TranscriptionOptions
+
+CLOSE_SECONDS = 5  # a section is asked to stop at its window; after this its runner is killed
+
+
+def engine() -> Abilities:
+    """The engine of this installation: what ENGINE names, or the best that this machine can run."""
+    return ENGINES["faster-whisper" if settings.ENGINE == "auto" else settings.ENGINE]
+
+
+def here() -> list[str]:
+    """The devices that MODEL_DEVICE takes of this machine's: GPUs when there are any, else the CPU.
+
+    Raises UnknownDevice when MODEL_DEVICE names one that is not here.
+    """
+    wanted = settings.MODEL_DEVICE
+    if wanted == "cpu":
+        return ["cpu"]
+    gpus = [f"cuda:{index}" for index in range(_count_cuda())]
+    if wanted == "auto":
+        return gpus or ["cpu"]
+    found = gpus if wanted == "cuda" else [gpu for gpu in gpus if gpu == wanted]
+    if not found:
+        raise errors.UnknownDevice(name=wanted, known=", ".join(["cpu", *gpus]))
+    return found
+
+
+def _count_cuda() -> int:
+    """Asked in a child: no worker and no web process imports an engine's library."""
+    question = "import ctranslate2; print(ctranslate2.get_cuda_device_count())"
+    answer = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, timeout=120, check=False)
+    if answer.returncode:
+        raise errors.NoEngine(detail=(answer.stderr.strip().splitlines() or ["no reason was given"])[-1])
+    return int(answer.stdout)
+
+
+class RunnerExited(Exception):
+    """The runner ended in the middle of a section; `str` says how."""
+
+
+class Runner:
+    """The child process that owns a device's engine: started when first needed, and again after it died."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.versions: dict[str, str] = {}
+        self.model_loaded = ""
+        self._child: subprocess.Popen[bytes] | None = None
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._child is None else self._child.pid
+
+    def start(self) -> None:
+        """Start the child unless it runs; it says `ready` by itself."""
+        if self._child is not None and self._child.poll() is None:
+            return
+        self.stop()
+        program = [sys.executable, "-m", "transcription.whisper.runner"]
+        self._child = processes.start(
+            [*program, "--engine", engine().name, "--device", self.device],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(settings.BASE_DIR)},
+        )
+        self._events = queue.SimpleQueue()
+        threading.Thread(target=_read, args=(self._child, self._events), daemon=True).start()
+
+    def decode(
+        self, section: int, sound: Sound, model: Path, options: TranscriptionOptions, *, beat: float
+    ) -> Iterator[Event | None]:
+        """Give the events of a section as they come, and None whenever `beat` seconds passed without one.
+
+        Ends after `done` or `error`. Leaving early asks the runner to stop at its window, and kills it if it does not.
+        Raises RunnerExited.
+        """
+        self.start()
+        place = {"pcm": str(sound.path), "start": sound.start, "end": sound.end, "model": str(model)}
+        self._say({"do": "open", "section": section, **place, "options": options.to_json()})
+        is_over = False
+        try:
+            while not is_over:
+                try:
+                    event = self._next(beat)
+                except TimeoutError:
+                    yield None
+                    continue
+                if event["event"] == "ready":
+                    self.versions = event["versions"]
+                    continue
+                self.model_loaded = model.name
+                is_over = event["event"] in ("done", "error")
+                yield event
+        finally:
+            if not is_over:
+                self._close(section)
+
+    def _close(self, section: int) -> None:
+        try:
+            self._say({"do": "close", "section": section})
+            deadline = time.monotonic() + CLOSE_SECONDS
+            while self._next(max(0.0, deadline - time.monotonic())) != {"event": "closed", "section": section}:
+                pass
+        except (RunnerExited, TimeoutError):
+            self.stop()
+
+    def _say(self, command: dict[str, Any]) -> None:
+        assert self._child is not None  # noqa: S101  (start() has been called)
+        assert self._child.stdin is not None  # noqa: S101
+        try:
+            self._child.stdin.write(json.dumps(command).encode() + b"\n")
+            self._child.stdin.flush()
+        except OSError as error:
+            raise RunnerExited(str(error)) from error
+
+    def _next(self, timeout: float) -> Event:
+        """The next event; raises TimeoutError when none comes in time, RunnerExited when none will."""
+        try:
+            event = self._events.get(timeout=timeout)
+        except queue.Empty:
+            raise TimeoutError from None
+        if event is None:
+            assert self._child is not None  # noqa: S101
+            raise RunnerExited(f"the runner ended with {self._child.wait()}")
+        return event
+
+    def stop(self) -> None:
+        """End the child now; nothing of it is left."""
+        if self._child is None:
+            return
+        self._child.kill()
+        self._child.wait()
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):  # a command may still be in the buffer
+                    pipe.close()
+        self._child = None
+        self.model_loaded = ""
+
+
+def _read(child: "subprocess.Popen[bytes]", events: "queue.SimpleQueue[Event | None]") -> None:
+    """Hand the child's events over, and None at their end."""
+    assert child.stdout is not None  # noqa: S101
+    try:
+        for line in child.stdout:
+            events.put(json.loads(line))
+    except ValueError:  # a line cut off by its death, or the pipe closed by stop()
+        pass
+    events.put(None)

@@ -1,0 +1,175 @@
+"""`manage.py serve`: everything that a first start needs, then the web server and the workers in one process tree."""
+
+import fcntl
+import json
+import os
+import secrets
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.staticfiles.finders import get_finders
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+
+from transcription import catalogue, devices, errors, pipeline, weights
+from transcription.supervisor import Supervisor, is_port_free
+from transcription.whisper.options import TranscriptionOptions
+
+SAMPLES = Path(pipeline.__file__).parent / "samples"
+
+
+class Command(BaseCommand):
+    help = "Set up what is missing, then serve the dashboard and the API, with the workers."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        _make_folders()
+        lock = _lock()
+        if not is_port_free(settings.HOST, settings.PORT):
+            raise CommandError(f"Port {settings.PORT} of {settings.HOST} is taken. Stop what uses it, or set PORT.")
+        try:
+            here = devices.here()
+        except errors.Problem as problem:
+            raise CommandError(str(problem)) from problem
+        call_command("migrate", verbosity=0)
+        self.fetch_weights()
+        self.make_administrator()
+        self.collect_static_files()
+        self.transcribe_sample(here[0])
+        threading.Thread(target=self.say_when_ready, daemon=True).start()
+        Supervisor(here).run()
+        lock.close()
+
+    def fetch_weights(self) -> None:
+        """Fetch the default model's weights once; without them go on, and say what to put where."""
+        name = catalogue.default()
+        if name not in catalogue.CATALOGUE or any(model.name == name for model in catalogue.local_models()):
+            return
+        self.stdout.write(f"Fetching the weights of {name}, once:")
+        try:
+            weights.fetch(name, on_progress=Progress(self.stdout))
+        except errors.Problem as problem:
+            self.stdout.write(f"\n{problem}\nEverything else works meanwhile.")
+        else:
+            self.stdout.write("")
+
+    def make_administrator(self) -> None:
+        """Make the first administrator; a generated password is shown this once."""
+        users = get_user_model().objects
+        if users.filter(is_superuser=True).exists():
+            return
+        name, password = settings.SUPERUSER_USERNAME, settings.SUPERUSER_PASSWORD
+        users.create_superuser(name, password=password or (password := secrets.token_urlsafe(12)))
+        shown = "the one you set" if settings.SUPERUSER_PASSWORD else password
+        self.stdout.write(f"The first administrator: {name}, password: {shown}")
+
+    def collect_static_files(self) -> None:
+        """Collect and compress static files when one has changed since the last start."""
+        stamp, seen = settings.STATIC_ROOT / ".stamp", _static_fingerprint()
+        if not stamp.exists() or stamp.read_text() != seen:
+            call_command("collectstatic", interactive=False, clear=True, verbosity=0)
+            stamp.write_text(seen)
+
+    def transcribe_sample(self, device: str) -> None:
+        """On the first start with weights, show that this machine can transcribe, and how fast."""
+        done = settings.DATA_DIR / "sample.json"
+        if done.exists() or not catalogue.local_models():
+            return
+        name = catalogue.default()
+        language = "ru" if os.environ.get("LANG", "").startswith("ru") else "en"
+        self.stdout.write(f"Transcribing the bundled sample with {name} on {device}:")
+        runner = devices.Runner(device)
+        started, text, duration = time.monotonic(), "", 0.0
+        try:
+            runner.start()
+            for event in pipeline.transcribe_file(
+                SAMPLES / f"sample-{language}.ogg", model=name, options=TranscriptionOptions(), runner=runner
+            ):
+                match event:
+                    case {"event": "sound", "duration": duration}:
+                        pass
+                    case {"event": "segment", "segment": {"text": said}}:
+                        text += said
+        except errors.Problem as problem:
+            self.stdout.write(f"  {problem}")
+            return
+        finally:
+            runner.stop()
+        seconds = time.monotonic() - started
+        self.stdout.write(f"  {text.strip()}")
+        self.stdout.write(f"  {duration:.0f} s of speech in {seconds:.1f} s, {duration / seconds:.1f} times real time.")
+        done.write_text(json.dumps({"model": name, "device": device, "text": text.strip(), "seconds": seconds}))
+
+    def say_when_ready(self) -> None:
+        address = "localhost" if settings.HOST in ("127.0.0.1", "0.0.0.0", "::") else settings.HOST  # noqa: S104
+        page = f"http://{address}:{settings.PORT}/"
+        while not _answers(page + "health"):
+            time.sleep(0.2)
+        self.stdout.write(f"Stenograf is at {page} (Ctrl-C stops it).")
+        self.stdout.flush()
+
+
+class Progress:
+    """Prints how much of a download is here, a line a tenth when nobody watches a terminal."""
+
+    def __init__(self, out: Any) -> None:
+        self.out = out
+        self.shown = -1
+
+    def __call__(self, done: int, whole: int) -> None:
+        step = 1 if sys.stdout.isatty() else 10
+        percent = 100 * done // max(1, whole) // step * step
+        if percent != self.shown:
+            self.shown = percent
+            text = f"  {percent:3d} % of {whole / 1024**2:.0f} MB"
+            self.out.write(f"\r{text}" if sys.stdout.isatty() else text, ending="" if sys.stdout.isatty() else "\n")
+            self.out.flush()
+
+
+def _make_folders() -> None:
+    broker = settings.BROKER_DIR
+    folders = (
+        settings.RECORDINGS_DIR,
+        settings.UPLOADS_DIR,
+        broker / "messages",
+        broker / "control",
+        settings.LOGS_DIR,
+    )
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    settings.DATA_DIR.chmod(0o700)
+    settings.MODELS_DIR.mkdir(parents=True, exist_ok=True)
+
+
+def _lock() -> IO[str]:
+    """Hold DATA_DIR for this process: two servers over one folder would each restart the other's workers."""
+    lock = (settings.DATA_DIR / "serve.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise CommandError(f"Stenograf already runs over {settings.DATA_DIR}. Stop it, or set DATA_DIR.") from error
+    return lock
+
+
+def _static_fingerprint() -> str:
+    found = sha256()
+    for finder in get_finders():
+        for path, storage in finder.list([]):
+            about = Path(storage.path(path)).stat()
+            found.update(f"{path} {about.st_size} {about.st_mtime_ns}\n".encode())
+    return found.hexdigest()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=2):  # noqa: S310  (our own http address)
+            return True
+    except (urllib.error.URLError, OSError):
+        return False

@@ -1,0 +1,384 @@
+"""Who works on what: claim, lease, release, sweep, and the wake-ups.
+
+The row is the queue. Each move is one UPDATE that says in its WHERE what it believes; when it changes no row somebody
+else was first, and the caller stops. A Celery message only says "look": losing, doubling or reordering them changes
+nothing.
+"""
+
+import logging
+import os
+import socket
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from celery import current_app
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Sum
+from django.db.models.functions import Greatest
+from django.utils import timezone
+from kombu.exceptions import OperationalError
+
+from transcription import errors
+from transcription.models import Event, Job, Section, Segment, Worker
+from transcription.whisper.result import Segment as DecodedSegment
+
+log = logging.getLogger(__name__)
+
+DEFAULT_QUEUE = "default"
+DEVICE_QUEUE_PREFIX = "device."
+
+# What a row holds when nobody has it.
+_UNCLAIMED = {"claim": None, "worker": None, "lease_until": None}
+
+# The tasks in tasks.py, by name: whoever makes work must not import them upward.
+DEFAULT_TASK = "transcription.work_default"
+DEVICE_TASK = "transcription.work_device"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to work on one row until the lease runs out. `token` is what every write must name."""
+
+    row: int | uuid.UUID
+    token: uuid.UUID
+
+
+# ---------------------------------------------------------------- wake-ups
+
+
+def ring(*queues: str) -> None:
+    """Wake the workers of `queues`. A broker that is down costs a log line: the sweeper rings again."""
+    for queue in queues:
+        task = DEFAULT_TASK if queue == DEFAULT_QUEUE else DEVICE_TASK
+        try:
+            current_app.send_task(task, queue=queue, ignore_result=True)
+        except (OperationalError, OSError) as error:
+            log.warning("could not ring %s: %s", queue, error)
+
+
+def ring_devices() -> None:
+    """Wake every device worker that is alive."""
+    ring(*Worker.alive().filter(kind=Worker.Kind.DEVICE).values_list("queue", flat=True).distinct())
+
+
+# ---------------------------------------------------------------- claims
+
+
+def claim_job(worker: Worker) -> Claim | None:
+    """Take the oldest queued job to prepare it."""
+    waiting = Job.objects.filter(status=Job.Status.QUEUED, next_attempt_at__lte=timezone.now())
+    changes = {"status": Job.Status.PREPARING, "preparing_at": timezone.now()}
+    return _claim(waiting.order_by("created_at"), worker, changes)
+
+
+def claim_finished_job(worker: Worker) -> Claim | None:
+    """Take a job whose sections are all done, to finish it."""
+    waiting = Job.objects.filter(status=Job.Status.FINISHING, claim=None, next_attempt_at__lte=timezone.now())
+    return _claim(waiting.order_by("finishing_at"), worker, {})
+
+
+def claim_section(worker: Worker) -> Claim | None:
+    """Take the oldest section that waits. What an earlier attempt had stored of it is replaced."""
+    waiting = Section.objects.filter(
+        status=Section.Status.QUEUED, job__status=Job.Status.TRANSCRIBING, next_attempt_at__lte=timezone.now()
+    )
+    changes = {"status": Section.Status.TRANSCRIBING, "started_at": timezone.now(), "transcribed": 0}
+    claim = _claim(waiting.order_by("job__created_at", "index"), worker, changes)
+    if claim is not None:
+        Segment.objects.filter(section_id=claim.row).delete()
+    return claim
+
+
+def _claim(waiting: QuerySet[Job] | QuerySet[Section], worker: Worker, changes: dict[str, object]) -> Claim | None:
+    """Take the first of `waiting` that nobody else takes first."""
+    while True:
+        row = waiting.values_list("pk", flat=True).first()
+        if row is None:
+            return None
+        token = uuid.uuid4()
+        won = (
+            waiting.order_by()
+            .filter(pk=row)
+            .update(claim=token, worker=worker, lease_until=_lease(), attempts=F("attempts") + 1, **changes)
+        )
+        if won:
+            return Claim(row, token)
+
+
+def _lease() -> datetime:
+    return timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
+
+
+def _must_win(changed: int) -> None:
+    if not changed:
+        raise errors.LeaseLost
+
+
+def renew_job(claim: Claim, *, progress: float | None = None) -> None:
+    """Keep a job for another lease. Raises LeaseLost when it is no longer ours to work on."""
+    changes = {} if progress is None else {"progress": progress}
+    held = Job.objects.filter(pk=claim.row, claim=claim.token, status__in=Job.UNFINISHED)
+    _must_win(held.update(lease_until=_lease(), **changes))
+
+
+def renew_section(claim: Claim) -> None:
+    """Keep a section for another lease. Raises LeaseLost when it is no longer ours to work on."""
+    _must_win(_held_section(claim).update(lease_until=_lease()))
+
+
+def _held_section(claim: Claim) -> QuerySet[Section]:
+    return Section.objects.filter(
+        pk=claim.row, claim=claim.token, status=Section.Status.TRANSCRIBING, job__status=Job.Status.TRANSCRIBING
+    )
+
+
+# ---------------------------------------------------------------- what comes of a claim
+
+
+def prepared(claim: Claim, sections: list[Section], **facts: object) -> None:
+    """Store a job's sections and open it to the device workers, in one transaction. Raises LeaseLost."""
+    with transaction.atomic():
+        held = Job.objects.filter(pk=claim.row, claim=claim.token, status=Job.Status.PREPARING)
+        changes = {"transcribing_at": timezone.now(), "progress": 0, "attempts": 0, **_UNCLAIMED, **facts}
+        _must_win(held.update(status=Job.Status.TRANSCRIBING, **changes))
+        Section.objects.filter(job_id=claim.row).delete()
+        Section.objects.bulk_create(sections)
+        note(claim.row, "transcribing")
+        transaction.on_commit(ring_devices, robust=True)
+
+
+def store_segment(claim: Claim, index: int, segment: DecodedSegment, offset: float) -> None:
+    """Store a section's `index`th segment; its times count from `offset`, the section's start. Raises LeaseLost."""
+    with transaction.atomic():
+        _must_win(
+            _held_section(claim).update(lease_until=_lease(), transcribed=Greatest(F("transcribed"), segment.end))
+        )
+        section = Section.objects.only("job_id").get(pk=claim.row)
+        Segment.objects.create(
+            job_id=section.job_id,
+            section=section,
+            index=index,
+            start=segment.start + offset,
+            end=segment.end + offset,
+            text=segment.text,
+            seek=segment.seek + round(offset * 100),
+            tokens=list(segment.tokens),
+            temperature=segment.temperature,
+            avg_logprob=segment.avg_logprob,
+            compression_ratio=segment.compression_ratio,
+            no_speech_prob=segment.no_speech_prob,
+            words=None
+            if segment.words is None
+            else [
+                {"word": w.word, "start": w.start + offset, "end": w.end + offset, "probability": w.probability}
+                for w in segment.words
+            ],
+        )
+        _move_progress(section.job_id)
+
+
+def store_progress(claim: Claim, seconds: float) -> None:
+    """Note that `seconds` of a section are decoded, and renew its lease. Raises LeaseLost."""
+    with transaction.atomic():
+        _must_win(_held_section(claim).update(lease_until=_lease(), transcribed=Greatest(F("transcribed"), seconds)))
+        _move_progress(Section.objects.values_list("job_id", flat=True).get(pk=claim.row))
+
+
+def _move_progress(job_id: uuid.UUID) -> None:
+    sums = Section.objects.filter(job_id=job_id).aggregate(done=Sum("transcribed"), whole=Sum(F("end") - F("start")))
+    Job.objects.filter(pk=job_id).update(progress=min(1.0, sums["done"] / sums["whole"]) if sums["whole"] else 0)
+
+
+def section_done(claim: Claim, *, seconds: float, **facts: object) -> None:
+    """Close a section; the worker that closes a job's last one hands the job on to be finished. Raises LeaseLost.
+
+    `seconds` is the time the engine took; `facts` are fields of the job.
+    """
+    with transaction.atomic():
+        whole = F("end") - F("start")
+        changes = {"finished_at": timezone.now(), "transcribed": whole, **_UNCLAIMED}
+        _must_win(_held_section(claim).update(status=Section.Status.DONE, **changes))
+        job_id = Section.objects.values_list("job_id", flat=True).get(pk=claim.row)
+        Job.objects.filter(pk=job_id).update(processing_seconds=F("processing_seconds") + seconds, **facts)
+        _move_progress(job_id)
+        others = Section.objects.filter(job=OuterRef("pk")).exclude(status=Section.Status.DONE)
+        last = Job.objects.filter(~Exists(others), pk=job_id, status=Job.Status.TRANSCRIBING)
+        if last.update(status=Job.Status.FINISHING, finishing_at=timezone.now(), attempts=0, **_UNCLAIMED):
+            note(job_id, "finishing")
+            transaction.on_commit(_ring_default, robust=True)
+
+
+def finished(claim: Claim, **facts: object) -> None:
+    """Close a job as done. Raises LeaseLost."""
+    with transaction.atomic():
+        held = Job.objects.filter(pk=claim.row, claim=claim.token, status=Job.Status.FINISHING)
+        changes = {"finished_at": timezone.now(), "progress": 1, **_UNCLAIMED, **facts}
+        _must_win(held.update(status=Job.Status.DONE, **changes))
+        _remove_pcm(_job_id(claim))
+        note(claim.row, "done")
+
+
+def fail(job_id: uuid.UUID, problem: errors.Problem) -> bool:
+    """End an unfinished job with a problem; what it had is kept. Return whether this call did it."""
+    with transaction.atomic():
+        values = {name: str(value) for name, value in problem.values.items()}
+        changes = {"error_code": problem.code, "error_values": values, "finished_at": timezone.now(), **_UNCLAIMED}
+        won = Job.move(job_id, Job.Status.FAILED, since=Job.UNFINISHED, **changes)
+        if won:
+            _remove_pcm(job_id)
+            Section.objects.filter(job_id=job_id).update(**_UNCLAIMED)
+            note(job_id, "failed", str(problem))
+    return won
+
+
+def fail_claimed(claim: Claim, problem: errors.Problem) -> bool:
+    """End the job that `claim` holds; a lost claim changes nothing."""
+    with transaction.atomic():
+        if not Job.objects.filter(pk=claim.row, claim=claim.token).exists():
+            return False
+        return fail(_job_id(claim), problem)
+
+
+def _remove_pcm(job_id: uuid.UUID) -> None:
+    """Remove an ended job's decoded sound, and what an interrupted FFmpeg left, once the end is committed."""
+    folder = settings.RECORDINGS_DIR
+
+    def remove() -> None:
+        for path in folder.glob(f"{job_id}.pcm*"):
+            path.unlink(missing_ok=True)
+
+    transaction.on_commit(remove, robust=True)
+
+
+def _job_id(claim: Claim) -> uuid.UUID:
+    assert isinstance(claim.row, uuid.UUID)  # noqa: S101  (narrows the type: a job's claim names a job)
+    return claim.row
+
+
+def retry_section(claim: Claim, problem: errors.Problem) -> None:
+    """Give a section back after a failed attempt, to be tried again a little later; after the last fail its job."""
+    with transaction.atomic():
+        section = _held_section(claim).values("job_id", "attempts").first()
+        if section is None:
+            return
+        if not problem.retryable or section["attempts"] >= settings.MAX_ATTEMPTS:
+            fail(section["job_id"], problem)
+            return
+        later = timezone.now() + timedelta(seconds=min(300, 2 ** (section["attempts"] - 1)))
+        _held_section(claim).update(status=Section.Status.QUEUED, next_attempt_at=later, **_UNCLAIMED)
+        note(section["job_id"], "retrying", str(problem))
+
+
+def retry_job(claim: Claim, problem: errors.Problem) -> None:
+    """Give a job back after a failed step, to be tried again a little later; after the last attempt fail it."""
+    with transaction.atomic():
+        held = Job.objects.filter(pk=claim.row, claim=claim.token, status__in=Job.UNFINISHED)
+        attempts = held.values_list("attempts", flat=True).first()
+        if attempts is None:
+            return
+        if not problem.retryable or attempts >= settings.MAX_ATTEMPTS:
+            fail(_job_id(claim), problem)
+            return
+        later = timezone.now() + timedelta(seconds=min(300, 2 ** (attempts - 1)))
+        _give_back_jobs(held, next_attempt_at=later)
+        note(claim.row, "retrying", str(problem))
+
+
+def release_section(claim: Claim) -> None:
+    """Give a section back because this worker is stopping; a deploy is not a failed attempt."""
+    _held_section(claim).update(status=Section.Status.QUEUED, attempts=F("attempts") - 1, **_UNCLAIMED)
+
+
+def release_job(claim: Claim) -> None:
+    """Give a job back because this worker is stopping; a deploy is not a failed attempt."""
+    held = Job.objects.filter(pk=claim.row, claim=claim.token, status__in=Job.UNFINISHED)
+    _give_back_jobs(held, attempts=F("attempts") - 1)
+
+
+def _give_back_jobs(jobs: QuerySet[Job], **changes: object) -> int:
+    """Back to the status each can be claimed in: preparing begins again, finishing stays."""
+    rows = jobs.filter(status=Job.Status.PREPARING).update(status=Job.Status.QUEUED, **_UNCLAIMED, **changes)
+    return rows + jobs.filter(status=Job.Status.FINISHING).update(**_UNCLAIMED, **changes)
+
+
+# ---------------------------------------------------------------- the sweeper
+
+
+def sweep() -> None:
+    """Return what dead workers held, fail what failed too often, and ring for work that nobody has looked at.
+
+    Safe to run anywhere at any time, by any number of processes.
+    """
+    _expire_leases_of_the_dead()
+    now = timezone.now()
+    _sweep_sections(Section.objects.filter(status=Section.Status.TRANSCRIBING, lease_until__lte=now))
+    _sweep_jobs(Job.objects.filter(status__in=Job.UNFINISHED, lease_until__lte=now))
+    _forget_old_workers(now)
+    _ring_for_waiting_work(now)
+
+
+def _expire_leases_of_the_dead() -> None:
+    """End the leases of this machine's workers whose process is gone: there is no need to wait for them to run out."""
+    here = Worker.objects.filter(hostname=socket.gethostname())
+    dead = [worker for worker in here if not _is_running(worker.pid)]
+    for worker in dead:
+        for kind in (Section, Job):
+            kind.objects.filter(worker=worker).update(lease_until=timezone.now())
+        worker.delete()
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's process has the number now, and it may be ours in a container
+        return True
+    return True
+
+
+def _sweep_sections(lost: QuerySet[Section]) -> None:
+    for section in lost:
+        if section.attempts >= settings.MAX_ATTEMPTS:
+            fail(section.job_id, errors.RunnerDied(attempts=section.attempts))
+        elif _still_lost(section).update(status=Section.Status.QUEUED, **_UNCLAIMED):
+            note(section.job_id, "returned", "the worker that held a section is gone")
+
+
+def _sweep_jobs(lost: QuerySet[Job]) -> None:
+    for job in lost:
+        if job.attempts >= settings.MAX_ATTEMPTS:
+            fail(job.pk, errors.WorkerLost(attempts=job.attempts))
+        elif _give_back_jobs(Job.objects.filter(pk=job.pk, claim=job.claim, lease_until=job.lease_until)):
+            note(job.pk, "returned", "the worker that held the job is gone")
+
+
+def _still_lost(section: Section) -> QuerySet[Section]:
+    return Section.objects.filter(pk=section.pk, claim=section.claim, lease_until=section.lease_until)
+
+
+def _forget_old_workers(now: datetime) -> None:
+    Worker.objects.filter(heartbeat_at__lt=now - timedelta(days=1)).delete()
+
+
+def _ring_for_waiting_work(now: datetime) -> None:
+    """Ring once for each kind of work that waits and was not rung for in the last sweep's time."""
+    unheard = Q(next_attempt_at__lte=now, rung_at__lte=now - timedelta(seconds=settings.SWEEP_SECONDS))
+    to_prepare = Q(status=Job.Status.QUEUED) | Q(status=Job.Status.FINISHING, claim=None)
+    if Job.objects.filter(unheard, to_prepare).update(rung_at=now):
+        ring(DEFAULT_QUEUE)
+    sections = Section.objects.filter(unheard, status=Section.Status.QUEUED, job__status=Job.Status.TRANSCRIBING)
+    if sections.update(rung_at=now):
+        ring_devices()
+
+
+def _ring_default() -> None:
+    ring(DEFAULT_QUEUE)
+
+
+def note(job_id: object, kind: str, message: str = "") -> None:
+    """Write an Event of a job, and a log line."""
+    Event.objects.create(job_id=job_id, kind=kind, message=message)
+    log.info("job %s %s %s", job_id, kind, message)

@@ -1,0 +1,77 @@
+"""Celery's doorways: a wake-up comes in, and work is claimed from the rows until nothing is left."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from celery import shared_task, signals
+
+from transcription import errors, pipeline, queue
+from transcription.queue import Claim
+from transcription.workers import WorkerProcess
+
+log = logging.getLogger(__name__)
+
+# This process as a worker: one from Celery's start to its end, none elsewhere.
+_here: list[WorkerProcess] = []
+
+
+@signals.worker_ready.connect
+def _begin(sender: Any, **_: Any) -> None:
+    process = WorkerProcess(sender.task_consumer.queues[0].name)
+    _here.append(process)
+    process.begin()
+
+
+@signals.worker_shutting_down.connect
+def _stop(**_: Any) -> None:
+    for process in _here:
+        process.stop()
+
+
+@signals.worker_shutdown.connect
+def _end(**_: Any) -> None:
+    for process in _here:
+        process.end()
+
+
+@shared_task(name=queue.DEFAULT_TASK)
+def work_default() -> None:
+    """Finish and prepare jobs until none waits."""
+    for process in _here:
+        while not process.stopping.is_set():
+            if claim := queue.claim_finished_job(process.row):
+                _on_job(process, claim, pipeline.finish, claim)
+            elif claim := queue.claim_job(process.row):
+                _on_job(process, claim, pipeline.prepare, claim, process.stopping)
+            else:
+                break
+
+
+@shared_task(name=queue.DEVICE_TASK)
+def work_device() -> None:
+    """Have sections decoded until none waits."""
+    for process in _here:
+        while process.runner and not process.stopping.is_set() and (claim := queue.claim_section(process.row)):
+            try:
+                pipeline.transcribe(claim, process.runner, process.stopping)
+            except errors.LeaseLost:
+                queue.release_section(claim)  # changes nothing unless the claim is still ours: then we are stopping
+            except errors.Problem as problem:
+                queue.retry_section(claim, problem)
+            except Exception as error:
+                log.exception("section %s", claim.row)
+                queue.retry_section(claim, errors.Problem(detail=f"{type(error).__name__}: {error}"))
+
+
+def _on_job(process: WorkerProcess, claim: Claim, step: Callable[..., None], *arguments: object) -> None:
+    """Run one step of a job, and turn whatever goes wrong into what the row says of it."""
+    try:
+        step(*arguments)
+    except errors.LeaseLost:
+        queue.release_job(claim)
+    except errors.Problem as problem:
+        queue.retry_job(claim, problem)
+    except Exception as error:
+        log.exception("job %s", claim.row)
+        queue.retry_job(claim, errors.Problem(detail=f"{type(error).__name__}: {error}"))

@@ -1,0 +1,92 @@
+"""The life of a process that works on the queue: its row, its heartbeat, its sweeping, its stopping."""
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.utils import timezone
+
+from transcription import devices, queue
+from transcription.models import Worker
+
+log = logging.getLogger(__name__)
+
+
+class WorkerProcess:
+    """This process as a worker: a row that says it is alive, a runner if it has a device, whether it is stopping."""
+
+    def __init__(self, queue_name: str) -> None:
+        device = queue_name.removeprefix(queue.DEVICE_QUEUE_PREFIX) if queue_name != queue.DEFAULT_QUEUE else ""
+        self.stopping = threading.Event()
+        self.runner = devices.Runner(device) if device else None
+        self.row = Worker(
+            kind=Worker.Kind.DEVICE if device else Worker.Kind.DEFAULT,
+            queue=queue_name,
+            device=device,
+            hostname=socket.gethostname(),
+            pid=os.getpid(),
+            engine=devices.engine().name if device else "",
+        )
+
+    def begin(self) -> None:
+        """Come to life: take back what dead workers of this machine held, and look for work."""
+        self.row.save(force_insert=True)
+        _beat_in_a_thread(self.stopping, self._heartbeat)
+        queue.ring(self.row.queue)
+
+    def _heartbeat(self) -> None:
+        loaded = self.runner.model_loaded if self.runner else ""
+        alive = Worker.objects.filter(pk=self.row.pk)
+        if not alive.update(heartbeat_at=timezone.now(), model_loaded=loaded):
+            self.row.heartbeat_at = timezone.now()  # forgotten while this machine slept
+            self.row.save(force_insert=True)
+
+    def stop(self) -> None:
+        """Ask whatever works here to give back what it holds."""
+        self.stopping.set()
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+        self.stopping.set()
+        if self.runner:
+            self.runner.stop()
+        Worker.objects.filter(pk=self.row.pk).delete()
+
+
+def keep_sweeping(stopping: threading.Event) -> None:
+    """Sweep the queue from this process until `stopping`; the web process does, so that no worker is needed for it."""
+    _beat_in_a_thread(stopping, _nothing)
+
+
+def _nothing() -> None:
+    """The web process has no row to keep alive."""
+
+
+def _beat_in_a_thread(stopping: threading.Event, heartbeat: Callable[[], None]) -> None:
+    threading.Thread(target=_beat, args=(stopping, heartbeat), name="heartbeat", daemon=True).start()
+
+
+def _beat(stopping: threading.Event, heartbeat: Callable[[], None]) -> None:
+    """Beat and sweep until told to stop, or until the supervisor that started this process is gone."""
+    next_sweep = 0.0
+    while not stopping.is_set():
+        try:
+            heartbeat()
+            if time.monotonic() >= next_sweep:
+                queue.sweep()
+                next_sweep = time.monotonic() + settings.SWEEP_SECONDS
+        except DatabaseError as error:
+            log.warning("heartbeat: the database did not answer: %s", error)
+            connection.close()
+        if settings.SUPERVISOR_PID and os.getppid() != settings.SUPERVISOR_PID:
+            log.warning("the supervisor is gone: stopping")
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        stopping.wait(settings.HEARTBEAT_SECONDS)
+    connection.close()
