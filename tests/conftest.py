@@ -1,1 +1,79 @@
-"""What the tests share."""
+"""What the tests share: a cast, rows, and which programs of this machine they need."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import User
+
+from transcription.models import Job, Recording, Worker
+from transcription.whisper.options import TranscriptionOptions
+
+# What some tests need of the machine, and the line that installs it.
+PROGRAMS = {
+    "ffmpeg": "apt-get install ffmpeg",
+    "ffprobe": "apt-get install ffmpeg",
+    "espeak-ng": "apt-get install espeak-ng",
+    "chromium": "apt-get install chromium",
+    "xgettext": "apt-get install gettext",
+    "speech prompts": "apt-get install asterisk-core-sounds-{ru,en}-g722 asterisk-core-sounds-{ru,en}",
+    "weights of base": "make run (it fetches them once)",
+}
+PROMPTS = Path("/usr/share/asterisk/sounds")
+
+
+def is_here(program: str) -> bool:
+    if program == "speech prompts":
+        return (PROMPTS / "ru_RU_f_IvrvoiceRU").is_dir() and (PROMPTS / "en_US_f_Allison").is_dir()
+    return shutil.which(program) is not None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*programs): skipped, and named at the end, where one is missing")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for program in marker.args:
+            if not is_here(program):
+                pytest.skip(f"needs {program}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reasons = {report.longrepr[2].removeprefix("Skipped: needs ") for report in terminalreporter.stats.get("skipped", [])}
+    if missing := sorted(reasons & PROGRAMS.keys()):
+        terminalreporter.section("not tested here")
+        for program in missing:
+            terminalreporter.line(f"{program} is missing; to install it: {PROGRAMS[program]}")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Where everything is installed (`.ci/run`) a skipped test is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("NOTHING_SKIPPED") and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def alice(db: None) -> User:
+    return get_user_model().objects.create_user("alice", password="correct horse")
+
+
+@pytest.fixture
+def bob(db: None) -> User:
+    return get_user_model().objects.create_user("bob", password="battery staple")
+
+
+@pytest.fixture
+def worker(db: None) -> Worker:
+    return Worker.objects.create(kind="device", queue="device.cpu", device="cpu", hostname="elsewhere", pid=1)
+
+
+@pytest.fixture
+def job(alice: User) -> Job:
+    """Alice's queued job, without a file."""
+    recording = Recording.objects.create(owner=alice, original_name="talk.ogg", bytes=9, sha256="0" * 64)
+    options = TranscriptionOptions().to_json()
+    return Job.objects.create(owner=alice, recording=recording, name="talk.ogg", model="nano", options=options)

@@ -233,14 +233,6 @@ def fail(job_id: uuid.UUID, problem: errors.Problem) -> bool:
     return won
 
 
-def fail_claimed(claim: Claim, problem: errors.Problem) -> bool:
-    """End the job that `claim` holds; a lost claim changes nothing."""
-    with transaction.atomic():
-        if not Job.objects.filter(pk=claim.row, claim=claim.token).exists():
-            return False
-        return fail(_job_id(claim), problem)
-
-
 def _remove_pcm(job_id: uuid.UUID) -> None:
     """Remove an ended job's decoded sound, and what an interrupted FFmpeg left, once the end is committed."""
     folder = settings.RECORDINGS_DIR

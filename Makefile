@@ -1,0 +1,41 @@
+# Two commands: `make run` serves Stenograf, `make test` runs its tests. Both set up what they need first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test lint types messages clean
+
+run: $(VENV)/.installed
+	$(BIN)/python manage.py serve
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python tests/run.py
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+# For those who change a sentence: needs gettext.
+messages: $(VENV)/.installed-dev
+	$(BIN)/python manage.py makemessages --locale ru --no-location --ignore .venv
+	$(BIN)/python manage.py compilemessages --locale ru --ignore .venv
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Stenograf needs Python 3.11 or newer. Say which one to use: make run PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@

@@ -1,0 +1,277 @@
+"""Who works on what."""
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from django.utils import timezone
+
+from transcription import errors, queue
+from transcription.models import Event, Job, Section, Segment, Worker
+from transcription.queue import Claim
+from transcription.whisper.result import Segment as DecodedSegment
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def rung(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which queues were rung, in the place of a broker."""
+    queues: list[str] = []
+    monkeypatch.setattr(queue.current_app, "send_task", lambda name, queue, **_: queues.append(queue))
+    return queues
+
+
+def said(text: str, start: float = 0.0, end: float = 1.0) -> DecodedSegment:
+    return DecodedSegment(start, end, text, 0, (1, 2), 0.0, -0.2, 1.1, 0.01)
+
+
+def open_section(job: Job, worker: Worker, *, count: int = 1) -> Claim:
+    """Bring a job to transcribing with `count` sections of 10 s, and claim the first."""
+    prepared = queue.claim_job(worker)
+    assert prepared is not None
+    queue.prepared(prepared, [Section(job=job, index=i, start=i * 10.0, end=i * 10 + 10.0) for i in range(count)])
+    claim = queue.claim_section(worker)
+    assert claim is not None
+    return claim
+
+
+def run_out(*kinds: type[Job] | type[Section]) -> None:
+    for kind in kinds:
+        kind.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+
+
+def test_a_claimed_job_is_left_alone(job: Job, worker: Worker) -> None:
+    assert queue.claim_job(worker) is not None
+    assert queue.claim_job(worker) is None
+
+
+def test_the_claim_moves_the_job_and_counts_the_attempt(job: Job, worker: Worker) -> None:
+    queue.claim_job(worker)
+    job.refresh_from_db()
+    assert (job.status, job.attempts, job.worker) == ("preparing", 1, worker)
+    assert job.preparing_at is not None
+
+
+def test_a_job_that_is_to_be_tried_later_is_not_claimed_now(job: Job, worker: Worker) -> None:
+    Job.objects.update(next_attempt_at=timezone.now() + timedelta(seconds=30))
+    assert queue.claim_job(worker) is None
+
+
+def test_preparing_opens_the_sections_and_rings_the_devices(job: Job, worker: Worker, rung: list[str]) -> None:
+    open_section(job, worker, count=2)
+    job.refresh_from_db()
+    assert (job.status, job.claim, job.attempts) == ("transcribing", None, 0)
+    assert rung == ["device.cpu"]
+
+
+def test_a_stolen_lease_refuses_the_first_owners_writes(job: Job, worker: Worker) -> None:
+    first = open_section(job, worker)
+    run_out(Section)
+    queue.sweep()
+    second = queue.claim_section(worker)
+    assert second is not None
+    with pytest.raises(errors.LeaseLost):
+        queue.store_segment(first, 0, said(" late"), 0.0)
+    with pytest.raises(errors.LeaseLost):
+        queue.section_done(first, seconds=1)
+    queue.release_section(first)
+    queue.retry_section(first, errors.RunnerDied(attempts=1))
+    queue.store_segment(second, 0, said(" in time"), 0.0)
+    assert [segment.text for segment in Segment.objects.all()] == [" in time"]
+
+
+def test_a_section_taken_up_again_has_its_segments_replaced(job: Job, worker: Worker) -> None:
+    queue.store_segment(open_section(job, worker), 0, said(" half"), 0.0)
+    run_out(Section)
+    queue.sweep()
+    again = queue.claim_section(worker)
+    assert again is not None
+    queue.store_segment(again, 0, said(" whole"), 0.0)
+    assert [segment.text for segment in Segment.objects.all()] == [" whole"]
+
+
+def test_times_are_the_recordings(job: Job, worker: Worker) -> None:
+    open_section(job, worker, count=2)
+    second = queue.claim_section(worker)
+    assert second is not None
+    queue.store_segment(second, 0, said(" here", 1.0, 2.5), 10.0)
+    segment = Segment.objects.get()
+    assert (segment.start, segment.end, segment.seek) == (11.0, 12.5, 1000)
+
+
+def test_storing_a_segment_moves_the_progress(job: Job, worker: Worker) -> None:
+    claim = open_section(job, worker, count=2)
+    queue.store_segment(claim, 0, said(" five", 0.0, 5.0), 0.0)
+    job.refresh_from_db()
+    assert job.progress == pytest.approx(0.25)
+
+
+def test_only_the_last_section_hands_the_job_on(job: Job, worker: Worker, rung: list[str]) -> None:
+    first = open_section(job, worker, count=2)
+    second = queue.claim_section(worker)
+    assert second is not None
+    queue.section_done(first, seconds=2)
+    job.refresh_from_db()
+    assert job.status == "transcribing"
+    queue.section_done(second, seconds=3)
+    job.refresh_from_db()
+    assert (job.status, job.processing_seconds, job.progress) == ("finishing", 5, 1)
+    assert rung == ["device.cpu", "default"]
+
+
+def test_a_finished_job_is_claimed_once_and_ends_done(job: Job, worker: Worker) -> None:
+    queue.section_done(open_section(job, worker), seconds=1)
+    claim = queue.claim_finished_job(worker)
+    assert claim is not None
+    assert queue.claim_finished_job(worker) is None
+    queue.finished(claim, text="Hello.")
+    job.refresh_from_db()
+    assert (job.status, job.text) == ("done", "Hello.")
+    with pytest.raises(errors.LeaseLost):
+        queue.finished(claim, text="Again.")
+
+
+def test_giving_back_on_stop_costs_no_attempt(job: Job, worker: Worker) -> None:
+    queue.release_section(open_section(job, worker))
+    section = Section.objects.get()
+    assert (section.status, section.attempts, section.claim) == ("queued", 0, None)
+
+
+def test_a_job_given_back_while_preparing_is_queued_again(job: Job, worker: Worker) -> None:
+    claim = queue.claim_job(worker)
+    assert claim is not None
+    queue.release_job(claim)
+    job.refresh_from_db()
+    assert (job.status, job.attempts) == ("queued", 0)
+
+
+def test_a_failed_attempt_waits_before_the_next(job: Job, worker: Worker) -> None:
+    queue.retry_section(open_section(job, worker), errors.RunnerDied(attempts=1))
+    assert queue.claim_section(worker) is None
+    Section.objects.update(next_attempt_at=timezone.now())
+    assert queue.claim_section(worker) is not None
+
+
+def test_the_last_attempt_fails_the_job_and_keeps_its_text(job: Job, worker: Worker, settings: LazySettings) -> None:
+    settings.MAX_ATTEMPTS = 1
+    claim = open_section(job, worker)
+    queue.store_segment(claim, 0, said(" so far"), 0.0)
+    queue.retry_section(claim, errors.RunnerDied(attempts=1))
+    job.refresh_from_db()
+    assert (job.status, job.error_code) == ("failed", "runner_died")
+    assert "crashed 1 times" in job.error_message
+    assert Segment.objects.get().text == " so far"
+
+
+def test_what_another_try_cannot_help_fails_at_once(job: Job, worker: Worker) -> None:
+    claim = queue.claim_job(worker)
+    assert claim is not None
+    queue.retry_job(claim, errors.NoAudio())
+    job.refresh_from_db()
+    assert (job.status, job.error_code) == ("failed", "no_audio")
+
+
+def test_a_job_that_has_ended_stays_as_it_is(job: Job, worker: Worker) -> None:
+    Job.move(job.pk, Job.Status.DONE, since=Job.UNFINISHED)
+    assert not queue.fail(job.pk, errors.NoAudio())
+    job.refresh_from_db()
+    assert (job.status, job.error_code) == ("done", "")
+
+
+def test_an_ended_job_leaves_no_decoded_sound(job: Job, worker: Worker) -> None:
+    job.pcm_path.parent.mkdir(parents=True, exist_ok=True)
+    left = [job.pcm_path, job.pcm_path.with_suffix(".pcm.part")]
+    for path in left:
+        path.write_bytes(b"00")
+    queue.fail(job.pk, errors.NoAudio())
+    assert not any(path.exists() for path in left)
+
+
+def test_a_lease_that_ran_out_while_preparing_is_returned(job: Job, worker: Worker) -> None:
+    queue.claim_job(worker)
+    run_out(Job)
+    queue.sweep()
+    job.refresh_from_db()
+    assert (job.status, job.claim, job.attempts) == ("queued", None, 1)
+
+
+def test_a_lease_that_ran_out_while_finishing_can_be_claimed_again(job: Job, worker: Worker) -> None:
+    queue.section_done(open_section(job, worker), seconds=1)
+    queue.claim_finished_job(worker)
+    run_out(Job)
+    queue.sweep()
+    assert queue.claim_finished_job(worker) is not None
+
+
+def test_a_section_that_always_loses_its_worker_fails_its_job(
+    job: Job, worker: Worker, settings: LazySettings
+) -> None:
+    settings.MAX_ATTEMPTS = 2
+    open_section(job, worker)
+    run_out(Section)
+    queue.sweep()
+    queue.claim_section(worker)
+    run_out(Section)
+    queue.sweep()
+    job.refresh_from_db()
+    assert (job.status, job.error_code) == ("failed", "runner_died")
+
+
+def test_a_lease_that_is_renewed_is_not_swept(job: Job, worker: Worker) -> None:
+    claim = open_section(job, worker)
+    run_out(Section)
+    queue.renew_section(claim)
+    queue.sweep()
+    assert Section.objects.get().claim == claim.token
+
+
+def test_a_dead_process_of_this_machine_is_not_waited_for(job: Job, worker: Worker) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    Worker.objects.update(hostname=queue.socket.gethostname(), pid=child.pid)
+    open_section(job, worker)
+    queue.sweep()
+    assert Section.objects.get().status == "queued"
+    assert not Worker.objects.exists()
+
+
+def test_a_living_process_of_this_machine_keeps_its_work(job: Job, worker: Worker) -> None:
+    Worker.objects.update(hostname=queue.socket.gethostname(), pid=os.getpid())
+    claim = open_section(job, worker)
+    queue.sweep()
+    assert Section.objects.get().claim == claim.token
+
+
+def test_work_that_nobody_looked_at_is_rung_for_once(job: Job, rung: list[str]) -> None:
+    Job.objects.update(rung_at=timezone.now() - timedelta(minutes=1))
+    queue.sweep()
+    queue.sweep()
+    assert rung == ["default"]
+
+
+def test_a_broker_that_is_down_fails_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise queue.OperationalError("no broker")
+
+    monkeypatch.setattr(queue.current_app, "send_task", refuse)
+    queue.ring("default")
+
+
+def test_each_turn_is_an_event(job: Job, worker: Worker) -> None:
+    queue.section_done(open_section(job, worker), seconds=1)
+    claim = queue.claim_finished_job(worker)
+    assert claim is not None
+    queue.finished(claim, text="")
+    assert list(Event.objects.order_by("id").values_list("kind", flat=True)) == ["transcribing", "finishing", "done"]
+
+
+def test_a_claim_of_a_deleted_job_is_lost(job: Job, worker: Worker) -> None:
+    claim = open_section(job, worker)
+    job.delete()
+    with pytest.raises(errors.LeaseLost):
+        queue.renew_section(claim)
