@@ -2,12 +2,14 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 
+from tests.server import MODELS, NANO, Server
 from transcription.models import Job, Recording, Worker
 from transcription.whisper.options import TranscriptionOptions
 
@@ -42,7 +44,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    reasons = {report.longrepr[2].removeprefix("Skipped: needs ") for report in terminalreporter.stats.get("skipped", [])}
+    reasons = {
+        report.longrepr[2].removeprefix("Skipped: needs ") for report in terminalreporter.stats.get("skipped", [])
+    }
     if missing := sorted(reasons & PROGRAMS.keys()):
         terminalreporter.section("not tested here")
         for program in missing:
@@ -77,3 +81,35 @@ def job(alice: User) -> Job:
     recording = Recording.objects.create(owner=alice, original_name="talk.ogg", bytes=9, sha256="0" * 64)
     options = TranscriptionOptions().to_json()
     return Job.objects.create(owner=alice, recording=recording, name="talk.ogg", model="nano", options=options)
+
+
+@pytest.fixture(scope="session")
+def nano_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real server whose model is the tests' own."""
+    server = Server(tmp_path_factory.mktemp("nano") / "data", NANO, DEFAULT_MODEL="nano")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def base_weights() -> Path:
+    """The models folder with real `base` in it, fetched the way `make run` does."""
+    weights = MODELS / "faster-whisper-base" / "model.bin"
+    if not weights.exists():
+        program = "from transcription import weights; weights.fetch('base', on_progress=lambda done, whole: None)"
+        fetching = Server(MODELS.parent / "data", MODELS).manage("shell", "-v", "0", "-c", program)
+        if fetching.returncode:
+            print(fetching.stderr)
+    if not weights.exists():
+        pytest.skip("needs weights of base")
+    return MODELS
+
+
+@pytest.fixture(scope="session")
+def base_server(tmp_path_factory: pytest.TempPathFactory, base_weights: Path) -> Iterator[Server]:
+    """A server with real Whisper `base`, as a person starts it the first time."""
+    server = Server(tmp_path_factory.mktemp("base") / "data", base_weights, DEFAULT_MODEL="auto", LANG="en_US.UTF-8")
+    server.start()
+    yield server
+    server.stop()

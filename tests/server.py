@@ -1,0 +1,148 @@
+"""A real server: `manage.py serve` with its workers and runner, over a data folder of its own, on loopback."""
+
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+ROOT = Path(__file__).parent.parent
+NANO = ROOT / "tests" / "data"  # a models folder that holds the tests' own model, and its recordings
+MODELS = ROOT / "models"
+T = TypeVar("T")
+PASSWORD = "correct horse battery staple"
+
+
+def wait_until(look: Callable[[], T], seconds: float = 30.0) -> T:
+    """The first true answer of `look`; an AssertionError when none comes in time."""
+    deadline = time.monotonic() + seconds
+    while not (answer := look()):
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain"
+        time.sleep(0.1)
+    return answer
+
+
+class Server:
+    """Started by `start`, ended by `stop`; everything it writes is under `data`."""
+
+    def __init__(self, data: Path, models: Path, **settings: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.data = data
+        self.environment = {
+            **os.environ,
+            "DATA_DIR": str(data),
+            "MODEL_DOWNLOAD_ROOT": str(models),
+            "HOST": "127.0.0.1",
+            "PORT": str(self.port),
+            "SWEEP_SECONDS": "2",
+            "DJANGO_SUPERUSER_PASSWORD": PASSWORD,
+            "DJANGO_SETTINGS_MODULE": "config.settings",
+            **settings,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+        self.token = ""
+
+    def manage(self, *arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+        """Run a management command over this server's data."""
+        program = [sys.executable, "manage.py", *arguments]
+        return subprocess.run(
+            program, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=180, check=False, **kwargs
+        )
+
+    @property
+    def log(self) -> Path:
+        return self.data.parent / f"{self.data.name}.log"
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            program = [sys.executable, "manage.py", "serve"]
+            self.process = subprocess.Popen(program, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
+        wait_until(self.is_healthy, 120)
+        self.token = self.token or self.manage("create_token", "admin").stdout.strip()
+
+    def is_healthy(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log.read_text()[-4000:]
+        try:
+            return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def stop(self) -> None:
+        """Ctrl-C, as a person would."""
+        if self.process is None:
+            return
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(40)
+        finally:
+            self.process.kill()
+            self.process = None
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Token {self.token}"}, timeout=120)
+
+    def submit(self, path: Path, **parameters: str) -> dict[str, Any]:
+        """Post a recording to the native API; return the job."""
+        with self.client() as client, path.open("rb") as file:
+            answer = client.post("/api/v1/jobs/", files={"file": (path.name, file)}, data=parameters)
+        assert answer.status_code == 202, answer.text
+        return answer.json()
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        with self.client() as client:
+            answer = client.get(f"/api/v1/jobs/{job_id}/")
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def wait(self, job_id: str, seconds: float = 120.0) -> dict[str, Any]:
+        """The job when it has ended."""
+
+        def look() -> dict[str, Any] | None:
+            job = self.job(job_id)
+            return job if job["status"] in ("done", "failed", "cancelled") else None
+
+        ended = wait_until(look, seconds)
+        assert ended is not None
+        return ended
+
+    def transcribe(self, path: Path, **parameters: str) -> dict[str, Any]:
+        return self.wait(self.submit(path, **parameters)["id"])
+
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Ask the database file itself, past every door."""
+        with sqlite3.connect(f"file:{self.data / 'stenograf.sqlite3'}?mode=ro", uri=True, timeout=30) as database:
+            return database.execute(query, values).fetchall()
+
+    def worker_pid(self, queue: str) -> int:
+        """The process id of the worker of a queue that was heard of last."""
+        found = self.rows("SELECT pid FROM transcription_worker WHERE queue = ? ORDER BY started_at DESC", queue)
+        assert found, f"no worker of {queue}"
+        return int(found[0][0])
+
+    def runner_pid(self) -> int:
+        """The process id of the runner below the device worker, or 0."""
+        parent = self.worker_pid("device.cpu")
+        return next((pid for pid, its_parent, words in processes() if its_parent == parent and "runner" in words), 0)
+
+
+def processes() -> list[tuple[int, int, str]]:
+    """(pid, parent's pid, command line) of every process of this machine."""
+    listing = subprocess.run(["ps", "-axo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"^\s*(\d+)\s+(\d+)\s+(.*)$", listing, re.MULTILINE)
+    return [(int(pid), int(parent), words) for pid, parent, words in found]
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
