@@ -9,6 +9,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 
+from tests import speech
 from tests.server import MODELS, NANO, Server
 from transcription.models import Job, Recording, Worker
 from transcription.whisper.options import TranscriptionOptions
@@ -23,12 +24,11 @@ PROGRAMS = {
     "speech prompts": "apt-get install asterisk-core-sounds-{ru,en}-g722 asterisk-core-sounds-{ru,en}",
     "weights of base": "make run (it fetches them once)",
 }
-PROMPTS = Path("/usr/share/asterisk/sounds")
 
 
 def is_here(program: str) -> bool:
     if program == "speech prompts":
-        return (PROMPTS / "ru_RU_f_IvrvoiceRU").is_dir() and (PROMPTS / "en_US_f_Allison").is_dir()
+        return speech.is_here()
     return shutil.which(program) is not None
 
 

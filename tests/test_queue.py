@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from transcription import errors, queue
 from transcription.models import Event, Job, Section, Segment, Worker
-from transcription.queue import Claim
+from transcription.queue import SectionClaim
 from transcription.whisper.result import Segment as DecodedSegment
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -30,7 +30,7 @@ def said(text: str, start: float = 0.0, end: float = 1.0) -> DecodedSegment:
     return DecodedSegment(start, end, text, 0, (1, 2), 0.0, -0.2, 1.1, 0.01)
 
 
-def open_section(job: Job, worker: Worker, *, count: int = 1) -> Claim:
+def open_section(job: Job, worker: Worker, *, count: int = 1) -> SectionClaim:
     """Bring a job to transcribing with `count` sections of 10 s, and claim the first."""
     prepared = queue.claim_job(worker)
     assert prepared is not None
@@ -109,6 +109,14 @@ def test_storing_a_segment_moves_the_progress(job: Job, worker: Worker) -> None:
     queue.store_segment(claim, 0, said(" five", 0.0, 5.0), 0.0)
     job.refresh_from_db()
     assert job.progress == pytest.approx(0.25)
+
+
+def test_progress_without_a_segment_moves_it_too_and_never_back(job: Job, worker: Worker) -> None:
+    claim = open_section(job, worker)
+    queue.store_progress(claim, 7.0)
+    queue.store_progress(claim, 6.0)
+    job.refresh_from_db()
+    assert job.progress == pytest.approx(0.7)
 
 
 def test_only_the_last_section_hands_the_job_on(job: Job, worker: Worker, rung: list[str]) -> None:
@@ -208,9 +216,7 @@ def test_a_lease_that_ran_out_while_finishing_can_be_claimed_again(job: Job, wor
     assert queue.claim_finished_job(worker) is not None
 
 
-def test_a_section_that_always_loses_its_worker_fails_its_job(
-    job: Job, worker: Worker, settings: LazySettings
-) -> None:
+def test_a_section_that_always_loses_its_worker_fails_its_job(job: Job, worker: Worker, settings: LazySettings) -> None:
     settings.MAX_ATTEMPTS = 2
     open_section(job, worker)
     run_out(Section)

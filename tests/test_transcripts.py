@@ -10,7 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests import speech
 from tests.server import NANO, ROOT, Server
+from tests.speech import HEARD
 
 SENTENCES = json.loads((NANO / "nano" / "sentences.json").read_text())
 SAMPLES = ROOT / "transcription" / "samples"
@@ -24,7 +26,7 @@ SAID = {
 
 def words(text: str) -> list[str]:
     """The words without what Whisper is free to choose: case, punctuation, and «это» for «эта»."""
-    return re.findall(r"\w+", text.lower().replace("это запись", "эта запись"))
+    return re.findall(r"\w+", text.lower().replace("ё", "е").replace("это запись", "эта запись"))
 
 
 def post(server: Server, path: Path, **parameters: str) -> Any:
@@ -144,3 +146,13 @@ def test_the_first_start_shows_that_the_machine_can_transcribe(base_server: Serv
     log = base_server.log.read_text()
     assert words(SAID["en"]) == words(next(line for line in log.splitlines() if "Hello" in line))
     assert "times real time" in log
+
+
+@pytest.mark.needs("speech prompts")
+@pytest.mark.parametrize(("language", "name"), [(language, name) for language in HEARD for name in HEARD[language]])
+def test_real_base_hears_real_voices(base_server: Server, tmp_path: Path, language: str, name: str) -> None:
+    path = tmp_path / "prompt.wav"
+    speech.write(language, name, path)
+    job = base_server.transcribe(path)
+    assert job["language"] == language
+    assert words(job["text"]) == words(speech.text(language, name))

@@ -8,13 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Generator
 from typing import Any
 
 from django.conf import settings
 
 from transcription import errors, processes
+from transcription.catalogue import LocalModel
 from transcription.whisper.engine import ENGINES, Abilities, Event, Sound
 from transcription.whisper.options import TranscriptionOptions
 
@@ -86,15 +86,15 @@ class Runner:
         threading.Thread(target=_read, args=(self._child, self._events), daemon=True).start()
 
     def decode(
-        self, section: int, sound: Sound, model: Path, options: TranscriptionOptions, *, beat: float
-    ) -> Iterator[Event | None]:
+        self, section: int, sound: Sound, model: LocalModel, options: TranscriptionOptions, *, beat: float
+    ) -> Generator[Event | None, None, None]:
         """Give the events of a section as they come, and None whenever `beat` seconds passed without one.
 
         Ends after `done` or `error`. Leaving early asks the runner to stop at its window, and kills it if it does not.
         Raises RunnerExited.
         """
         self.start()
-        place = {"pcm": str(sound.path), "start": sound.start, "end": sound.end, "model": str(model)}
+        place = {"pcm": str(sound.path), "start": sound.start, "end": sound.end, "model": str(model.path)}
         self._say({"do": "open", "section": section, **place, "options": options.to_json()})
         is_over = False
         try:

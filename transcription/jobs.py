@@ -28,8 +28,8 @@ def submit(
     """
     recording = Recording(
         owner_id=owner.pk,
-        original_name=upload.name,
-        bytes=upload.size,
+        original_name=upload.name or "",
+        bytes=upload.size or 0,
         sha256=upload.sha256,  # type: ignore[attr-defined]  # set by HashingUploadHandler
     )
     _keep(Path(upload.temporary_file_path()), recording.path)  # type: ignore[attr-defined]

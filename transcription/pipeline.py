@@ -17,16 +17,16 @@ from django.db.models import F
 
 from transcription import audio, catalogue, devices, errors, queue
 from transcription.models import Job, Recording, Section, Segment
-from transcription.queue import Claim
+from transcription.queue import JobClaim, SectionClaim
 from transcription.whisper.engine import Event, Sound
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment as DecodedSegment
 
 
-def prepare(claim: Claim, stopping: threading.Event) -> None:
+def prepare(claim: JobClaim, stopping: threading.Event) -> None:
     """Probe and decode a queued job's recording and store its sections. Raises what is wrong with it."""
     started = time.monotonic()
-    job = Job.objects.select_related("recording").get(pk=claim.row)
+    job = Job.objects.select_related("recording").get(pk=claim.job)
     model = catalogue.find(job.model, devices.engine().name)
     probe = _probe(job.recording)
     lease = _Lease(claim, probe.duration)
@@ -69,7 +69,7 @@ def _store_sound(job: Job, probe: audio.Probe, seconds: float) -> None:
 class _Lease:
     """Renews a job's lease and moves its progress while FFmpeg decodes, at most once a second."""
 
-    def __init__(self, claim: Claim, duration: float | None) -> None:
+    def __init__(self, claim: JobClaim, duration: float | None) -> None:
         self.claim = claim
         self.duration = duration
         self.renewed = time.monotonic()
@@ -81,16 +81,16 @@ class _Lease:
         queue.renew_job(self.claim, progress=min(1.0, seconds / self.duration) if self.duration else None)
 
 
-def transcribe(claim: Claim, runner: devices.Runner, stopping: threading.Event) -> None:
+def transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.Event) -> None:
     """Have a section decoded and store what comes of it. Raises Problem, and LeaseLost when it is no longer wanted."""
     started = time.monotonic()
-    section = Section.objects.select_related("job").get(pk=claim.row)
+    section = Section.objects.select_related("job").get(pk=claim.section)
     job = section.job
     model = catalogue.find(job.model, devices.engine().name)
     sound = Sound(job.pcm_path, round(section.start * audio.SAMPLE_RATE), round(section.end * audio.SAMPLE_RATE))
     segments = 0
     try:
-        decoding = runner.decode(section.pk, sound, model.path, job.transcription_options, beat=1.0)
+        decoding = runner.decode(section.pk, sound, model, job.transcription_options, beat=1.0)
         # Closed at once when something goes wrong here: the runner must not go on with what nobody will store.
         with contextlib.closing(decoding):
             for event in decoding:
@@ -108,7 +108,7 @@ def transcribe(claim: Claim, runner: devices.Runner, stopping: threading.Event) 
     )
 
 
-def _store(claim: Claim, section: Section, index: int, event: Event | None) -> int:
+def _store(claim: SectionClaim, section: Section, index: int, event: Event | None) -> int:
     """Store one event of a section; return how many segments it held."""
     match event:
         case None:
@@ -116,6 +116,8 @@ def _store(claim: Claim, section: Section, index: int, event: Event | None) -> i
         case {"event": "language", "language": language, "probability": probability}:
             queue.renew_section(claim)
             Job.objects.filter(pk=section.job_id).update(language=language, language_probability=probability)
+        case {"event": "progress", "seconds": seconds}:
+            queue.store_progress(claim, seconds)
         case {"event": "segment", "segment": segment}:
             queue.store_segment(claim, index, DecodedSegment.from_json(segment), section.start)
             return 1
@@ -124,10 +126,10 @@ def _store(claim: Claim, section: Section, index: int, event: Event | None) -> i
     return 0
 
 
-def finish(claim: Claim) -> None:
+def finish(claim: JobClaim) -> None:
     """Join the text of a job whose sections are all done."""
     started = time.monotonic()
-    texts = Segment.objects.filter(job_id=claim.row).order_by("section__index", "index").values_list("text", flat=True)
+    texts = Segment.objects.filter(job_id=claim.job).order_by("section__index", "index").values_list("text", flat=True)
     text = "".join(texts).strip()
     queue.finished(claim, text=text, processing_seconds=F("processing_seconds") + time.monotonic() - started)
 
@@ -148,7 +150,7 @@ def transcribe_file(
         yield {"event": "sound", "duration": seconds}
         sound = Sound(pcm, 0, round(seconds * audio.SAMPLE_RATE))
         try:
-            for event in runner.decode(0, sound, weights.path, options, beat=1.0):
+            for event in runner.decode(0, sound, weights, options, beat=1.0):
                 if event is not None:
                     _raise_error(event)
                     yield event

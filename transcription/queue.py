@@ -38,10 +38,18 @@ DEVICE_TASK = "transcription.work_device"
 
 
 @dataclass(frozen=True)
-class Claim:
-    """The right to work on one row until the lease runs out. `token` is what every write must name."""
+class JobClaim:
+    """The right to prepare or finish a job until the lease runs out. `token` is what every write must name."""
 
-    row: int | uuid.UUID
+    job: uuid.UUID
+    token: uuid.UUID
+
+
+@dataclass(frozen=True)
+class SectionClaim:
+    """The right to decode a section until the lease runs out."""
+
+    section: int
     token: uuid.UUID
 
 
@@ -66,45 +74,44 @@ def ring_devices() -> None:
 # ---------------------------------------------------------------- claims
 
 
-def claim_job(worker: Worker) -> Claim | None:
+def claim_job(worker: Worker) -> JobClaim | None:
     """Take the oldest queued job to prepare it."""
     waiting = Job.objects.filter(status=Job.Status.QUEUED, next_attempt_at__lte=timezone.now())
-    changes = {"status": Job.Status.PREPARING, "preparing_at": timezone.now()}
-    return _claim(waiting.order_by("created_at"), worker, changes)
+    return _claim_job(waiting.order_by("created_at"), worker, status=Job.Status.PREPARING, preparing_at=timezone.now())
 
 
-def claim_finished_job(worker: Worker) -> Claim | None:
+def claim_finished_job(worker: Worker) -> JobClaim | None:
     """Take a job whose sections are all done, to finish it."""
     waiting = Job.objects.filter(status=Job.Status.FINISHING, claim=None, next_attempt_at__lte=timezone.now())
-    return _claim(waiting.order_by("finishing_at"), worker, {})
+    return _claim_job(waiting.order_by("finishing_at"), worker)
 
 
-def claim_section(worker: Worker) -> Claim | None:
+def _claim_job(waiting: QuerySet[Job], worker: Worker, **changes: object) -> JobClaim | None:
+    """Take the first of `waiting` that nobody else takes first."""
+    while (job := waiting.values_list("pk", flat=True).first()) is not None:
+        token = uuid.uuid4()
+        if waiting.order_by().filter(pk=job).update(**_taken(worker, token), **changes):
+            return JobClaim(job, token)
+    return None
+
+
+def claim_section(worker: Worker) -> SectionClaim | None:
     """Take the oldest section that waits. What an earlier attempt had stored of it is replaced."""
     waiting = Section.objects.filter(
         status=Section.Status.QUEUED, job__status=Job.Status.TRANSCRIBING, next_attempt_at__lte=timezone.now()
     )
     changes = {"status": Section.Status.TRANSCRIBING, "started_at": timezone.now(), "transcribed": 0}
-    claim = _claim(waiting.order_by("job__created_at", "index"), worker, changes)
-    if claim is not None:
-        Segment.objects.filter(section_id=claim.row).delete()
-    return claim
-
-
-def _claim(waiting: QuerySet[Job] | QuerySet[Section], worker: Worker, changes: dict[str, object]) -> Claim | None:
-    """Take the first of `waiting` that nobody else takes first."""
-    while True:
-        row = waiting.values_list("pk", flat=True).first()
-        if row is None:
-            return None
+    oldest = waiting.order_by("job__created_at", "index").values_list("pk", flat=True)
+    while (section := oldest.first()) is not None:
         token = uuid.uuid4()
-        won = (
-            waiting.order_by()
-            .filter(pk=row)
-            .update(claim=token, worker=worker, lease_until=_lease(), attempts=F("attempts") + 1, **changes)
-        )
-        if won:
-            return Claim(row, token)
+        if waiting.filter(pk=section).update(**_taken(worker, token), **changes):
+            Segment.objects.filter(section_id=section).delete()
+            return SectionClaim(section, token)
+    return None
+
+
+def _taken(worker: Worker, token: uuid.UUID) -> dict[str, object]:
+    return {"claim": token, "worker": worker, "lease_until": _lease(), "attempts": F("attempts") + 1}
 
 
 def _lease() -> datetime:
@@ -116,46 +123,46 @@ def _must_win(changed: int) -> None:
         raise errors.LeaseLost
 
 
-def renew_job(claim: Claim, *, progress: float | None = None) -> None:
+def renew_job(claim: JobClaim, *, progress: float | None = None) -> None:
     """Keep a job for another lease. Raises LeaseLost when it is no longer ours to work on."""
     changes = {} if progress is None else {"progress": progress}
-    held = Job.objects.filter(pk=claim.row, claim=claim.token, status__in=Job.UNFINISHED)
+    held = Job.objects.filter(pk=claim.job, claim=claim.token, status__in=Job.UNFINISHED)
     _must_win(held.update(lease_until=_lease(), **changes))
 
 
-def renew_section(claim: Claim) -> None:
+def renew_section(claim: SectionClaim) -> None:
     """Keep a section for another lease. Raises LeaseLost when it is no longer ours to work on."""
     _must_win(_held_section(claim).update(lease_until=_lease()))
 
 
-def _held_section(claim: Claim) -> QuerySet[Section]:
+def _held_section(claim: SectionClaim) -> QuerySet[Section]:
     return Section.objects.filter(
-        pk=claim.row, claim=claim.token, status=Section.Status.TRANSCRIBING, job__status=Job.Status.TRANSCRIBING
+        pk=claim.section, claim=claim.token, status=Section.Status.TRANSCRIBING, job__status=Job.Status.TRANSCRIBING
     )
 
 
 # ---------------------------------------------------------------- what comes of a claim
 
 
-def prepared(claim: Claim, sections: list[Section], **facts: object) -> None:
+def prepared(claim: JobClaim, sections: list[Section], **facts: object) -> None:
     """Store a job's sections and open it to the device workers, in one transaction. Raises LeaseLost."""
     with transaction.atomic():
-        held = Job.objects.filter(pk=claim.row, claim=claim.token, status=Job.Status.PREPARING)
+        held = Job.objects.filter(pk=claim.job, claim=claim.token, status=Job.Status.PREPARING)
         changes = {"transcribing_at": timezone.now(), "progress": 0, "attempts": 0, **_UNCLAIMED, **facts}
         _must_win(held.update(status=Job.Status.TRANSCRIBING, **changes))
-        Section.objects.filter(job_id=claim.row).delete()
+        Section.objects.filter(job_id=claim.job).delete()
         Section.objects.bulk_create(sections)
-        note(claim.row, "transcribing")
+        note(claim.job, "transcribing")
         transaction.on_commit(ring_devices, robust=True)
 
 
-def store_segment(claim: Claim, index: int, segment: DecodedSegment, offset: float) -> None:
+def store_segment(claim: SectionClaim, index: int, segment: DecodedSegment, offset: float) -> None:
     """Store a section's `index`th segment; its times count from `offset`, the section's start. Raises LeaseLost."""
     with transaction.atomic():
         _must_win(
             _held_section(claim).update(lease_until=_lease(), transcribed=Greatest(F("transcribed"), segment.end))
         )
-        section = Section.objects.only("job_id").get(pk=claim.row)
+        section = Section.objects.only("job_id").get(pk=claim.section)
         Segment.objects.create(
             job_id=section.job_id,
             section=section,
@@ -179,11 +186,11 @@ def store_segment(claim: Claim, index: int, segment: DecodedSegment, offset: flo
         _move_progress(section.job_id)
 
 
-def store_progress(claim: Claim, seconds: float) -> None:
+def store_progress(claim: SectionClaim, seconds: float) -> None:
     """Note that `seconds` of a section are decoded, and renew its lease. Raises LeaseLost."""
     with transaction.atomic():
         _must_win(_held_section(claim).update(lease_until=_lease(), transcribed=Greatest(F("transcribed"), seconds)))
-        _move_progress(Section.objects.values_list("job_id", flat=True).get(pk=claim.row))
+        _move_progress(Section.objects.values_list("job_id", flat=True).get(pk=claim.section))
 
 
 def _move_progress(job_id: uuid.UUID) -> None:
@@ -191,7 +198,7 @@ def _move_progress(job_id: uuid.UUID) -> None:
     Job.objects.filter(pk=job_id).update(progress=min(1.0, sums["done"] / sums["whole"]) if sums["whole"] else 0)
 
 
-def section_done(claim: Claim, *, seconds: float, **facts: object) -> None:
+def section_done(claim: SectionClaim, *, seconds: float, **facts: object) -> None:
     """Close a section; the worker that closes a job's last one hands the job on to be finished. Raises LeaseLost.
 
     `seconds` is the time the engine took; `facts` are fields of the job.
@@ -200,7 +207,7 @@ def section_done(claim: Claim, *, seconds: float, **facts: object) -> None:
         whole = F("end") - F("start")
         changes = {"finished_at": timezone.now(), "transcribed": whole, **_UNCLAIMED}
         _must_win(_held_section(claim).update(status=Section.Status.DONE, **changes))
-        job_id = Section.objects.values_list("job_id", flat=True).get(pk=claim.row)
+        job_id = Section.objects.values_list("job_id", flat=True).get(pk=claim.section)
         Job.objects.filter(pk=job_id).update(processing_seconds=F("processing_seconds") + seconds, **facts)
         _move_progress(job_id)
         others = Section.objects.filter(job=OuterRef("pk")).exclude(status=Section.Status.DONE)
@@ -210,14 +217,14 @@ def section_done(claim: Claim, *, seconds: float, **facts: object) -> None:
             transaction.on_commit(_ring_default, robust=True)
 
 
-def finished(claim: Claim, **facts: object) -> None:
+def finished(claim: JobClaim, **facts: object) -> None:
     """Close a job as done. Raises LeaseLost."""
     with transaction.atomic():
-        held = Job.objects.filter(pk=claim.row, claim=claim.token, status=Job.Status.FINISHING)
+        held = Job.objects.filter(pk=claim.job, claim=claim.token, status=Job.Status.FINISHING)
         changes = {"finished_at": timezone.now(), "progress": 1, **_UNCLAIMED, **facts}
         _must_win(held.update(status=Job.Status.DONE, **changes))
-        _remove_pcm(_job_id(claim))
-        note(claim.row, "done")
+        _remove_pcm(claim.job)
+        note(claim.job, "done")
 
 
 def fail(job_id: uuid.UUID, problem: errors.Problem) -> bool:
@@ -244,12 +251,7 @@ def _remove_pcm(job_id: uuid.UUID) -> None:
     transaction.on_commit(remove, robust=True)
 
 
-def _job_id(claim: Claim) -> uuid.UUID:
-    assert isinstance(claim.row, uuid.UUID)  # noqa: S101  (narrows the type: a job's claim names a job)
-    return claim.row
-
-
-def retry_section(claim: Claim, problem: errors.Problem) -> None:
+def retry_section(claim: SectionClaim, problem: errors.Problem) -> None:
     """Give a section back after a failed attempt, to be tried again a little later; after the last fail its job."""
     with transaction.atomic():
         section = _held_section(claim).values("job_id", "attempts").first()
@@ -263,29 +265,29 @@ def retry_section(claim: Claim, problem: errors.Problem) -> None:
         note(section["job_id"], "retrying", str(problem))
 
 
-def retry_job(claim: Claim, problem: errors.Problem) -> None:
+def retry_job(claim: JobClaim, problem: errors.Problem) -> None:
     """Give a job back after a failed step, to be tried again a little later; after the last attempt fail it."""
     with transaction.atomic():
-        held = Job.objects.filter(pk=claim.row, claim=claim.token, status__in=Job.UNFINISHED)
+        held = Job.objects.filter(pk=claim.job, claim=claim.token, status__in=Job.UNFINISHED)
         attempts = held.values_list("attempts", flat=True).first()
         if attempts is None:
             return
         if not problem.retryable or attempts >= settings.MAX_ATTEMPTS:
-            fail(_job_id(claim), problem)
+            fail(claim.job, problem)
             return
         later = timezone.now() + timedelta(seconds=min(300, 2 ** (attempts - 1)))
         _give_back_jobs(held, next_attempt_at=later)
-        note(claim.row, "retrying", str(problem))
+        note(claim.job, "retrying", str(problem))
 
 
-def release_section(claim: Claim) -> None:
+def release_section(claim: SectionClaim) -> None:
     """Give a section back because this worker is stopping; a deploy is not a failed attempt."""
     _held_section(claim).update(status=Section.Status.QUEUED, attempts=F("attempts") - 1, **_UNCLAIMED)
 
 
-def release_job(claim: Claim) -> None:
+def release_job(claim: JobClaim) -> None:
     """Give a job back because this worker is stopping; a deploy is not a failed attempt."""
-    held = Job.objects.filter(pk=claim.row, claim=claim.token, status__in=Job.UNFINISHED)
+    held = Job.objects.filter(pk=claim.job, claim=claim.token, status__in=Job.UNFINISHED)
     _give_back_jobs(held, attempts=F("attempts") - 1)
 
 
@@ -370,7 +372,7 @@ def _ring_default() -> None:
     ring(DEFAULT_QUEUE)
 
 
-def note(job_id: object, kind: str, message: str = "") -> None:
+def note(job_id: uuid.UUID, kind: str, message: str = "") -> None:
     """Write an Event of a job, and a log line."""
     Event.objects.create(job_id=job_id, kind=kind, message=message)
     log.info("job %s %s %s", job_id, kind, message)

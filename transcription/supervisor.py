@@ -129,7 +129,7 @@ def _worker(queue_name: str, *, concurrency: int) -> list[str]:
     """Threads, never prefork: Metal and fork do not mix, and the engine is in a child of its own anyway."""
     pool = ["--pool", "threads", "--concurrency", str(concurrency)]
     quiet = ["--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
-    return ["celery", "-A", "config", "worker", "-Q", queue_name, "-n", f"{queue_name}@%h", *pool, *quiet]
+    return ["celery", "--quiet", "-A", "config", "worker", "-Q", queue_name, "-n", f"{queue_name}@%h", *pool, *quiet]
 
 
 def is_port_free(host: str, port: int) -> bool:

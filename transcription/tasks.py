@@ -7,7 +7,7 @@ from typing import Any
 from celery import shared_task, signals
 
 from transcription import errors, pipeline, queue
-from transcription.queue import Claim
+from transcription.queue import JobClaim
 from transcription.workers import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -60,11 +60,11 @@ def work_device() -> None:
             except errors.Problem as problem:
                 queue.retry_section(claim, problem)
             except Exception as error:
-                log.exception("section %s", claim.row)
+                log.exception("section %s", claim.section)
                 queue.retry_section(claim, errors.Problem(detail=f"{type(error).__name__}: {error}"))
 
 
-def _on_job(process: WorkerProcess, claim: Claim, step: Callable[..., None], *arguments: object) -> None:
+def _on_job(process: WorkerProcess, claim: JobClaim, step: Callable[..., None], *arguments: object) -> None:
     """Run one step of a job, and turn whatever goes wrong into what the row says of it."""
     try:
         step(*arguments)
@@ -73,5 +73,5 @@ def _on_job(process: WorkerProcess, claim: Claim, step: Callable[..., None], *ar
     except errors.Problem as problem:
         queue.retry_job(claim, problem)
     except Exception as error:
-        log.exception("job %s", claim.row)
+        log.exception("job %s", claim.job)
         queue.retry_job(claim, errors.Problem(detail=f"{type(error).__name__}: {error}"))

@@ -1,0 +1,62 @@
+"""Static files, served by WhiteNoise in the process that serves everything else."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from whitenoise.middleware import WhiteNoiseMiddleware
+from whitenoise.responders import Redirect, StaticFile
+
+GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
+
+
+class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has no types
+    """WhiteNoise's middleware, made async-capable.
+
+    Its own is not: Django would give each request a thread to wait in. Files are read whole: they are small, and its
+    file responses would be collected into memory anyway.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: GetResponse) -> None:
+        super().__init__(get_response)
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
+
+    def add_files(self, root: str | Path, prefix: str | None = None) -> None:
+        # WhiteNoise warns of a folder that is not there; before `collectstatic` there is nothing to serve.
+        if self.autorefresh or Path(root).is_dir():
+            super().add_files(root, prefix)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if iscoroutinefunction(self):
+            return self.answer(request)
+        file = self.file_at(request.path_info)
+        return self.get_response(request) if file is None else self.serve(file, request)
+
+    async def answer(self, request: HttpRequest) -> HttpResponseBase:
+        file = self.file_at(request.path_info)
+        if file is None:
+            response: HttpResponseBase = await self.get_response(request)
+            return response
+        return await asyncio.to_thread(self.serve, file, request)
+
+    def file_at(self, path: str) -> StaticFile | Redirect | None:
+        return self.find_file(path) if self.autorefresh else self.files.get(path)
+
+    @staticmethod
+    def serve(static_file: StaticFile | Redirect, request: HttpRequest) -> HttpResponse:
+        found = static_file.get_response(request.method, request.META)
+        content = b""
+        if found.file is not None:
+            with found.file:
+                content = found.file.read()
+        response = HttpResponse(content, status=int(found.status))
+        del response["Content-Type"]
+        for name, value in found.headers:
+            response[name] = value
+        return response

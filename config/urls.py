@@ -1,0 +1,20 @@
+"""Every address: the API, the founding documents' doors, the admin, and the pages at the root."""
+
+from django.contrib import admin
+from django.urls import include, path, re_path
+
+from transcription.api import errors
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("i18n/", include("django.conf.urls.i18n")),
+    path("api/v1/", include("transcription.api.urls")),
+    re_path(r"^api(?:/|$)", errors.unknown_address),
+    path("", include("transcription.api.legacy")),
+    path("", include("transcription.web.urls")),
+]
+
+handler400 = errors.bad_request
+handler403 = errors.permission_denied
+handler404 = errors.page_not_found
+handler500 = errors.server_error

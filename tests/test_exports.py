@@ -1,0 +1,118 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transcription import exports
+from transcription.whisper.result import Segment
+
+TIME = r"(\d{2,}):([0-5]\d):([0-5]\d)[,.](\d{3})"
+
+
+def segment(start: float, end: float, text: str) -> Segment:
+    return Segment(
+        start=start, end=end, text=text, seek=0, tokens=(), temperature=0.0, avg_logprob=-0.1,
+        compression_ratio=1.0, no_speech_prob=0.0,
+    )  # fmt: skip
+
+
+HELLO = [segment(0, 1.5, " Hello there."), segment(1.5, 3723.0421, " Добрый день!")]
+
+
+def milliseconds(hours: str, minutes: str, seconds: str, rest: str) -> int:
+    return ((int(hours) * 60 + int(minutes)) * 60 + int(seconds)) * 1000 + int(rest)
+
+
+def parse_cues(export: str) -> list[tuple[int, int, str]]:
+    """The cues of an SRT or VTT file, as a player reads it: a line with an arrow begins one, an empty line ends it."""
+    cues = []
+    for block in re.split(r"\n\n", export):
+        lines = block.split("\n")
+        for index, line in enumerate(lines):
+            if "-->" in line:
+                times = re.fullmatch(f"{TIME} --> {TIME}", line)
+                assert times is not None
+                groups = times.groups()
+                cues.append((milliseconds(*groups[:4]), milliseconds(*groups[4:]), "\n".join(lines[index + 1 :])))
+    return cues
+
+
+# Half of all texts are made of what these formats are made of.
+TEXTS = st.text(st.characters()) | st.text(st.sampled_from("-> \n\r\t\0\x85\u2028&<=+'\"0123:,.WEBVTT\ud800"))
+SEGMENTS = st.lists(st.builds(segment, st.floats(-10, 1e7), st.floats(-10, 1e7), TEXTS), max_size=5)
+
+
+def test_txt_is_one_segment_a_line():
+    assert exports.to_txt(HELLO) == "Hello there.\nДобрый день!\n"
+
+
+def test_srt_counts_from_one_and_has_commas():
+    assert exports.to_srt(HELLO) == (
+        "1\n00:00:00,000 --> 00:00:01,500\nHello there.\n\n2\n00:00:01,500 --> 01:02:03,042\nДобрый день!\n\n"
+    )
+
+
+def test_vtt_has_its_header_and_points():
+    assert exports.to_vtt(HELLO) == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nHello there.\n\n00:00:01.500 --> 01:02:03.042\nДобрый день!\n\n"
+    )
+
+
+def test_tsv_has_milliseconds():
+    assert exports.to_tsv(HELLO) == "start\tend\ttext\n0\t1500\tHello there.\n1500\t3723042\tДобрый день!\n"
+
+
+def test_an_empty_transcript_is_an_empty_file():
+    assert [exports.FORMATS[name].render([]) for name in ("txt", "srt", "vtt", "tsv")] == [
+        "", "", "WEBVTT\n\n", "start\tend\ttext\n",
+    ]  # fmt: skip
+
+
+def test_more_than_99_hours_get_more_digits():
+    assert exports.to_srt([segment(360_000, 400_000, "late")]).startswith("1\n100:00:00,000 --> 111:06:40,000\n")
+
+
+def test_a_text_cannot_end_its_cue():
+    text = "a\n\n2\n00:00:00,000 --> 00:00:01,000\nfalse"
+
+    assert [cue[2] for cue in parse_cues(exports.to_srt([segment(0, 1, text)]))] == [
+        "a 2 00:00:00,000 → 00:00:01,000 false"
+    ]
+
+
+def test_a_text_cannot_write_marks_into_vtt():
+    assert exports.to_vtt([segment(0, 1, "<v Bob>R&D --> &lt;")]).endswith("\n&lt;v Bob>R&amp;D → &amp;lt;\n\n")
+
+
+@pytest.mark.parametrize("mark", list("=+-@＝＋－＠"))
+def test_a_text_cannot_be_a_spreadsheets_formula(mark):
+    assert exports.to_tsv([segment(0, 1, f"\t{mark}1")]).endswith(f"0\t1000\t'{mark}1\n")
+
+
+@given(SEGMENTS)
+def test_every_cue_of_srt_and_vtt_is_read_back(segments):
+    for export in (exports.to_srt(segments), exports.to_vtt(segments)):
+        cues = parse_cues(export)
+
+        assert len(cues) == len(segments)
+        assert all(0 <= start <= end for start, end, _ in cues)
+        assert all("\n" not in text for _, _, text in cues)
+
+
+@given(SEGMENTS)
+def test_every_line_of_txt_and_tsv_is_read_back(segments):
+    rows = exports.to_tsv(segments).splitlines()[1:]
+
+    assert len(exports.to_txt(segments).splitlines()) == len(segments)
+    assert len(rows) == len(segments)
+    assert all(re.fullmatch(r"\d+\t\d+\t([^\t=+@-][^\t]*)?", row) for row in rows)
+
+
+@given(SEGMENTS)
+def test_every_export_can_be_written_and_holds_no_control_characters(segments):
+    for export in exports.FORMATS.values():
+        text = export.render(segments)
+
+        text.encode()
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)

@@ -1,0 +1,196 @@
+"""Review of past jobs. What happened is read here, not changed: only a name and a note may be."""
+
+import uuid
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import get_object_or_404
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from transcription import exports, jobs
+from transcription.api import media, transcript
+from transcription.models import ApiToken, Event, Job, Recording, Worker
+from transcription.templatetags.stenograf import clock, language_name, size
+
+
+class ReadOnly:
+    """Rows that are looked at."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class EventInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]  # a type only to the checker
+    model = Event
+    fields = ("at", "kind", "message", "worker")
+    extra = 0
+    ordering = ("id",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
+        return super().get_queryset(request).select_related("worker")
+
+
+@admin.register(Job)
+class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    list_display = (
+        "name", "owner", "status", "model", "language_shown", "duration_shown", "processing_shown", "created_at",
+    )  # fmt: skip
+    list_filter = ("status", "model", "language", "engine", ("owner", admin.RelatedOnlyFieldListFilter), "created_at")
+    search_fields = ("name", "recording__original_name", "text", "owner__username")
+    date_hierarchy = "created_at"
+    list_select_related = ("owner", "recording")
+    list_per_page = 50
+    show_full_result_count = False
+    inlines = (EventInline,)
+    fieldsets: ClassVar[Any] = (
+        (None, {"fields": ("name", "notes", "owner", "status", "error_shown", "links_shown")}),
+        (_("Recording"), {"fields": ("recording", "duration_shown", "language_shown", "language_probability")}),
+        (_("How it was done"), {"fields": ("model", "options", "engine", "device", "versions", "weights_sha256")}),
+        (_("When"), {"fields": ("created_at", "preparing_at", "transcribing_at", "finishing_at", "finished_at")}),
+        (_("Result"), {"fields": ("processing_shown", "progress", "attempts", "warnings", "text")}),
+    )
+    CHANGEABLE: ClassVar[tuple[str, ...]] = ("name", "notes")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
+        return super().get_queryset(request).defer("recording__peaks")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Job | None = None) -> list[str]:
+        shown = [name for _title, options in self.fieldsets for name in options["fields"]]
+        return [name for name in shown if name not in self.CHANGEABLE]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: Job, form: Any, change: bool) -> None:
+        # Only these columns: a worker may be moving the others.
+        obj.save(update_fields=self.CHANGEABLE)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        # What belongs to a job goes with it, and may be thousands of rows: the jobs are what is named and asked about.
+        return [str(job) for job in objs], {Job._meta.verbose_name_plural: len(objs)}, set(), []
+
+    def delete_model(self, request: HttpRequest, obj: Job) -> None:
+        jobs.delete(obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
+        for job in queryset.select_related("recording"):
+            jobs.delete(job)
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view
+        return [
+            path("<uuid:job_id>/transcript.txt", view(self.text), name="transcription_job_text"),
+            path("<uuid:job_id>/audio/", view(self.audio), name="transcription_job_audio"),
+            *super().get_urls(),
+        ]
+
+    def text(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+        job = self._seen(request, job_id)
+        export = exports.FORMATS["txt"]
+        return HttpResponse(export.render(transcript.segments(job)), content_type=export.content_type)
+
+    def audio(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
+        return media.respond(request, self._seen(request, job_id).recording)
+
+    def _seen(self, request: HttpRequest, job_id: uuid.UUID) -> Job:
+        job = get_object_or_404(self.get_queryset(request).select_related("recording"), pk=job_id)
+        if not self.has_view_permission(request, job):
+            raise PermissionDenied
+        return job
+
+    @admin.display(description=_("duration"), ordering="recording__duration")
+    def duration_shown(self, job: Job) -> str:
+        return clock(job.recording.duration)
+
+    @admin.display(description=_("processing"), ordering="processing_seconds")
+    def processing_shown(self, job: Job) -> str:
+        """`6:08 (15×)`: the time it took, and how many times faster than speech that is."""
+        if not job.processing_seconds:
+            return ""
+        speed = f" ({job.recording.duration / job.processing_seconds:.0f}×)" if job.recording.duration else ""
+        return clock(job.processing_seconds) + speed
+
+    @admin.display(description=_("language"), ordering="language")
+    def language_shown(self, job: Job) -> str:
+        return language_name(job.language)
+
+    @admin.display(description=_("what went wrong"))
+    def error_shown(self, job: Job) -> str:
+        return f"{job.error_message} ({job.error_code})" if job.error_code else ""
+
+    @admin.display(description=_("open"))
+    def links_shown(self, job: Job) -> SafeString:
+        return format_html(
+            '<a href="{}">{}</a> · <a href="{}">{}</a>',
+            reverse("admin:transcription_job_text", args=(job.pk,)),
+            _("text"),
+            reverse("admin:transcription_job_audio", args=(job.pk,)),
+            _("sound"),
+        )
+
+
+@admin.register(Recording)
+class RecordingAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
+    list_display = ("original_name", "owner", "duration_shown", "size_shown", "codec", "created_at")
+    list_filter = ("container", "codec", ("owner", admin.RelatedOnlyFieldListFilter), "created_at")
+    search_fields = ("original_name", "sha256", "owner__username")
+    date_hierarchy = "created_at"
+    list_select_related = ("owner",)
+    exclude = ("peaks",)
+    show_full_result_count = False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Recording]:
+        return super().get_queryset(request).defer("peaks")
+
+    @admin.display(description=_("duration"), ordering="duration")
+    def duration_shown(self, recording: Recording) -> str:
+        return clock(recording.duration)
+
+    @admin.display(description=_("size"), ordering="bytes")
+    def size_shown(self, recording: Recording) -> str:
+        return size(recording.bytes)
+
+
+@admin.register(Worker)
+class WorkerAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
+    list_display = (
+        "queue", "kind", "hostname", "pid", "device", "engine", "model_loaded", "started_at", "heartbeat_at",
+    )  # fmt: skip
+    list_filter = ("kind", "hostname", "engine")
+
+
+@admin.register(Event)
+class EventAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
+    list_display = ("at", "kind", "job", "worker", "message")
+    list_filter = ("kind", "at")
+    search_fields = ("job__name", "message")
+    list_select_related = ("job", "worker")
+    show_full_result_count = False
+
+
+@admin.register(ApiToken)
+class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Deleting one revokes it. The key itself is nowhere."""
+
+    list_display = ("prefix", "name", "user", "created_at", "last_used_at", "expires_at")
+    list_filter = (("user", admin.RelatedOnlyFieldListFilter),)
+    search_fields = ("name", "prefix", "user__username")
+    list_select_related = ("user",)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: ApiToken | None = None) -> bool:
+        return False

@@ -1,0 +1,430 @@
+"""FFmpeg and probing; no other file runs a media program.
+
+Whatever people send goes through FFmpeg behind four walls: the formats, codecs and protocols that it may use, the
+memory, time and disk that the kernel gives it, an environment without our secrets, and a name that we made. Without the
+list of formats a playlist named .wav makes FFmpeg read another user's recording.
+"""
+
+import os
+import re
+import selectors
+import shutil
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import imageio_ffmpeg
+from pydub import AudioSegment
+
+from transcription import errors, processes
+
+SAMPLE_RATE = 16000
+BYTES_A_SECOND = SAMPLE_RATE * 2  # mono s16le
+
+# FFmpeg's names. Those that a build does not have are never matched, so the lists suit every machine.
+FORMATS = (
+    "wav,w64,rf64,aiff,au,caf,flac,mp3,aac,ac3,eac3,ogg,matroska,mov,avi,asf,mpeg,mpegts,flv,amr,amrnb,amrwb,ape,wv,tta"
+)
+# No decoder of pictures is among them: FFmpeg opens those even while it only looks, and they are where its holes are.
+CODECS = (
+    "aac,aac_latm,mp3float,mp3,mp2float,mp2,mp1float,ac3,eac3,flac,alac,opus,libopus,vorbis,libvorbis,wmav1,wmav2,wmapro,"
+    "amrnb,amrwb,ape,wavpack,tta,speex,libspeex,adpcm_ms,adpcm_ima_wav,adpcm_ima_qt,gsm,gsm_ms,pcm_s16le,pcm_s16be,"
+    "pcm_s24le,pcm_s24be,pcm_s32le,pcm_f32le,pcm_f64le,pcm_u8,pcm_s8,pcm_mulaw,pcm_alaw"
+)
+WALLS = (
+    *("-max_alloc", str(512 * 1024**2), "-protocol_whitelist", "file"),
+    *("-format_whitelist", FORMATS, "-codec_whitelist", CODECS),
+    *("-max_streams", "64", "-probesize", "10000000", "-analyzeduration", "20000000", "-threads", "2"),
+)  # fmt: skip
+ENVIRONMENT = {
+    "PATH": os.defpath,
+    "LC_ALL": "C",
+    "HOME": "/nonexistent",
+}  # FFREPORT would write files, a proxy would call
+
+# CPU seconds, the largest file in blocks of 512 bytes (some shells count 1024, and -fs still holds), memory in KiB.
+# macOS has no limit on memory. `exec` makes the shell become FFmpeg, so that killing the child kills FFmpeg.
+# A machine whose own limits are narrower keeps those, and what the shell says of it is not FFmpeg's.
+LIMITED = (
+    '{ ulimit -c 0; ulimit -t "$1"; ulimit -f "$2"; ulimit -n 64; '
+    '[ "$(uname)" = Linux ] && ulimit -v "$3"; } 2>/dev/null; shift 3; exec "$@"'
+)
+MEMORY_KIB = 4 * 1024**2
+
+PROBE_SECONDS = 30
+WORDS_BYTES = 64 * 1024  # kept of what FFmpeg says while it decodes
+REPORT_BYTES = 1024**2  # kept of its report on a file: an audiobook has a thousand chapters
+BEAT_SECONDS = 0.5
+PIECE_BYTES = 1024**2
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What FFmpeg says of a recording, in its own names: container "mov,mp4,m4a,3gp,3g2,mj2", codec "aac".
+
+    `duration` in seconds as the file declares it, which may be a lie; None when it declares none.
+    """
+
+    container: str
+    codec: str
+    sample_rate: int
+    channels: int
+    duration: float | None
+    has_video: bool
+
+
+def ffmpeg_path() -> str:
+    """The absolute path of the machine's FFmpeg, else of the one that imageio-ffmpeg carries. Raises FFmpegMissing."""
+    found = shutil.which("ffmpeg")
+    if found:
+        return str(Path(found).absolute())
+    try:
+        return str(Path(imageio_ffmpeg.get_ffmpeg_exe()).absolute())
+    except RuntimeError as error:
+        raise errors.FFmpegMissing from error
+
+
+def ffmpeg_version() -> str:
+    """Such as `8.1.2`. Raises FFmpegMissing."""
+    ended = _run([ffmpeg_path(), "-version"], _Limits(PROBE_SECONDS, 0, REPORT_BYTES))
+    found = re.match(r"ffmpeg version (\S+)", ended.output)
+    return found[1] if found else "unknown"
+
+
+def probe(path: Path, *, name: str) -> Probe:
+    """Look what a recording is, without decoding it; `name` is what its owner calls it.
+
+    FFmpeg's report of its input is read, as ffprobe cannot be walled in: it stops at the first stream whose decoder is
+    not on the list, thus at every film and every cover picture.
+
+    Raises RecordingMissing, EmptyFile, NotMedia, NoAudio, DamagedFile, DecodingTimedOut, FFmpegMissing.
+    """
+    _check(path)
+    arguments = [
+        ffmpeg_path(),
+        "-hide_banner",
+        "-nostdin",
+        "-loglevel",
+        "info",
+        *WALLS,
+        "-i",
+        f"file:{path.absolute()}",
+    ]
+    report = _run(arguments, _Limits(PROBE_SECONDS, 0, REPORT_BYTES)).words
+    header = re.search(r"^Input #0, (.+), from '", report, re.MULTILINE)
+    if header is None:
+        raise _unreadable(report, name)
+    return _parse(header[1], report[header.end() :])
+
+
+def decode(
+    source: Path,
+    target: Path,
+    *,
+    max_seconds: int,
+    on_progress: Callable[[float], None],
+    should_stop: Callable[[], bool],
+) -> float:
+    """Decode a recording to headerless 16 kHz mono s16le in `target`, and return its seconds.
+
+    `target` appears whole or not at all. `on_progress` gets the seconds decoded so far at least every second, even when
+    FFmpeg is silent; what it raises passes through. When `should_stop` says so, LeaseLost is raised.
+
+    Raises RecordingMissing, EmptyFile, NoAudio, TooLong, DamagedFile, DecodingTimedOut, DiskFull, FFmpegMissing.
+    """
+    _check(source)
+    with _draft(target) as draft:
+        watch = _Watch(on_progress, should_stop)
+        ended = _run(_decoding(source, draft, max_seconds), _decoding_limits(max_seconds), watch)
+        if ended.returncode != 0:
+            raise _undecodable(ended)
+        return _keep(draft, target, max_seconds)
+
+
+def _keep(draft: Path, target: Path, max_seconds: int) -> float:
+    """Give a finished draft its name and return its seconds."""
+    try:
+        seconds = draft.stat().st_size / BYTES_A_SECOND
+        if seconds == 0:
+            raise errors.NoAudio
+        if seconds > max_seconds:
+            raise errors.TooLong(hours=f"{max_seconds / 3600:g}")
+        draft.replace(target)
+    except FileNotFoundError as error:
+        # Only another attempt at the same work removes a draft, and it began because this one's lease had run out.
+        raise errors.LeaseLost from error
+    return seconds
+
+
+def is_truncated(declared: float | None, decoded: float) -> bool:
+    """Whether a file breaks off: FFmpeg calls a half-uploaded one a success, so the seconds are compared."""
+    return declared is not None and decoded < 0.95 * declared
+
+
+def peaks(pcm: Path, *, count: int = 240) -> list[int]:
+    """Loudness, 0-100 of the loudest, of `count` equal parts of 16 kHz mono s16le, for the player's wave.
+
+    The file is read piece by piece: a day of sound costs no more memory than a minute.
+    """
+    samples = pcm.stat().st_size // 2
+    edges = [2 * (samples * index // count) for index in range(count + 1)]
+    with pcm.open("rb") as file:
+        heights = [_height(file.read, end - start) for start, end in zip(edges, edges[1:], strict=False)]
+    loudest = max(heights, default=0)
+    return [round(100 * height / loudest) if loudest else 0 for height in heights]
+
+
+def _height(read: Callable[[int], bytes], size: int) -> int:
+    """The highest absolute sample in the next `size` bytes."""
+    height = 0
+    while size > 0:
+        piece = read(min(size, PIECE_BYTES))
+        if not piece:
+            break
+        size -= len(piece)
+        height = max(height, AudioSegment(piece, sample_width=2, frame_rate=SAMPLE_RATE, channels=1).max)
+    return height
+
+
+# ------------------------------------------------------------------ what FFmpeg is told
+
+
+def _decoding(source: Path, draft: Path, max_seconds: int) -> list[str]:
+    # A second more than allowed, so that a recording which is too long is seen to be, and never cut.
+    seconds = max_seconds + 1
+    return [
+        *(ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "error"),
+        *("-progress", "pipe:1", "-stats_period", str(BEAT_SECONDS)),
+        *(*WALLS, "-vn", "-sn", "-dn", "-i", f"file:{source.absolute()}", "-map", "0:a:0", "-vn", "-sn", "-dn"),
+        *(
+            "-t",
+            str(seconds),
+            "-fs",
+            str(seconds * BYTES_A_SECOND + 4096),
+            "-map_metadata",
+            "-1",
+            "-map_chapters",
+            "-1",
+        ),
+        *("-ac", "1", "-ar", str(SAMPLE_RATE), "-c:a", "pcm_s16le", "-f", "s16le", "-y", f"file:{draft.absolute()}"),
+    ]
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What a run of FFmpeg may take: seconds on the clock, bytes of its file, bytes of its words that are kept."""
+
+    seconds: float
+    file_bytes: int
+    kept_bytes: int
+
+    def around(self, arguments: Sequence[str]) -> list[str]:
+        """The arguments with the limits before them. Two threads may use twice the clock's seconds."""
+        limits = (int(2 * self.seconds), self.file_bytes // 512 + 1, MEMORY_KIB)
+        return ["/bin/sh", "-c", LIMITED, "sh", *map(str, limits), *arguments]
+
+
+def _decoding_limits(max_seconds: int) -> _Limits:
+    """A minute, and an hour for the longest day: the slowest machine decodes far faster than 24 times the real time."""
+    return _Limits(60 + max_seconds / 24, (max_seconds + 2) * BYTES_A_SECOND, WORDS_BYTES)
+
+
+# ------------------------------------------------------------------ running it
+
+
+@dataclass(frozen=True)
+class _Ended:
+    returncode: int
+    output: str
+    words: str  # from stderr
+
+
+class _Watch:
+    """Tells the owner of a run how far it is, and the run whether it is still wanted."""
+
+    def __init__(self, on_progress: Callable[[float], None], should_stop: Callable[[], bool]) -> None:
+        self.on_progress = on_progress
+        self.should_stop = should_stop
+        self.seconds = 0.0
+
+    def beat(self, output: bytes) -> None:
+        """Raises LeaseLost when the run is no longer wanted."""
+        if self.should_stop():
+            raise errors.LeaseLost
+        times = re.findall(rb"^out_time_us=(\d+)$", output, re.MULTILINE)
+        if times:
+            self.seconds = int(times[-1]) / 1e6
+        self.on_progress(self.seconds)
+
+
+@dataclass
+class _Pipes:
+    """Both pipes of a running program; the last `kept_bytes` of each are kept."""
+
+    process: subprocess.Popen[bytes]
+    kept_bytes: int
+    output: bytearray = field(default_factory=bytearray)
+    words: bytearray = field(default_factory=bytearray)
+
+    def __post_init__(self) -> None:
+        assert self.process.stdout is not None  # noqa: S101  # both are pipes
+        assert self.process.stderr is not None  # noqa: S101
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self.process.stdout, selectors.EVENT_READ, self.output)
+        self._selector.register(self.process.stderr, selectors.EVENT_READ, self.words)
+
+    def read(self, seconds: float) -> bool:
+        """Read what comes within `seconds`; return False when both pipes are closed."""
+        for key, _ in self._selector.select(seconds):
+            piece, kept = os.read(key.fd, 65536), key.data
+            kept += piece
+            del kept[: -self.kept_bytes]
+            if not piece:
+                self._selector.unregister(key.fileobj)
+        return bool(self._selector.get_map())
+
+    def close(self) -> None:
+        self._selector.close()
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def _run(arguments: Sequence[str], limits: _Limits, watch: _Watch | None = None) -> _Ended:
+    """Run FFmpeg to its end within limits. It is killed and waited for on every way out. Raises DecodingTimedOut."""
+    process = processes.start(
+        limits.around(arguments),
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    pipes = _Pipes(process, limits.kept_bytes)
+    try:
+        _follow(pipes, limits.seconds, watch)
+        returncode = process.wait(limits.seconds)
+    except subprocess.TimeoutExpired as error:
+        raise errors.DecodingTimedOut(seconds=round(limits.seconds)) from error
+    finally:
+        process.kill()
+        process.wait()
+        pipes.close()
+    return _Ended(returncode, pipes.output.decode(errors="replace"), pipes.words.decode(errors="replace"))
+
+
+def _follow(pipes: _Pipes, seconds: float, watch: _Watch | None) -> None:
+    """Read the pipes until the program closes them. Raises TimeoutExpired, and what the watch raises."""
+    began = last_beat = time.monotonic()
+    is_open = True
+    while is_open:
+        is_open = pipes.read(BEAT_SECONDS)
+        now = time.monotonic()
+        if now - began > seconds:
+            raise subprocess.TimeoutExpired(pipes.process.args, seconds)
+        if watch is not None and (now - last_beat >= BEAT_SECONDS or not is_open):
+            watch.beat(bytes(pipes.output))
+            last_beat = now
+
+
+@contextmanager
+def _draft(target: Path) -> Iterator[Path]:
+    """A name beside `target` to write to, gone afterwards; what killed attempts left behind goes first."""
+    for leftover in target.parent.glob(f"{target.name}.*.part"):
+        leftover.unlink(missing_ok=True)
+    draft = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------ what it said
+
+
+def _check(path: Path) -> None:
+    if not path.is_file():
+        raise errors.RecordingMissing
+    if path.stat().st_size == 0:
+        raise errors.EmptyFile
+
+
+def _parse(container: str, report: str) -> Probe:
+    """Read the lines that FFmpeg prints under `Input #0`."""
+    streams = re.findall(r"^\s+Stream #0:\d+(?:\[\w+\])?(?:\([^)]*\))?: (Audio|Video): (.*)$", report, re.MULTILINE)
+    sounds = [words for kind, words in streams if kind == "Audio"]
+    if not sounds:
+        raise errors.NoAudio
+    described = re.match(r"(\w+).*?(?:, (\d+) Hz, ([^,]+)|$)", sounds[0])
+    codec, sample_rate, layout = described.groups() if described else ("", None, None)
+    return Probe(
+        container=container,
+        codec=codec,
+        sample_rate=int(sample_rate or 0),
+        channels=_channels(layout or ""),
+        duration=_duration(report),
+        has_video=any(kind == "Video" and "(attached pic)" not in words for kind, words in streams),
+    )
+
+
+def _duration(report: str) -> float | None:
+    found = re.search(r"^\s+Duration: (\d+):(\d\d):(\d\d\.\d\d)", report, re.MULTILINE)
+    return round(int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]), 2) if found else None
+
+
+NAMED_LAYOUTS = {"mono": 1, "stereo": 2, "downmix": 2, "quad": 4, "hexagonal": 6, "cube": 8, "octagonal": 8}
+
+
+def _channels(layout: str) -> int:
+    """How many channels FFmpeg means by `stereo`, `5.1(side)` or `3 channels`; 0 when it does not say."""
+    word = layout.split("(")[0].strip()
+    counted = re.fullmatch(r"(\d+) channels?", word)
+    if counted:
+        return int(counted[1])
+    if re.fullmatch(r"\d+(\.\d+)+", word):
+        return sum(map(int, word.split(".")))
+    return NAMED_LAYOUTS.get(word, 0)
+
+
+# What FFmpeg says of anything that it cannot open, and of a file that only looks a little like one of its formats.
+FOREIGN = re.compile(r"Format not on whitelist|detected only with low score|Not detecting ")
+EMPTY_WORDS = re.compile(r"^\s*(file:|Error opening |Error parsing |Last message repeated|To ignore this)")
+
+
+def _unreadable(report: str, name: str) -> errors.Problem:
+    """The problem of a file that FFmpeg could not open."""
+    words = _said(report)
+    if FOREIGN.search(report) or not words:
+        return errors.NotMedia(name=name)
+    return errors.DamagedFile(detail=words[-1])
+
+
+def _undecodable(ended: _Ended) -> errors.Problem:
+    """The problem of a run that failed."""
+    if "matches no streams" in ended.words:
+        return errors.NoAudio()
+    if re.search("No space left on device|Disk quota exceeded", ended.words):
+        return errors.DiskFull()
+    if ended.returncode == 255:  # how FFmpeg answers SIGTERM and SIGINT: this machine is stopping
+        return errors.Problem(detail="FFmpeg was told to stop")
+    if ended.returncode == -signal.SIGKILL:  # not by us: Linux out of memory, for our limits come later than the clock
+        return errors.OutOfMemory()
+    if ended.returncode < 0:
+        return errors.DamagedFile(detail=f"FFmpeg crashed on it ({signal.Signals(-ended.returncode).name})")
+    words = _said(ended.words) or [ended.words.strip().rsplit(": ")[-1]]
+    return errors.DamagedFile(detail=words[-1] or "FFmpeg gave no reason")
+
+
+def _said(words: str) -> list[str]:
+    """FFmpeg's sentences, one line each and short, without its addresses, our paths and our lists."""
+    lines = [re.sub(r"^(\[[^\]]* @ \w+\] )+", "", line) for line in words.splitlines()]
+    lines = [
+        re.sub(r"file:.*?(?=: |\.?$)|(?<=whitelist) '.*", "", line).strip(" .:")
+        for line in lines
+        if not EMPTY_WORDS.match(line)
+    ]
+    return [line[:200] for line in lines if line]
