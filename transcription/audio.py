@@ -296,7 +296,10 @@ class _Pipes:
 
 
 def _run(arguments: Sequence[str], limits: _Limits, watch: _Watch | None = None) -> _Ended:
-    """Run FFmpeg to its end within limits. It is killed and waited for on every way out. Raises DecodingTimedOut."""
+    """Run FFmpeg to its end within limits; it is killed and waited for on every way out.
+
+    Raises DecodingTimedOut, FFmpegMissing, and what the watch raises.
+    """
     process = processes.start(
         limits.around(arguments),
         env=ENVIRONMENT,
@@ -314,6 +317,8 @@ def _run(arguments: Sequence[str], limits: _Limits, watch: _Watch | None = None)
         process.kill()
         process.wait()
         pipes.close()
+    if returncode in (126, 127):  # the shell's word for a program that it cannot start
+        raise errors.FFmpegMissing
     return _Ended(returncode, pipes.output.decode(errors="replace"), pipes.words.decode(errors="replace"))
 
 

@@ -80,7 +80,8 @@ def _ring() -> None:
 
 def delete(job: Job) -> None:
     """Delete a job, its text, and its recording when no other job has it; a worker that is on it stops by itself."""
-    recording, pcm = job.recording, job.pcm_path
+    recording = job.recording
+    path, pcm = recording.path, job.pcm_path  # a deleted row has no key to make its path of
     with transaction.atomic():
         job.delete()
         is_last = not recording.jobs.exists()
@@ -89,7 +90,7 @@ def delete(job: Job) -> None:
     # Rows first, files second: a file without a row is harmless, a row without its file is not.
     pcm.unlink(missing_ok=True)
     if is_last:
-        recording.path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 async def wait(job_id: uuid.UUID) -> Job:

@@ -8,6 +8,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -300,6 +301,6 @@ def _refusal(words: str) -> Exception:
     """What a child's last words mean."""
     if "No space left on device" in words or "Disk quota exceeded" in words:
         return errors.DiskFull()
-    lines = [line.strip() for line in words.splitlines() if line.strip() and not line.startswith("WARNING")]
-    said = lines[-1].removeprefix("ERROR: ")[:200].rstrip(".") if lines else "nothing"
-    return _Refused(f"said: {said}")
+    # "httpx2.ConnectError: …" of Python and "ERROR: …" of pip; the lines after it are advice, and paths of ours.
+    said = re.findall(r"^(?!WARNING)[A-Za-z][\w.]*: (.+)$", words, re.MULTILINE) or [words.strip() or "nothing"]
+    return _Refused(f"said: {said[-1][:200].rstrip(' .')}")

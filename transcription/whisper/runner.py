@@ -17,6 +17,7 @@ import queue
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -84,7 +85,7 @@ class Runner:
         try:
             self.engine.open(section, sound, Path(command["model"]), TranscriptionOptions.from_json(command["options"]))
         except Exception as error:  # noqa: BLE001  (whatever a library raises must reach the job as a sentence)
-            self.give_up(error)
+            self.give_up(error, [section])
 
     def step(self) -> None:
         try:
@@ -93,18 +94,18 @@ class Runner:
                     self.sections.discard(event["section"])
                 self.say(event)
         except Exception as error:  # noqa: BLE001
-            self.give_up(error)
+            self.give_up(error, sorted(self.sections))
 
-    def give_up(self, error: Exception) -> None:
-        """Close what is open and say why; the next section begins anew."""
+    def give_up(self, error: Exception, sections: Sequence[int]) -> None:
+        """Close these sections and say why."""
         detail = f"{type(error).__name__}: {error}"
         code = (
             "out_of_memory" if isinstance(error, MemoryError) or "out of memory" in detail.lower() else "engine_failed"
         )
-        for section in sorted(self.sections):
+        for section in sections:
+            self.sections.discard(section)
             self.engine.close(section)
             self.say({"event": "error", "section": section, "code": code, "detail": detail})
-        self.sections.clear()
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class Command(BaseCommand):
     def fetch_weights(self) -> None:
         """Fetch the default model's weights once; without them go on, and say what to put where."""
         name = catalogue.default()
-        if name not in catalogue.CATALOGUE or any(model.name == name for model in catalogue.local_models()):
+        if name not in catalogue.MODELS or any(model.name == name for model in catalogue.local_models()):
             return
         self.stdout.write(f"Fetching the weights of {name}, once:")
         try:

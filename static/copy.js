@@ -1,0 +1,37 @@
+// Copies what was said: a line for each segment, an empty one between sections.
+
+function textOf(transcript) {
+  const lines = turn => [...turn.querySelectorAll(".segment-text")].map(line => line.textContent.trim()).join("\n");
+  return [...transcript.querySelectorAll(".turn")].map(lines).filter(Boolean).join("\n\n");
+}
+
+// Browsers give the clipboard only to https and localhost; on http in a home network the old way still works.
+function copyOldWay(text) {
+  const area = document.createElement("textarea");
+  area.value = text;
+  area.className = "visually-hidden";
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+}
+
+async function copy(text) {
+  if (navigator.clipboard) await navigator.clipboard.writeText(text);
+  else copyOldWay(text);
+}
+
+function tick(button) {
+  const use = button.querySelector("use");
+  use.setAttribute("href", "#check");
+  setTimeout(() => use.setAttribute("href", "#copy"), 2000);
+}
+
+document.addEventListener("click", async event => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  await copy(textOf(document.querySelector(button.dataset.copy)));
+  button.focus();
+  tick(button);
+  document.getElementById("announcement").textContent = button.dataset.done;
+});

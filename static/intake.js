@@ -1,0 +1,213 @@
+// Files are given here: chosen, or dropped anywhere in the window. Each is a row from the first byte; a few go up at
+// once, the others wait. When the server has one, its own row takes the place of ours.
+
+const AT_ONCE = 3;
+
+const intake = document.getElementById("intake");
+const said = intake?.dataset;
+const waiting = [];
+let underWay = 0;
+
+const numbers = { maximumFractionDigits: 1 };
+const units = ["kilobyte", "megabyte", "gigabyte"];
+
+function size(bytes) {
+  const power = Math.min(3, Math.max(1, Math.floor(Math.log2(bytes || 1) / 10)));
+  return unit(bytes / 1024 ** power, units[power - 1]);
+}
+
+function unit(number, name) {
+  const whole = number >= 10 ? { maximumFractionDigits: 0 } : numbers;
+  return new Intl.NumberFormat(document.documentElement.lang, { style: "unit", unit: name, ...whole }).format(number);
+}
+
+function left(seconds) {
+  return seconds < 60 ? unit(Math.max(1, Math.round(seconds)), "second") : unit(Math.ceil(seconds / 60), "minute");
+}
+
+function fill(sentence, values) {
+  return sentence.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+}
+
+// ---------------------------------------------------------------- a row
+
+function addRow(file) {
+  const row = document.getElementById("upload-row").content.cloneNode(true).querySelector(".job");
+  row.querySelector(".job-name").textContent = file.name;
+  row.querySelector(".length").textContent = size(file.size);
+  row.querySelector(".model dd").textContent = intake.elements.model.value;
+  row.querySelector(".when").textContent = new Date().toTimeString().slice(0, 5);
+  row.querySelector(".job-acts button").setAttribute("aria-label", fill(said.stop, file));
+  document.getElementById("empty")?.remove();
+  const now = document.getElementById("now");
+  now.hidden = false;
+  now.querySelector(".jobs").prepend(row);
+  return row;
+}
+
+function show(row, doing, share = 0, rest = "") {
+  row.querySelector(".job-doing").textContent = doing;
+  row.querySelector("progress").value = 100 * share;
+  row.querySelector(".rest").textContent = rest;
+}
+
+function removeRow(row) {
+  row.remove();
+  const now = document.getElementById("now");
+  now.hidden = !now.querySelector(".job");
+}
+
+function refuse(row, file, reason) {
+  const why = document.getElementById("upload-failed").content.cloneNode(true);
+  why.querySelector("span").textContent = reason;
+  row.className = "job is-failed";
+  row.querySelector(".job-mark use").setAttribute("href", "#failed");
+  row.querySelector(".job-body").classList.add("job-fail");
+  row.querySelector(".job-body").replaceChildren(why);
+  const button = row.querySelector(".job-acts button");
+  button.setAttribute("aria-label", fill(said.dismiss, file));
+  button.onclick = () => removeRow(row);
+  document.getElementById("announcement").textContent = `${file.name}: ${reason}`;
+}
+
+// ---------------------------------------------------------------- an upload
+
+function give(file) {
+  const row = addRow(file);
+  if (file.size > Number(said.most)) return refuse(row, file, said.tooLarge);
+  const upload = { file, row, form: formFor(file) };
+  row.querySelector(".job-acts button").onclick = () => stop(upload);
+  show(row, said.waiting);
+  waiting.push(upload);
+  startNext();
+}
+
+function formFor(file) {
+  const form = new FormData(intake);
+  ["file", "csrfmiddlewaretoken"].forEach(name => form.delete(name));
+  form.set("word_timestamps", intake.elements.word_timestamps.checked);
+  form.append("file", file);
+  return form;
+}
+
+function startNext() {
+  if (underWay >= AT_ONCE || !waiting.length) return;
+  underWay += 1;
+  send(waiting.shift());
+  startNext();
+}
+
+function send(upload) {
+  const request = upload.request = new XMLHttpRequest();
+  const since = performance.now();
+  let share = 0;
+  request.upload.onprogress = event => {
+    share = event.loaded / event.total;
+    const speed = event.loaded / (performance.now() - since) * 1000;
+    const rest = { speed: size(speed), left: left((event.total - event.loaded) / speed) };
+    show(upload.row, fill(said.uploading, { sent: size(event.loaded) }), share, fill(said.rest, rest));
+  };
+  request.upload.onload = () => show(upload.row, said.sent, 1);
+  request.onload = () => answered(upload);
+  request.onerror = () => refuse(upload.row, upload.file, fill(said.broken, { percent: Math.floor(100 * share) }));
+  request.onloadend = ended;
+  request.open("POST", said.url);
+  request.setRequestHeader("X-CSRFToken", intake.elements.csrfmiddlewaretoken.value);
+  request.setRequestHeader("Accept", "application/json");
+  request.send(upload.form);
+}
+
+function ended() {
+  underWay -= 1;
+  startNext();
+}
+
+function answered({ request, row, file }) {
+  const answer = json(request.responseText);
+  if (request.status === 202 && answer) return becomeJob(row, answer.id);
+  refuse(row, file, request.status === 401 ? said.signedOut : reason(answer));
+}
+
+function becomeJob(row, id) {
+  htmx.ajax("GET", said.row.replace(said.anyJob, id), { target: row, swap: "outerHTML" });
+}
+
+function json(text) {
+  try { return JSON.parse(text); } catch { return null; }
+}
+
+// {"detail": "sentence"} or {"field": ["sentence", …], …}
+function reason(answer) {
+  const sentences = Object.values(answer ?? {}).flat().filter(sentence => typeof sentence === "string");
+  return sentences.join(" ") || said.unknown;
+}
+
+function stop(upload) {
+  if (upload.request) upload.request.abort();
+  else waiting.splice(waiting.indexOf(upload), 1);
+  removeRow(upload.row);
+}
+
+addEventListener("beforeunload", event => {
+  if (underWay || waiting.length) event.preventDefault();
+});
+
+// ---------------------------------------------------------------- choosing and dropping
+
+const chooser = document.getElementById("files");
+
+document.getElementById("choose")?.addEventListener("click", () => chooser.click());
+
+chooser?.addEventListener("change", () => {
+  [...chooser.files].forEach(give);
+  chooser.value = "";
+});
+
+const hasFiles = event => intake && event.dataTransfer?.types.includes("Files");
+
+addEventListener("dragover", event => {
+  if (!hasFiles(event)) return;
+  event.preventDefault();
+  intake.classList.add("is-over");
+});
+
+addEventListener("dragleave", event => {
+  if (!event.relatedTarget) intake?.classList.remove("is-over");
+});
+
+addEventListener("drop", event => {
+  if (!hasFiles(event)) return;
+  event.preventDefault();
+  intake.classList.remove("is-over");
+  [...event.dataTransfer.items].filter(item => item.kind === "file").forEach(takeDropped);
+});
+
+function takeDropped(item) {
+  const file = item.getAsFile();
+  if (item.webkitGetAsEntry?.()?.isDirectory) refuse(addRow(file), file, said.folder);
+  else give(file);
+}
+
+// ---------------------------------------------------------------- the options
+
+intake?.addEventListener("submit", event => event.preventDefault()); // Enter in a field gives nothing
+
+intake?.querySelectorAll("[aria-controls]").forEach(button => button.addEventListener("click", () => {
+  const isOpen = button.getAttribute("aria-expanded") !== "true";
+  button.setAttribute("aria-expanded", String(isOpen));
+  document.getElementById(button.getAttribute("aria-controls")).toggleAttribute("data-folded", !isOpen);
+}));
+
+// On a phone the options fold into a line that says their values.
+function sayOptions() {
+  const { language, model, word_timestamps: words } = intake.elements;
+  const chosen = select => select.selectedOptions[0]?.textContent;
+  const summary = document.getElementById("options-summary");
+  const task = intake.querySelector("[name=task]:checked").parentElement.textContent;
+  const parts = [chosen(language), model.value, task];
+  if (words.checked) parts.push(summary.dataset.words);
+  summary.querySelector("span").textContent = parts.join(", ");
+}
+
+intake?.addEventListener("change", sayOptions);
+if (intake) sayOptions();

@@ -1,0 +1,129 @@
+import re
+from pathlib import Path
+from typing import Any
+
+from django.test import Client
+from django.urls import reverse
+
+from tests.web.conftest import MakeJob, add_segment
+from transcription.models import Job, Section, Worker
+from transcription.web import transcript
+from transcription.web.rows import STATES
+
+
+def text_of(response: Any) -> str:
+    return str(response.content.decode())
+
+
+def test_the_page_has_the_text_the_player_and_every_format(page: Client, make_job: MakeJob) -> None:
+    job = make_job(said=(" First.", " Second."), language="en")
+    shown = text_of(page.get(reverse("job", args=(job.pk,))))
+    assert shown.index("First.") < shown.index("Second.")
+    assert reverse("api:audio", args=(job.pk,)) in shown
+    for format in ("txt", "srt", "vtt", "tsv", "json"):
+        assert f'{reverse("api:transcript", args=(job.pk, format))}"' in shown
+
+
+def test_words_are_marked_when_their_times_are_known(page: Client, make_job: MakeJob) -> None:
+    job = make_job()
+    words = [
+        {"word": " Hello", "start": 0.5, "end": 1.0, "probability": 0.9},
+        {"word": " <Kraft>", "start": 1.0, "end": 1.5, "probability": 0.3},
+    ]
+    add_segment(Section.objects.get(job=job), 0, " Hello <Kraft>", words)
+    page.cookies["django_language"] = "ru"  # times keep their point where people write a comma
+    shown = text_of(page.get(reverse("job", args=(job.pk,))))
+    assert '<span class="word" data-start="0.50">Hello</span>' in shown
+    assert 'is-very-doubtful" data-start="1.00">&lt;Kraft&gt;</span>' in shown
+
+
+def test_an_ended_page_does_not_poll(page: Client, make_job: MakeJob) -> None:
+    assert "hx-get" not in text_of(page.get(reverse("job", args=(make_job().pk,))))
+
+
+def poll_of(shown: str) -> str:
+    found = re.search(r'hx-get="([^"]+)"', shown)
+    assert found is not None
+    return found[1].replace("&amp;", "&")
+
+
+def test_only_what_is_new_is_sent_to_a_page_that_is_open(page: Client, make_job: MakeJob, worker: Worker) -> None:
+    job = make_job("transcribing", said=(" First.",))
+    poll = poll_of(text_of(page.get(reverse("job", args=(job.pk,)))))
+    assert page.get(poll).status_code == 204
+    add_segment(Section.objects.get(job=job), 1, " Second.")
+    news = text_of(page.get(poll))
+    assert "First." not in news
+    assert "Second." in news
+    assert 'hx-swap-oob="beforeend:#section-0"' in news
+    assert page.get(poll_of(news)).status_code == 204
+
+
+def test_a_page_opened_before_the_sections_gets_places_for_them(page: Client, make_job: MakeJob) -> None:
+    job = make_job("preparing")
+    Section.objects.all().delete()
+    poll = poll_of(text_of(page.get(reverse("job", args=(job.pk,)))))
+    add_segment(Section.objects.create(job=job, index=0, start=0, end=60), 0, " First.")
+    Job.objects.update(status="transcribing")
+    news = text_of(page.get(poll))
+    assert 'id="transcript" hx-swap-oob="innerHTML"' in news
+    assert 'id="section-0"' in news
+
+
+def test_a_section_that_begins_anew_replaces_what_the_page_has(make_job: MakeJob) -> None:
+    job = make_job("transcribing", said=(" Once more.",))
+    (part,) = transcript.since(job, "5").parts
+    assert part.is_whole
+    assert [segment.text for segment in part.segments] == [" Once more."]
+
+
+def test_a_page_learns_that_the_job_has_ended(page: Client, make_job: MakeJob) -> None:
+    job = make_job("finishing", said=(" First.",))
+    poll = poll_of(text_of(page.get(reverse("job", args=(job.pk,)))))
+    Job.objects.update(status="done", text="First.", processing_seconds=368)
+    news = text_of(page.get(poll))
+    assert "the transcript is ready" in news
+    assert "in 6 min 8 s" in news
+    assert "hx-get" not in news
+
+
+def test_a_recording_that_breaks_off_is_said(page: Client, make_job: MakeJob) -> None:
+    job = make_job(warnings=["input_truncated"])
+    assert "The file breaks off at 1:32:07." in text_of(page.get(reverse("job", args=(job.pk,))))
+
+
+def test_text_is_never_markup(page: Client, make_job: MakeJob) -> None:
+    job = make_job(said=("<script>alert(1)</script>",), name="<script>x</script>", text="<script>y</script>")
+    for address in (reverse("job", args=(job.pk,)), reverse("delete", args=(job.pk,)), "/"):
+        assert not re.search(r"<script>[axy]", text_of(page.get(address)))
+
+
+def test_deleting_asks_once_and_says_what_goes(page: Client, make_job: MakeJob) -> None:
+    job = make_job()
+    path: Path = job.recording.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"sound")
+    asked = text_of(page.get(reverse("delete", args=(job.pk,))))
+    assert "2.9\xa0MB" in asked
+    assert Job.objects.exists()
+    assert page.post(reverse("delete", args=(job.pk,)))["Location"] == "/"
+    assert not Job.objects.exists()
+    assert not path.exists()
+    assert "talk_one.mp3 is deleted." in text_of(page.get("/"))
+
+
+def test_pages_hold_no_inline_script_and_no_inline_style(page: Client, make_job: MakeJob) -> None:
+    job = make_job(said=("Hello.",))
+    for address in ("/", reverse("job", args=(job.pk,)), reverse("delete", args=(job.pk,))):
+        shown = text_of(page.get(address))
+        assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", shown)), address
+        assert not re.search(r"<style|\sstyle=|\son[a-z]+=", shown), address
+
+
+def test_every_icon_that_is_used_is_in_the_sprite_and_none_is_there_in_vain() -> None:
+    root = Path(__file__).parents[2]
+    sources = "".join(path.read_text() for folder in ("templates", "static") for path in (root / folder).glob("*.*"))
+    drawn = set(re.findall(r'<symbol id="([\w-]+)"', sources))
+    used = set(re.findall(r'{% icon "([\w-]+)"', sources)) | {icon for _state, icon in STATES.values()}
+    used |= set(re.findall(r'href="#([\w-]+)"/>', sources)) | {"play", "pause", "copy"}  # the scripts change these
+    assert drawn == used

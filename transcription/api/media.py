@@ -1,0 +1,139 @@
+"""A recording's bytes, whole or a range of them, so that a player can jump."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.utils.http import content_disposition_header
+from django.utils.translation import gettext as _
+
+from transcription import errors
+from transcription.api.authentication import CHALLENGE, no_key, unknown_key, user_asking
+from transcription.api.errors import refuse, sentence
+from transcription.api.uploads import clean_name
+from transcription.models import Job, Recording
+
+BLOCK = 256 * 1024
+
+# What FFmpeg calls a container: what a browser may take it for, without and with a picture. Nothing else is ever
+# claimed, so that a file which is really a page is not shown as one.
+TYPES = {
+    "wav": ("audio/wav", "audio/wav"),
+    "mp3": ("audio/mpeg", "audio/mpeg"),
+    "flac": ("audio/flac", "audio/flac"),
+    "aac": ("audio/aac", "audio/aac"),
+    "ogg": ("audio/ogg", "video/ogg"),
+    "mp4": ("audio/mp4", "video/mp4"),
+    "mov": ("audio/mp4", "video/mp4"),
+    "webm": ("audio/webm", "video/webm"),
+    "matroska": ("audio/webm", "video/webm"),
+    "asf": ("audio/x-ms-wma", "video/x-ms-asf"),
+    "avi": ("audio/x-msvideo", "video/x-msvideo"),
+    "mpeg": ("audio/mpeg", "video/mpeg"),
+    "mpegts": ("video/mp2t", "video/mp2t"),
+    "amr": ("audio/amr", "audio/amr"),
+}
+
+
+class Unsatisfiable(Exception):
+    """The range begins after the end."""
+
+
+def content_type(recording: Recording) -> str:
+    """What our own probe found, in a browser's words; never what the client said."""
+    for container in recording.container.split(","):
+        if container in TYPES:
+            return TYPES[container][recording.has_video]
+    return "application/octet-stream"
+
+
+def bytes_wanted(header: str, size: int) -> range | None:
+    """The bytes that a Range header asks for; None is all of them. Raises Unsatisfiable.
+
+    Several ranges at once, and what is not a range, are answered with the whole (RFC 9110, section 14.2 allows it).
+    """
+    match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header.strip(), re.IGNORECASE)
+    if match is None or match[0].endswith("=-"):
+        return None
+    first, last = match.groups()
+    if not first:
+        wanted = range(max(0, size - int(last)), size)
+    elif last and int(last) < int(first):
+        return None
+    else:
+        wanted = range(int(first), min(int(last) + 1 if last else size, size))
+    if not wanted:
+        raise Unsatisfiable
+    return wanted
+
+
+def respond(request: HttpRequest, recording: Recording) -> HttpResponseBase:
+    """The recording's bytes as the request wants them. Whether the request may have them is the caller's question."""
+    try:
+        size = recording.path.stat().st_size
+    except FileNotFoundError:
+        return refuse(request.path, 404, sentence(errors.RecordingMissing()))
+    etag = f'"{recording.sha256}"'
+    try:
+        part = _part(request, size, etag)
+    except Unsatisfiable:
+        answer: HttpResponseBase = HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
+    else:
+        answer = _answer(request, recording, part, size)
+    answer["Accept-Ranges"] = "bytes"
+    answer["ETag"] = etag
+    answer["Cache-Control"] = "private"
+    answer["X-Content-Type-Options"] = "nosniff"
+    answer["Content-Security-Policy"] = "sandbox"
+    return answer
+
+
+def _part(request: HttpRequest, size: int, etag: str) -> range | None:
+    """The range that is asked for and may be given; None is the whole."""
+    # Only a GET has ranges, and `If-Range` gives a part only of the file that the client already has a part of.
+    if request.method != "GET" or request.headers.get("If-Range", etag).strip() != etag:
+        return None
+    return bytes_wanted(request.headers.get("Range", ""), size)
+
+
+def _answer(request: HttpRequest, recording: Recording, part: range | None, size: int) -> HttpResponseBase:
+    given = range(size) if part is None else part
+    is_head = request.method == "HEAD"
+    answer = HttpResponse() if is_head else StreamingHttpResponse(_blocks(recording.path, given))
+    answer["Content-Type"] = content_type(recording)
+    answer["Content-Length"] = str(len(given))
+    answer["Content-Disposition"] = content_disposition_header(False, clean_name(recording.original_name)) or "inline"
+    if part is not None:
+        answer.status_code = 206
+        answer["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
+    return answer
+
+
+async def _blocks(path: Path, wanted: range) -> AsyncIterator[bytes]:
+    # An async iterator: Django would collect a plain one into memory first.
+    with path.open("rb") as file:
+        file.seek(wanted.start)
+        left = len(wanted)
+        while left and (block := await asyncio.to_thread(file.read, min(BLOCK, left))):
+            left -= len(block)
+            yield block
+
+
+async def audio(request: HttpRequest, pk: UUID) -> HttpResponseBase:
+    """The recording of a job, for its owner."""
+    if request.method not in ("GET", "HEAD"):
+        answer = refuse(request.path, 405, _("Only GET and HEAD work here."))
+        answer["Allow"] = "GET, HEAD"
+        return answer
+    user = await user_asking(request)
+    if user is None or not user.is_authenticated:
+        answer = refuse(request.path, 401, unknown_key() if user is None else no_key())
+        answer["WWW-Authenticate"] = CHALLENGE
+        return answer
+    job = await Job.objects.for_user(user).select_related("recording").defer("recording__peaks").filter(pk=pk).afirst()
+    if job is None:
+        return refuse(request.path, 404, _("There is no such job."))
+    return respond(request, job.recording)

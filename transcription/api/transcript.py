@@ -1,0 +1,68 @@
+"""A job's transcript: as segments for an export, and as the JSON of `/transcribe` and `transcript.json`."""
+
+import re
+from pathlib import PurePath
+from typing import Any
+
+from transcription.api.serializers import finite
+from transcription.models import Job
+from transcription.models import Segment as Row
+from transcription.whisper.result import Segment, Word
+
+LONGEST_LABEL = 100
+
+
+def segments(job: Job) -> list[Segment]:
+    """What is stored of the transcript, in the order of the recording."""
+    return [_segment(row) for row in job.segments.order_by("section__index", "index")]
+
+
+def _segment(row: Row) -> Segment:
+    return Segment(
+        start=row.start,
+        end=row.end,
+        text=row.text,
+        seek=row.seek,
+        tokens=tuple(row.tokens),
+        temperature=row.temperature,
+        avg_logprob=row.avg_logprob,
+        compression_ratio=row.compression_ratio,
+        no_speech_prob=row.no_speech_prob,
+        words=None if row.words is None else tuple(Word(**word) for word in row.words),
+    )
+
+
+def body(job: Job) -> dict[str, Any]:
+    """The transcript as `/transcribe` gives it: openai-whisper's fields, and what was asked; no NaN, no infinity."""
+    label = f"{job.pk}_{safe_name(job.recording.original_name)}"
+    stored = segments(job)
+    told: dict[str, Any] = finite(
+        {
+            **job.options,  # first: what was found out stands above what was asked
+            "text": (job.text or "".join(segment.text for segment in stored)).strip(),
+            "segments": [_told(index, segment) for index, segment in enumerate(stored)],
+            "language": job.language or job.options["language"],
+            "model": job.model,
+            "uploaded_file": f"{label}.wav",
+            "result_file": f"{label}.txt",
+            "job_id": str(job.pk),
+            "duration": job.recording.duration,
+            "processing_seconds": job.processing_seconds,
+            "warnings": job.warnings,
+        }
+    )
+    return told
+
+
+def safe_name(name: str) -> str:
+    """A file's name without its extension, in letters, digits, `_`, `-` and `.` alone."""
+    stem = re.sub(r"[^\w.-]+", "_", PurePath(name).stem)[:LONGEST_LABEL].strip("._-")
+    return stem or "recording"
+
+
+def _told(index: int, segment: Segment) -> dict[str, Any]:
+    told = {"id": index, **segment.to_json(), "text": segment.text.strip()}
+    words = told.pop("words")
+    if words is not None:
+        told["words"] = [{**word, "word": word["word"].strip()} for word in words]
+    return told

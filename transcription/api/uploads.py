@@ -1,0 +1,83 @@
+"""Taking an upload in: straight to its own disk, its sum computed on the way."""
+
+import errno
+import hashlib
+import tempfile
+import unicodedata
+from pathlib import PurePosixPath
+from typing import Any
+
+from django.conf import settings
+from django.core.files.uploadedfile import TemporaryUploadedFile, UploadedFile
+from django.core.files.uploadhandler import TemporaryFileUploadHandler
+
+from transcription import errors
+
+LONGEST_NAME = 255  # bytes, what a file system and our column take
+LONGEST_EXTENSION = 16
+JOINERS = ("\N{ZERO WIDTH NON-JOINER}", "\N{ZERO WIDTH JOINER}")
+
+
+def clean_name(name: str) -> str:
+    """A name that is safe to store, to show and to put into a header: never empty, at most 255 bytes of UTF-8.
+
+    Control and bidi characters go (an override would make `exe.mp3` of `3pm.exe`), and so does a path.
+    """
+    composed = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
+    visible = "".join(character for character in composed if _is_visible(character)).strip()
+    if visible.strip(".") == "":
+        return "recording"
+    extension = PurePosixPath(visible).suffix
+    if len(extension.encode()) > LONGEST_EXTENSION:
+        extension = ""
+    stem = visible[: len(visible) - len(extension)]
+    return _cut(stem, LONGEST_NAME - len(extension.encode())) + extension
+
+
+def _is_visible(character: str) -> bool:
+    # Cc control, Cf format (bidi, zero width), Cs lone surrogates, Zl and Zp line ends; Persian needs the joiners.
+    return character in JOINERS or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _cut(text: str, longest: int) -> str:
+    """The beginning of a text in at most so many bytes, no character halved."""
+    return text.encode()[:longest].decode(errors="ignore")
+
+
+class HashedUpload(TemporaryUploadedFile):
+    """An upload on our disk, with the SHA-256 of what came."""
+
+    sha256: str
+
+    def __init__(self, name: str, content_type: str | None, charset: str | None, extra: dict[str, Any] | None) -> None:
+        settings.UPLOADS_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # No part of the given name: a long extension is more than a file system takes.
+        file = tempfile.NamedTemporaryFile(suffix=".upload", dir=settings.UPLOADS_DIR)  # noqa: SIM115
+        UploadedFile.__init__(self, file, name, content_type, 0, charset, extra)
+
+
+class HashingUploadHandler(TemporaryFileUploadHandler):
+    """Writes each upload to UPLOADS_DIR, so that keeping it is a rename; the file it gives has `sha256`.
+
+    Raises DiskFull.
+    """
+
+    file: HashedUpload
+
+    def new_file(self, field_name: str, file_name: str, *args: Any, **kwargs: Any) -> None:
+        super(TemporaryFileUploadHandler, self).new_file(field_name, clean_name(file_name), *args, **kwargs)
+        self.digest = hashlib.sha256()
+        self.file = HashedUpload(self.file_name or "", self.content_type, self.charset, self.content_type_extra)
+
+    def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
+        self.digest.update(raw_data)
+        try:
+            super().receive_data_chunk(raw_data, start)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise errors.DiskFull from error
+            raise
+
+    def file_complete(self, file_size: int) -> UploadedFile | None:
+        self.file.sha256 = self.digest.hexdigest()
+        return super().file_complete(file_size)

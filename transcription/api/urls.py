@@ -1,0 +1,15 @@
+"""The native API, under /api/v1/."""
+
+from django.urls import path
+
+from transcription.api import media
+from transcription.api.viewsets import JobViewSet
+
+app_name = "api"
+
+urlpatterns = [
+    path("jobs/", JobViewSet.as_view({"get": "list", "post": "create"}), name="jobs"),
+    path("jobs/<uuid:pk>/", JobViewSet.as_view({"get": "retrieve", "delete": "destroy"}), name="job"),
+    path("jobs/<uuid:pk>/transcript.<slug:extension>", JobViewSet.as_view({"get": "transcript"}), name="transcript"),
+    path("jobs/<uuid:pk>/audio/", media.audio, name="audio"),
+]

@@ -1,0 +1,125 @@
+"""How the pages write times, sizes, names and spoken words."""
+
+import re
+from datetime import date
+from typing import Any
+
+from django import template
+from django.template.defaultfilters import filesizeformat
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.html import escape, format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext
+
+from transcription.models import Segment
+from transcription.web import languages
+
+register = template.Library()
+
+# What is less probable than these is doubtful, very doubtful.
+DOUBTFUL, VERY_DOUBTFUL = 0.6, 0.35
+WAVE_BARS = 120
+
+
+@register.simple_tag
+def icon(name: str) -> SafeString:
+    return format_html('<svg class="icon" aria-hidden="true"><use href="#{}"/></svg>', name)
+
+
+@register.filter
+def clock(seconds: float | None) -> str:
+    """`1:32:07`, `0:41`; nothing for None."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@register.filter
+def took(seconds: float) -> str:
+    """`6 min 8 s`, `1 h 4 min`."""
+    whole = max(1, round(seconds))
+    if whole < 60:
+        return gettext("%(seconds)s s") % {"seconds": whole}
+    if whole < 3600:
+        return gettext("%(minutes)s min %(seconds)s s") % {"minutes": whole // 60, "seconds": whole % 60}
+    return gettext("%(hours)s h %(minutes)s min") % {"hours": whole // 3600, "minutes": whole % 3600 // 60}
+
+
+@register.filter
+def left(seconds: int) -> str:
+    """`≈ 3 min left`."""
+    if seconds < 60:
+        return gettext("≈ %(seconds)s s left") % {"seconds": seconds}
+    minutes = seconds // 60
+    if minutes < 60:
+        return gettext("≈ %(minutes)s min left") % {"minutes": minutes}
+    if minutes % 60 == 0:
+        return gettext("≈ %(hours)s h left") % {"hours": minutes // 60}
+    return gettext("≈ %(hours)s h %(minutes)s min left") % {"hours": minutes // 60, "minutes": minutes % 60}
+
+
+@register.filter
+def size(count: int) -> str:
+    """`44 MB`, `4.2 GB`."""
+    return re.sub(r"[.,]0(?=\s)", "", filesizeformat(count))
+
+
+@register.filter
+def breakable(name: str) -> SafeString:
+    """A file name that may go on in the next line after each underscore."""
+    first, *rest = name.split("_")
+    return format_html("{}{}", first, format_html_join("", "_<wbr>{}", ((part,) for part in rest)))
+
+
+@register.filter
+def language_name(code: str) -> str:
+    return languages.name(code) if code else ""
+
+
+@register.filter
+def days_ago(day: date) -> int:
+    return (timezone.localdate() - day).days
+
+
+@register.filter(expects_localtime=True)
+def day_and_month(moment: date) -> str:
+    """`14 November`, and the year when it is another one."""
+    return date_format(moment, "j E" if moment.year == timezone.localdate().year else "j E Y")
+
+
+@register.filter
+def seconds(value: float) -> str:
+    """For a program: a point in every language."""
+    return f"{value:.2f}"
+
+
+@register.filter
+def words(segment: Segment) -> SafeString:
+    """The text of a segment; with word times, each word by itself, so that the player can show the one being spoken."""
+    if not segment.words:
+        return escape(segment.text.strip())
+    spoken = ((_space(word["word"]), _word(word)) for word in segment.words)
+    return format_html_join("", "{}{}", spoken)
+
+
+def _space(word: str) -> str:
+    return " " if word.startswith(" ") else ""
+
+
+def _word(word: dict[str, Any]) -> SafeString:
+    probability, place = word["probability"], seconds(word["start"])
+    doubt = " is-doubtful" * (probability < DOUBTFUL) + " is-very-doubtful" * (probability < VERY_DOUBTFUL)
+    return format_html('<span class="word{}" data-start="{}">{}</span>', doubt, place, word["word"].strip())
+
+
+@register.filter
+def wave(peaks: list[int] | None) -> str:
+    """The loudest of each 120th of the recording, 0-100; nothing while it is not known."""
+    if not peaks:
+        return ""
+    edges = [at * len(peaks) // WAVE_BARS for at in range(WAVE_BARS + 1)]
+    bars = (max(peaks[a : max(b, a + 1)]) for a, b in zip(edges, edges[1:], strict=False))
+    return ",".join(str(round(bar)) for bar in bars)

@@ -1,0 +1,123 @@
+"""The names of the languages that Whisper knows, in the reader's language."""
+
+from django.utils.functional import Promise
+from django.utils.text import capfirst
+from django.utils.translation import pgettext_lazy
+
+NAMES: dict[str, Promise] = {
+    "en": pgettext_lazy("language", "English"),
+    "zh": pgettext_lazy("language", "Chinese"),
+    "de": pgettext_lazy("language", "German"),
+    "es": pgettext_lazy("language", "Spanish"),
+    "ru": pgettext_lazy("language", "Russian"),
+    "ko": pgettext_lazy("language", "Korean"),
+    "fr": pgettext_lazy("language", "French"),
+    "ja": pgettext_lazy("language", "Japanese"),
+    "pt": pgettext_lazy("language", "Portuguese"),
+    "tr": pgettext_lazy("language", "Turkish"),
+    "pl": pgettext_lazy("language", "Polish"),
+    "ca": pgettext_lazy("language", "Catalan"),
+    "nl": pgettext_lazy("language", "Dutch"),
+    "ar": pgettext_lazy("language", "Arabic"),
+    "sv": pgettext_lazy("language", "Swedish"),
+    "it": pgettext_lazy("language", "Italian"),
+    "id": pgettext_lazy("language", "Indonesian"),
+    "hi": pgettext_lazy("language", "Hindi"),
+    "fi": pgettext_lazy("language", "Finnish"),
+    "vi": pgettext_lazy("language", "Vietnamese"),
+    "he": pgettext_lazy("language", "Hebrew"),
+    "uk": pgettext_lazy("language", "Ukrainian"),
+    "el": pgettext_lazy("language", "Greek"),
+    "ms": pgettext_lazy("language", "Malay"),
+    "cs": pgettext_lazy("language", "Czech"),
+    "ro": pgettext_lazy("language", "Romanian"),
+    "da": pgettext_lazy("language", "Danish"),
+    "hu": pgettext_lazy("language", "Hungarian"),
+    "ta": pgettext_lazy("language", "Tamil"),
+    "no": pgettext_lazy("language", "Norwegian"),
+    "th": pgettext_lazy("language", "Thai"),
+    "ur": pgettext_lazy("language", "Urdu"),
+    "hr": pgettext_lazy("language", "Croatian"),
+    "bg": pgettext_lazy("language", "Bulgarian"),
+    "lt": pgettext_lazy("language", "Lithuanian"),
+    "la": pgettext_lazy("language", "Latin"),
+    "mi": pgettext_lazy("language", "Maori"),
+    "ml": pgettext_lazy("language", "Malayalam"),
+    "cy": pgettext_lazy("language", "Welsh"),
+    "sk": pgettext_lazy("language", "Slovak"),
+    "te": pgettext_lazy("language", "Telugu"),
+    "fa": pgettext_lazy("language", "Persian"),
+    "lv": pgettext_lazy("language", "Latvian"),
+    "bn": pgettext_lazy("language", "Bengali"),
+    "sr": pgettext_lazy("language", "Serbian"),
+    "az": pgettext_lazy("language", "Azerbaijani"),
+    "sl": pgettext_lazy("language", "Slovenian"),
+    "kn": pgettext_lazy("language", "Kannada"),
+    "et": pgettext_lazy("language", "Estonian"),
+    "mk": pgettext_lazy("language", "Macedonian"),
+    "br": pgettext_lazy("language", "Breton"),
+    "eu": pgettext_lazy("language", "Basque"),
+    "is": pgettext_lazy("language", "Icelandic"),
+    "hy": pgettext_lazy("language", "Armenian"),
+    "ne": pgettext_lazy("language", "Nepali"),
+    "mn": pgettext_lazy("language", "Mongolian"),
+    "bs": pgettext_lazy("language", "Bosnian"),
+    "kk": pgettext_lazy("language", "Kazakh"),
+    "sq": pgettext_lazy("language", "Albanian"),
+    "sw": pgettext_lazy("language", "Swahili"),
+    "gl": pgettext_lazy("language", "Galician"),
+    "mr": pgettext_lazy("language", "Marathi"),
+    "pa": pgettext_lazy("language", "Punjabi"),
+    "si": pgettext_lazy("language", "Sinhala"),
+    "km": pgettext_lazy("language", "Khmer"),
+    "sn": pgettext_lazy("language", "Shona"),
+    "yo": pgettext_lazy("language", "Yoruba"),
+    "so": pgettext_lazy("language", "Somali"),
+    "af": pgettext_lazy("language", "Afrikaans"),
+    "oc": pgettext_lazy("language", "Occitan"),
+    "ka": pgettext_lazy("language", "Georgian"),
+    "be": pgettext_lazy("language", "Belarusian"),
+    "tg": pgettext_lazy("language", "Tajik"),
+    "sd": pgettext_lazy("language", "Sindhi"),
+    "gu": pgettext_lazy("language", "Gujarati"),
+    "am": pgettext_lazy("language", "Amharic"),
+    "yi": pgettext_lazy("language", "Yiddish"),
+    "lo": pgettext_lazy("language", "Lao"),
+    "uz": pgettext_lazy("language", "Uzbek"),
+    "fo": pgettext_lazy("language", "Faroese"),
+    "ht": pgettext_lazy("language", "Haitian Creole"),
+    "ps": pgettext_lazy("language", "Pashto"),
+    "tk": pgettext_lazy("language", "Turkmen"),
+    "nn": pgettext_lazy("language", "Nynorsk"),
+    "mt": pgettext_lazy("language", "Maltese"),
+    "sa": pgettext_lazy("language", "Sanskrit"),
+    "lb": pgettext_lazy("language", "Luxembourgish"),
+    "my": pgettext_lazy("language", "Myanmar"),
+    "bo": pgettext_lazy("language", "Tibetan"),
+    "tl": pgettext_lazy("language", "Tagalog"),
+    "mg": pgettext_lazy("language", "Malagasy"),
+    "as": pgettext_lazy("language", "Assamese"),
+    "tt": pgettext_lazy("language", "Tatar"),
+    "haw": pgettext_lazy("language", "Hawaiian"),
+    "ln": pgettext_lazy("language", "Lingala"),
+    "ha": pgettext_lazy("language", "Hausa"),
+    "ba": pgettext_lazy("language", "Bashkir"),
+    "jw": pgettext_lazy("language", "Javanese"),
+    "su": pgettext_lazy("language", "Sundanese"),
+    "yue": pgettext_lazy("language", "Cantonese"),
+}
+
+# Chosen so often that they stand first.
+FIRST = ("ru", "en")
+
+
+def name(code: str) -> str:
+    """`русский` or `English`; a code that Whisper does not know stands for itself."""
+    return str(NAMES.get(code, code))
+
+
+def choices() -> list[tuple[str, str]]:
+    """Code and name of every language: the usual ones, then the rest by the alphabet of the reader's language."""
+    named = {code: str(capfirst(name(code))) for code in NAMES}
+    rest = sorted(named.keys() - set(FIRST), key=lambda code: named[code].replace("ё", "е"))
+    return [(code, named[code]) for code in (*FIRST, *rest)]

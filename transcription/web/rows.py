@@ -1,0 +1,154 @@
+"""A recording as one row of the dashboard, from waiting to done."""
+
+import hashlib
+import math
+import uuid
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import cached_property
+from itertools import groupby
+from typing import Any
+
+from django.db.models import OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Left
+from django.utils import timezone
+
+from transcription.models import AnyUser, Job, Segment, Worker
+
+PAGE = 50
+FIRST_WORDS = 300  # characters
+LAST_WORDS = 200
+
+# What is worth a look each second, and what is not.
+POLL_SECONDS = {Job.Status.QUEUED: 3, Job.Status.DOWNLOADING: 2}
+
+STATES = {
+    Job.Status.QUEUED: ("is-queued", "clock"),
+    Job.Status.DOWNLOADING: ("is-active", "download"),
+    Job.Status.PREPARING: ("is-active", "prepare"),
+    Job.Status.TRANSCRIBING: ("is-transcribing", "pen"),
+    Job.Status.FINISHING: ("is-active", "pen"),
+    Job.Status.DONE: ("is-done", "check"),
+    Job.Status.FAILED: ("is-failed", "failed"),
+    Job.Status.CANCELLED: ("is-cancelled", "cancelled"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job, the first words of its text, the words recognised last, and whether somebody is there to work on it."""
+
+    job: Job
+    first_words: str
+    last_words: str
+    is_attended: bool
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it cannot go on until a worker is back."""
+        return not self.job.is_ended and not self.is_attended
+
+    @property
+    def state(self) -> str:
+        return "is-waiting" if self.is_waiting else STATES[Job.Status(self.job.status)][0]
+
+    @property
+    def icon(self) -> str:
+        return "clock" if self.is_waiting else STATES[Job.Status(self.job.status)][1]
+
+    @property
+    def percent(self) -> int:
+        return math.floor(100 * self.job.progress)
+
+    @property
+    def poll_seconds(self) -> int:
+        return POLL_SECONDS.get(Job.Status(self.job.status), 1)
+
+    @property
+    def speed(self) -> int | None:
+        """How many times faster than it was spoken."""
+        duration, spent = self.job.recording.duration, self.job.processing_seconds
+        if self.job.status != Job.Status.DONE or not duration or not spent:
+            return None
+        return round(duration / spent)
+
+    @cached_property
+    def seconds_left(self) -> int | None:
+        """A guess, rounded up so that it seldom changes: to 10 seconds, above a minute to minutes."""
+        since, progress = self.job.transcribing_at, self.job.progress
+        if self.job.status != Job.Status.TRANSCRIBING or since is None or progress < 0.03 or self.is_waiting:
+            return None
+        left = (timezone.now() - since).total_seconds() * (1 - progress) / progress
+        step = 10 if left < 60 else 60
+        return max(step, math.ceil(left / step) * step)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Another one when the row would look different."""
+        job = self.job
+        shown = (job.status, self.percent, self.seconds_left, self.is_waiting, job.language, self.first_words)
+        more = (self.last_words, job.name, job.recording.duration, job.error_code, job.error_values)
+        return hashlib.blake2s(repr(shown + more).encode(), digest_size=6).hexdigest()
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one day."""
+
+    day: date
+    rows: list[Row]
+
+
+def is_attended() -> bool:
+    """Whether a worker that can recognise speech is alive."""
+    return Worker.alive().filter(kind=Worker.Kind.DEVICE).exists()
+
+
+def one(user: AnyUser, job_id: uuid.UUID) -> Row:
+    """Raises Job.DoesNotExist if the user has no such job."""
+    return _row(_of(user).get(pk=job_id), is_attended())
+
+
+def unfinished(user: AnyUser) -> list[Row]:
+    """The newest first; when there are more than a page, those whose turn comes first."""
+    jobs = _of(user).filter(status__in=Job.UNFINISHED).order_by("created_at", "id")
+    attended = is_attended()
+    return [_row(job, attended) for job in jobs[:PAGE]][::-1]
+
+
+def ended(user: AnyUser, before: str = "") -> tuple[list[Group], str]:
+    """A page of what is done, failed or cancelled, the newest first, and where the next page begins, or `""`."""
+    jobs = list(_of(user).filter(_older_than(before), status__in=Job.ENDED)[: PAGE + 1])
+    rows = [_row(job, True) for job in jobs[:PAGE]]
+    by_day = groupby(rows, key=lambda row: timezone.localdate(row.job.created_at))
+    return [Group(day, list(rows)) for day, rows in by_day], _place(jobs[PAGE - 1]) if len(jobs) > PAGE else ""
+
+
+def _of(user: AnyUser) -> QuerySet[Job]:
+    """The user's jobs with what a row shows and no more: a text may be a megabyte."""
+    last_words = Segment.objects.filter(job=OuterRef("pk")).order_by("-pk").values("text")[:1]
+    return (
+        Job.objects.for_user(user)
+        .select_related("recording")
+        .defer("text", "notes", "recording__peaks")
+        .annotate(first_words=Left("text", FIRST_WORDS), last_words=Subquery(last_words))
+    )
+
+
+def _row(job: Any, attended: bool) -> Row:
+    """A row of a job that `_of` has read."""
+    return Row(job, job.first_words.strip(), (job.last_words or "")[-LAST_WORDS:].strip(), attended)
+
+
+def _place(job: Job) -> str:
+    return f"{job.created_at.isoformat()},{job.pk}"
+
+
+def _older_than(place: str) -> Q:
+    """What comes after a place that `_place` wrote; from anything else, the first page."""
+    moment, _, job_id = place.partition(",")
+    try:
+        at, last = datetime.fromisoformat(moment), uuid.UUID(job_id)
+    except ValueError:
+        return Q()
+    return Q(created_at__lt=at) | Q(created_at=at, pk__lt=last)

@@ -1,0 +1,17 @@
+"""The pages."""
+
+from django.urls import path
+
+from transcription.web import views
+
+urlpatterns = [
+    path("", views.dashboard, name="dashboard"),
+    path("login/", views.SignIn.as_view(), name="login"),
+    path("logout/", views.sign_out, name="logout"),
+    path("theme/", views.theme, name="theme"),
+    path("sample/", views.sample, name="sample"),
+    path("jobs/<uuid:job_id>/", views.job, name="job"),
+    path("jobs/<uuid:job_id>/row/", views.row, name="row"),
+    path("jobs/<uuid:job_id>/text/", views.text, name="text"),
+    path("jobs/<uuid:job_id>/delete/", views.delete, name="delete"),
+]

@@ -1,0 +1,208 @@
+"""The pages. A view parses, calls one thing, and answers; another's job is not there, for staff too."""
+
+import uuid
+import zoneinfo
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, cast
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import LoginView, LogoutView
+from django.core.files.uploadedfile import UploadedFile
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import gettext
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from transcription import catalogue, errors, jobs
+from transcription.models import Job
+from transcription.web import rows, transcript
+from transcription.web.context import THEMES
+from transcription.web.forms import IntakeForm, SignInForm, defaults
+from transcription.web.sample import upload as sample_upload
+from transcription.whisper.options import TranscriptionOptions
+
+View = Callable[..., HttpResponse]
+FORMATS = ("txt", "srt", "vtt", "tsv", "json")
+SPEEDS = (0.5, 0.75, 1, 1.25, 1.5, 1.75, 2, 3)
+A_YEAR = 60 * 60 * 24 * 365
+
+
+def in_local_time(view: View) -> View:
+    """Show times in the zone that the browser named (clock.js), or the server's."""
+
+    @wraps(view)
+    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        with timezone.override(_zone(request.COOKIES.get("timezone", ""))):
+            return view(request, *args, **kwargs)
+
+    return wrapped
+
+
+def _zone(name: str) -> zoneinfo.ZoneInfo:
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):  # empty, a path, a folder, unknown
+        return zoneinfo.ZoneInfo(settings.TIME_ZONE)
+
+
+def page(view: View) -> View:
+    """A page of a person who is signed in."""
+    return login_required(in_local_time(view))
+
+
+def fragment(view: View) -> View:
+    """A piece that a page asks for: 401 instead of the way to the login page, which would land inside the page."""
+
+    @wraps(view)
+    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if not request.user.is_authenticated:
+            return HttpResponse(status=401)
+        return view(request, *args, **kwargs)
+
+    return require_GET(in_local_time(wrapped))
+
+
+def _row_or_404(request: HttpRequest, job_id: uuid.UUID) -> rows.Row:
+    try:
+        return rows.one(request.user, job_id)
+    except Job.DoesNotExist:
+        raise Http404 from None
+
+
+class SignIn(LoginView):
+    template_name = "login.html"
+    authentication_form = SignInForm
+    redirect_authenticated_user = True
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        response = super().form_valid(form)
+        if not form.cleaned_data["remember"]:
+            self.request.session.set_expiry(0)
+        return response
+
+
+sign_out = LogoutView.as_view()
+
+
+@page
+@require_http_methods(["GET", "HEAD", "POST"])
+def dashboard(request: HttpRequest) -> HttpResponse:
+    if request.method == "POST":
+        return _take(request)
+    return _dashboard(request, IntakeForm(initial=defaults()))
+
+
+def _dashboard(request: HttpRequest, form: IntakeForm, status: int = 200) -> HttpResponse:
+    before = request.GET.get("before", "")
+    groups, older = rows.ended(request.user, before)
+    context = {
+        "form": form,
+        "now": [] if before else rows.unfinished(request.user),
+        "groups": groups,
+        "older": older,
+        "is_first_page": not before,
+        "is_attended": rows.is_attended(),
+        "has_models": bool(catalogue.local_models()),
+        "max_bytes": settings.MAX_UPLOAD_BYTES,
+        "models_dir": settings.MODELS_DIR,
+        "any_job": uuid.UUID(int=0),
+    }
+    return render(request, "dashboard.html", context, status=status)
+
+
+def _take(request: HttpRequest) -> HttpResponse:
+    """What the form does without a script: each file is taken or refused by itself."""
+    form = IntakeForm(request.POST)
+    files = request.FILES.getlist("file")
+    if not files:
+        form.add_error(None, gettext("Choose at least one file."))
+    if not form.is_valid():
+        return _dashboard(request, form, status=400)
+    for file in files:
+        _submit(request, file, form.cleaned_data["model"], form.options())
+    return redirect("dashboard")
+
+
+@login_required
+@require_POST
+def sample(request: HttpRequest) -> HttpResponse:
+    with sample_upload() as upload:
+        job = _submit(request, upload, None, TranscriptionOptions(word_timestamps=True))
+    return redirect("dashboard") if job is None else redirect("job", job_id=job.pk)
+
+
+def _submit(request: HttpRequest, upload: UploadedFile, model: str | None, options: TranscriptionOptions) -> Job | None:
+    """Queue a job; None when the file could not be taken, which the next page says."""
+    try:
+        return jobs.submit(_person(request), upload, model=model or catalogue.default(), options=options)
+    except errors.Problem as problem:
+        messages.error(request, f"{upload.name}: {gettext(problem.sentence) % problem.values}")
+        return None
+
+
+def _person(request: HttpRequest) -> AbstractBaseUser:
+    """Who is signed in, where `login_required` has made sure that somebody is."""
+    return cast(AbstractBaseUser, request.user)
+
+
+@fragment
+def row(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    """A row of the dashboard; 204 when it would look as the one that the page has."""
+    found = _row_or_404(request, job_id)
+    if found.fingerprint == request.GET.get("seen"):
+        return HttpResponse(status=204)
+    return render(request, "_job_row.html", {"row": found, "is_update": "seen" in request.GET})
+
+
+@page
+@require_GET
+def job(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    found = _row_or_404(request, job_id)
+    return render(request, "job.html", _about(found) | {"news": transcript.since(found.job)})
+
+
+@fragment
+def text(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    """What a job's page lacks of its text and facts; 204 when it lacks nothing."""
+    found = _row_or_404(request, job_id)
+    news = transcript.since(found.job, request.GET.get("have", ""))
+    if not news and found.fingerprint == request.GET.get("seen"):
+        return HttpResponse(status=204)
+    has_turned = request.GET.get("status") != found.job.status
+    return render(request, "_job_text.html", _about(found) | {"news": news, "has_turned": has_turned})
+
+
+def _about(row: rows.Row) -> dict[str, Any]:
+    return {"row": row, "job": row.job, "formats": FORMATS, "speeds": [(f"{speed:g}", speed) for speed in SPEEDS]}
+
+
+@page
+@require_http_methods(["GET", "HEAD", "POST"])
+def delete(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    """Ask once; deleting is for good."""
+    found = _row_or_404(request, job_id)
+    if request.method != "POST":
+        return render(request, "confirm_delete.html", {"row": found, "job": found.job})
+    jobs.delete(found.job)
+    messages.success(request, gettext("%(name)s is deleted.") % {"name": found.job.name})
+    return redirect("dashboard")
+
+
+@require_POST
+def theme(request: HttpRequest) -> HttpResponse:
+    """Remember light or dark; anything else means as the system."""
+    back = request.POST.get("next", "")
+    is_ours = url_has_allowed_host_and_scheme(back, {request.get_host()}, require_https=request.is_secure())
+    response = redirect(back if is_ours else "dashboard")
+    chosen = request.POST.get("theme", "")
+    if chosen in THEMES:
+        response.set_cookie("theme", chosen, max_age=A_YEAR, samesite="Lax", secure=request.is_secure())
+    else:
+        response.delete_cookie("theme", samesite="Lax")
+    return response
