@@ -1,7 +1,10 @@
 """What the tests share: a cast, rows, and which programs of this machine they need."""
 
+import json
 import os
+import random
 import shutil
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,3 +116,21 @@ def base_server(tmp_path_factory: pytest.TempPathFactory, base_weights: Path) ->
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def long_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A minute and a half of the tests' own sentences with pauses: some seconds of work for their model."""
+    path = tmp_path_factory.mktemp("long") / "long.wav"
+    order = random.Random(8)
+    sentences = json.loads((NANO / "nano" / "sentences.json").read_text())
+    spoken = [item["file"] for item in sentences if item["file"].endswith(".wav") and item["language"] == "en"]
+    with wave.open(str(path), "wb") as joined:
+        joined.setnchannels(1)
+        joined.setsampwidth(2)
+        joined.setframerate(16000)
+        while joined.tell() < 90 * 16000:
+            with wave.open(str(NANO / "nano" / order.choice(spoken))) as sentence:
+                joined.writeframes(sentence.readframes(sentence.getnframes()))
+            joined.writeframes(bytes(2 * int(16000 * order.uniform(0.5, 2.5))))
+    return path

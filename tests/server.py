@@ -125,6 +125,11 @@ class Server:
         with sqlite3.connect(f"file:{self.data / 'stenograf.sqlite3'}?mode=ro", uri=True, timeout=30) as database:
             return database.execute(query, values).fetchall()
 
+    def segments(self, job_id: str) -> list[tuple[float, float, str]]:
+        """(start, end, text) of what is stored of a job's transcript."""
+        query = "SELECT start, end, text FROM transcription_segment WHERE job_id = ? ORDER BY start, id"
+        return self.rows(query, job_id.replace("-", ""))
+
     def worker_pid(self, queue: str) -> int:
         """The process id of the worker of a queue that was heard of last."""
         found = self.rows("SELECT pid FROM transcription_worker WHERE queue = ? ORDER BY started_at DESC", queue)

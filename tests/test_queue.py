@@ -158,8 +158,11 @@ def test_a_job_given_back_while_preparing_is_queued_again(job: Job, worker: Work
     assert (job.status, job.attempts) == ("queued", 0)
 
 
-def test_a_failed_attempt_waits_before_the_next(job: Job, worker: Worker) -> None:
+def test_the_second_attempt_comes_at_once_and_the_third_waits(job: Job, worker: Worker) -> None:
     queue.retry_section(open_section(job, worker), errors.RunnerDied(attempts=1))
+    again = queue.claim_section(worker)
+    assert again is not None
+    queue.retry_section(again, errors.RunnerDied(attempts=2))
     assert queue.claim_section(worker) is None
     Section.objects.update(next_attempt_at=timezone.now())
     assert queue.claim_section(worker) is not None

@@ -260,7 +260,7 @@ def retry_section(claim: SectionClaim, problem: errors.Problem) -> None:
         if not problem.retryable or section["attempts"] >= settings.MAX_ATTEMPTS:
             fail(section["job_id"], problem)
             return
-        later = timezone.now() + timedelta(seconds=min(300, 2 ** (section["attempts"] - 1)))
+        later = timezone.now() + _pause(section["attempts"])
         _held_section(claim).update(status=Section.Status.QUEUED, next_attempt_at=later, **_UNCLAIMED)
         note(section["job_id"], "retrying", str(problem))
 
@@ -275,9 +275,13 @@ def retry_job(claim: JobClaim, problem: errors.Problem) -> None:
         if not problem.retryable or attempts >= settings.MAX_ATTEMPTS:
             fail(claim.job, problem)
             return
-        later = timezone.now() + timedelta(seconds=min(300, 2 ** (attempts - 1)))
-        _give_back_jobs(held, next_attempt_at=later)
+        _give_back_jobs(held, next_attempt_at=timezone.now() + _pause(attempts))
         note(claim.job, "retrying", str(problem))
+
+
+def _pause(attempts: int) -> timedelta:
+    """How long to wait after so many failed attempts: not at all after the first, which may be anybody's fault."""
+    return timedelta(seconds=min(300, 2**attempts - 2))
 
 
 def release_section(claim: SectionClaim) -> None:

@@ -1,34 +1,12 @@
 """Processes that die in the middle of a recording lose nothing."""
 
-import json
 import os
-import random
 import signal
-import wave
 from pathlib import Path
 
 import pytest
 
 from tests.server import NANO, Server, files_below, processes, wait_until
-
-SENTENCES = json.loads((NANO / "nano" / "sentences.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def long_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten minutes of the nano model's sentences with pauses: some seconds of work for it."""
-    path = tmp_path_factory.mktemp("long") / "long.wav"
-    order = random.Random(8)
-    spoken = [item["file"] for item in SENTENCES if item["file"].endswith(".wav") and item["language"] == "en"]
-    with wave.open(str(path), "wb") as joined:
-        joined.setnchannels(1)
-        joined.setsampwidth(2)
-        joined.setframerate(16000)
-        while joined.tell() < 600 * 16000:
-            with wave.open(str(NANO / "nano" / order.choice(spoken))) as sentence:
-                joined.writeframes(sentence.readframes(sentence.getnframes()))
-            joined.writeframes(bytes(2 * int(16000 * order.uniform(0.5, 2.5))))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +14,13 @@ def undisturbed(nano_server: Server, long_recording: Path) -> list[tuple[float, 
     """What the recording gives when nobody interferes."""
     job = nano_server.transcribe(long_recording, language="en")
     assert job["status"] == "done", job
-    return segments(nano_server, job["id"])
-
-
-def segments(server: Server, job_id: str) -> list[tuple[float, float, str]]:
-    return server.rows(
-        "SELECT start, end, text FROM transcription_segment WHERE job_id = ? ORDER BY start, id",
-        job_id.replace("-", ""),
-    )
+    return nano_server.segments(job["id"])
 
 
 def kill_in_the_middle(server: Server, recording: Path, pid_of: str) -> str:
-    """Kill a process once three segments are stored; return the job's id."""
+    """Kill a process once two segments are stored; return the job's id."""
     job_id = server.submit(recording, language="en")["id"]
-    wait_until(lambda: len(segments(server, job_id)) >= 3)
+    wait_until(lambda: len(server.segments(job_id)) >= 2)
     pid = server.runner_pid() if pid_of == "runner" else server.worker_pid(pid_of)
     assert server.job(job_id)["status"] == "transcribing"
     os.kill(pid, signal.SIGKILL)
@@ -63,7 +34,7 @@ def test_a_process_killed_in_the_middle_costs_nothing(
     job_id = kill_in_the_middle(nano_server, long_recording, victim)
     job = nano_server.wait(job_id)
     assert job["status"] == "done", job
-    assert segments(nano_server, job_id) == undisturbed
+    assert nano_server.segments(job_id) == undisturbed
     wait_until(nano_server.is_healthy)
 
 
@@ -87,7 +58,7 @@ def test_a_recording_being_prepared_when_its_worker_dies_is_prepared_again(
 def test_a_deleted_job_stops_at_once_and_leaves_no_file(nano_server: Server, long_recording: Path) -> None:
     job_id = nano_server.submit(long_recording, language="en")["id"]
     recording = nano_server.job(job_id)["recording"]
-    wait_until(lambda: segments(nano_server, job_id))
+    wait_until(lambda: nano_server.segments(job_id))
     with nano_server.client() as client:
         assert client.delete(f"/api/v1/jobs/{job_id}/").status_code == 204
         assert client.get(f"/api/v1/jobs/{job_id}/").status_code == 404
@@ -107,7 +78,7 @@ def test_ctrl_c_stops_everything_and_the_next_start_goes_on(
     server = Server(tmp_path / "data", NANO, DEFAULT_MODEL="nano")
     server.start()
     job_id = server.submit(long_recording, language="en")["id"]
-    wait_until(lambda: segments(server, job_id))
+    wait_until(lambda: server.segments(job_id))
     assert server.process is not None
     family = descendants(server.process.pid)
     server.stop()
@@ -116,7 +87,7 @@ def test_ctrl_c_stops_everything_and_the_next_start_goes_on(
     server.start()
     try:
         assert server.wait(job_id)["status"] == "done"
-        assert segments(server, job_id) == undisturbed
+        assert server.segments(job_id) == undisturbed
         assert server.rows("SELECT attempts FROM transcription_section") == [(1,)]
     finally:
         server.stop()

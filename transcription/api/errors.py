@@ -5,12 +5,13 @@ import re
 import sys
 import uuid
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext
 from django.utils.translation import gettext as _
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
 
+from transcription.api.answers import Json
 from transcription.errors import Problem
 
 log = logging.getLogger(__name__)
@@ -31,9 +32,9 @@ def answers_in_json(path: str) -> bool:
 def refuse(path: str, status: int, said: str, **more: object) -> HttpResponse:
     """An error answer in the shape of the door at `path`."""
     if IN_API.match(path):
-        return JsonResponse({"detail": said, **more}, status=status)
+        return Json({"detail": said, **more}, status=status)
     if IN_LEGACY.match(path):
-        return JsonResponse({"error": said, **more}, status=status)
+        return Json({"error": said, **more}, status=status)
     return HttpResponse(said, status=status, content_type="text/plain; charset=utf-8")
 
 

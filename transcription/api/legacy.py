@@ -12,7 +12,7 @@ from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.files.uploadedfile import UploadedFile
 from django.db import Error as DatabaseFailure
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from django.urls import re_path
 from django.utils.datastructures import MultiValueDict
 from django.utils.translation import gettext as _
@@ -22,6 +22,7 @@ from rest_framework import serializers
 
 from transcription import catalogue, errors, jobs
 from transcription.api import transcript
+from transcription.api.answers import Json
 from transcription.api.authentication import CHALLENGE, key_in, no_key, unknown_key, user_of
 from transcription.api.errors import sentence
 from transcription.api.serializers import JobRequest, always
@@ -52,9 +53,9 @@ def door(method: str, *, needs_key: bool = True) -> Callable[[View], View]:
                     request.user = await sync_to_async(_owner)(request)
                 return await view(request, **named)
             except Refused as refused:
-                response = JsonResponse(refused.body, status=refused.status)
+                response = Json(refused.body, status=refused.status)
             except errors.DiskFull as error:
-                response = JsonResponse({"error": sentence(error)}, status=507)
+                response = Json({"error": sentence(error)}, status=507)
             if response.status_code == 405:
                 response["Allow"] = method
             if response.status_code == 401:
@@ -152,15 +153,15 @@ def _parameters(text: str | UploadedFile) -> MultiValueDict[str, Any]:
 
 def _transcribed(job: Job, format: str) -> HttpResponse:
     if job.status == Job.Status.CANCELLED:
-        return JsonResponse({"error": _("The job was cancelled."), "job_id": str(job.pk)}, status=409)
+        return Json({"error": _("The job was cancelled."), "job_id": str(job.pk)}, status=409)
     if job.problem is not None:
         # The job's id is what the log knows this by.
         told = {"error": job.error_message, "code": job.error_code, "job_id": str(job.pk), "request_id": str(job.pk)}
-        return JsonResponse(told, status=422 if job.problem.is_input_at_fault else 500)
+        return Json(told, status=422 if job.problem.is_input_at_fault else 500)
     body = transcript.body(job)
     if format == "text":
         return HttpResponse(body["text"], content_type="text/plain; charset=utf-8")
-    return JsonResponse({"text": body["text"]} if format == "simple" else body)
+    return Json({"text": body["text"]} if format == "simple" else body)
 
 
 # ------------------------------------------------------------------ GET /job/{id}, /models, /health
@@ -178,7 +179,7 @@ def _job(request: HttpRequest, job_id: str) -> HttpResponse:
         told |= transcript.body(found)
     elif found.problem is not None:
         told["error"] = found.error_message
-    return JsonResponse(told)
+    return Json(told)
 
 
 def _find(request: HttpRequest, job_id: str) -> Job:
@@ -190,7 +191,7 @@ def _find(request: HttpRequest, job_id: str) -> Job:
 
 @door("GET")
 async def models(request: HttpRequest) -> HttpResponse:
-    return JsonResponse(await sync_to_async(_models)())
+    return Json(await sync_to_async(_models)())
 
 
 def _models() -> dict[str, Any]:
@@ -225,7 +226,7 @@ def _default_model() -> str:
 @door("GET", needs_key=False)
 async def health(request: HttpRequest) -> HttpResponse:
     told = await sync_to_async(_health)()
-    return JsonResponse(told, status=200 if told["ok"] else 503)
+    return Json(told, status=200 if told["ok"] else 503)
 
 
 def _health() -> dict[str, Any]:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.db.models import QuerySet
-from django.http import HttpResponse, JsonResponse
+from django.http import HttpResponse
 from django.urls import reverse
 from django.utils.datastructures import MultiValueDict
 from django.utils.http import content_disposition_header
@@ -20,6 +20,7 @@ from rest_framework.response import Response
 
 from transcription import errors, exports, jobs
 from transcription.api import transcript
+from transcription.api.answers import Json
 from transcription.api.errors import sentence
 from transcription.api.serializers import JobInList, JobRequest, JobSerializer
 from transcription.api.uploads import clean_name
@@ -90,7 +91,7 @@ class JobViewSet(viewsets.GenericViewSet[Job]):
 
     def _export(self, job: Job, extension: str) -> HttpResponse:
         if extension == "json":
-            return JsonResponse(transcript.body(job))
+            return Json(transcript.body(job))
         export = exports.FORMATS.get(extension)
         if export is None:
             known = ", ".join((*exports.FORMATS, "json"))

@@ -1,0 +1,195 @@
+"""What a person does, in a real Chromium against a real server."""
+
+import base64
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, JSHandle, Page, expect, sync_playwright
+
+from tests.server import NANO, PASSWORD, ROOT, Server
+
+pytestmark = pytest.mark.needs("chromium")
+
+SENTENCES = json.loads((NANO / "nano" / "sentences.json").read_text())
+SAMPLES = ROOT / "transcription" / "samples"
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+]
+SLOW = 60_000  # milliseconds, for what waits on a model
+
+
+def spoken(language: str) -> dict[str, Any]:
+    return next(item for item in SENTENCES if item["language"] == language)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    # The synchronous Playwright runs a loop of its own in this thread, where Django then refuses to be called.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET)
+        yield chromium
+        chromium.close()
+    del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What the browser's console said: errors, and what the Content-Security-Policy stopped."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, complaints: list[str]) -> Iterator[Page]:
+    context = browser.new_context(locale="en-GB", viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def sign_in(page: Page, server: Server) -> None:
+    page.goto(server.url)
+    page.get_by_label("Name", exact=True).fill("admin")
+    page.get_by_label("Password", exact=True).fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("button", name="Choose files")).to_be_visible()
+
+
+def drop(page: Page, *paths: Path) -> None:
+    """Drop files on the window, as a hand does."""
+    files = [[path.name, base64.b64encode(path.read_bytes()).decode()] for path in paths]
+    dropped: JSHandle = page.evaluate_handle(
+        """files => {
+            const dropped = new DataTransfer();
+            for (const [name, content] of files)
+                dropped.items.add(new File([Uint8Array.from(atob(content), c => c.charCodeAt(0))], name));
+            return dropped;
+        }""",
+        files,
+    )
+    page.dispatch_event("body", "dragover", {"dataTransfer": dropped})
+    page.dispatch_event("body", "drop", {"dataTransfer": dropped})
+
+
+def row(page: Page, name: str) -> Any:
+    return page.locator(".job").filter(has=page.get_by_role("link", name=name)).first
+
+
+def test_a_person_drops_a_russian_and_an_english_recording_and_reads_both(nano_server: Server, page: Page) -> None:
+    sign_in(page, nano_server)
+    paths = [NANO / "nano" / spoken(language)["file"] for language in ("ru", "en")]
+    drop(page, *paths)
+    for language, path in zip(("ru", "en"), paths, strict=True):
+        done = row(page, path.name)
+        expect(done).to_have_class(re.compile("is-done"), timeout=SLOW)
+        expect(done).to_contain_text(spoken(language)["text"])
+    row(page, paths[0].name).get_by_role("link").first.click()
+    expect(page.locator(".transcript")).to_contain_text(spoken("ru")["text"])
+
+
+def test_real_base_hears_both_samples_dropped_on_the_page(base_server: Server, page: Page) -> None:
+    sign_in(page, base_server)
+    drop(page, SAMPLES / "sample-ru.ogg", SAMPLES / "sample-en.ogg")
+    expect(row(page, "sample-ru.ogg")).to_contain_text("запись нужна для проверки программы", timeout=SLOW)
+    expect(row(page, "sample-en.ogg")).to_contain_text("This short recording came with the program", timeout=SLOW)
+
+
+def test_a_file_that_is_no_recording_says_so_in_its_row(nano_server: Server, page: Page, tmp_path: Path) -> None:
+    notes, empty = tmp_path / "notes.mp3", tmp_path / "empty.wav"
+    notes.write_text("These are notes.")
+    empty.touch()
+    sign_in(page, nano_server)
+    drop(page, notes, empty, NANO / "media" / "silent.mkv")
+    expect(row(page, "notes.mp3")).to_contain_text("neither audio nor video", timeout=SLOW)
+    expect(row(page, "empty.wav")).to_contain_text("The file is empty", timeout=SLOW)
+    expect(row(page, "silent.mkv")).to_contain_text("no sound track", timeout=SLOW)
+
+
+def test_the_text_grows_on_the_page_while_it_is_transcribed(
+    nano_server: Server, page: Page, long_recording: Path
+) -> None:
+    job_id = nano_server.submit(long_recording, language="en")["id"]
+    sign_in(page, nano_server)
+    page.goto(f"{nano_server.url}/jobs/{job_id}/")
+    segments = page.locator(".segment")
+    expect(segments.nth(1)).to_be_visible(timeout=SLOW)
+    seen = segments.count()
+    assert nano_server.job(job_id)["status"] == "transcribing"
+    expect(page.get_by_text("Transcribing")).to_have_count(0, timeout=SLOW)
+    assert nano_server.job(job_id)["status"] == "done"
+    assert segments.count() > seen
+    assert (
+        segments.count()
+        == nano_server.rows("SELECT count(*) FROM transcription_segment WHERE job_id = ?", job_id.replace("-", ""))[0][
+            0
+        ]
+    )
+
+
+def test_the_player_plays_from_a_segments_time(nano_server: Server, page: Page, long_recording: Path) -> None:
+    job_id = nano_server.transcribe(long_recording, language="en")["id"]
+    sign_in(page, nano_server)
+    page.goto(f"{nano_server.url}/jobs/{job_id}/")
+    times = page.locator(".segment-time")
+    times.nth(5).click()
+    expect(page.locator(".segment").nth(5)).to_have_class(re.compile("is-now"))
+    at = page.evaluate("document.querySelector('audio').currentTime")
+    start = nano_server.rows(
+        "SELECT start FROM transcription_segment WHERE job_id = ? ORDER BY start", job_id.replace("-", "")
+    )
+    assert at == pytest.approx(start[5][0], abs=1.5)
+
+
+def test_a_transcript_is_downloaded(nano_server: Server, page: Page) -> None:
+    sentence = spoken("en")
+    job_id = nano_server.transcribe(NANO / "nano" / sentence["file"])["id"]
+    sign_in(page, nano_server)
+    page.goto(f"{nano_server.url}/jobs/{job_id}/")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="SRT").click()
+    assert download.value.suggested_filename == f"{Path(sentence['file']).stem}.srt"
+    assert sentence["text"] in Path(download.value.path()).read_text()
+
+
+def test_deleting_asks_once_and_the_recording_is_gone(nano_server: Server, page: Page) -> None:
+    job = nano_server.transcribe(NANO / "nano" / spoken("en")["file"])
+    sign_in(page, nano_server)
+    page.goto(f"{nano_server.url}/jobs/{job['id']}/delete/")
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("button", name="Choose files")).to_be_visible()
+    assert not (nano_server.data / "recordings" / job["recording"]["id"]).exists()
+
+
+def test_a_person_chooses_russian_and_the_dark_theme(nano_server: Server, page: Page) -> None:
+    sign_in(page, nano_server)
+    page.locator("summary", has_text="EN").click()
+    page.get_by_role("button", name="Русский").click()
+    expect(page.get_by_role("button", name="Выбрать файлы")).to_be_visible()
+    page.locator("summary[aria-label^='Тема']").click()
+    page.get_by_role("button", name="Тёмная").click()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_the_admin_works_under_the_content_security_policy(nano_server: Server, page: Page) -> None:
+    job = nano_server.transcribe(NANO / "nano" / spoken("en")["file"])
+    sign_in(page, nano_server)
+    page.goto(f"{nano_server.url}/admin/transcription/job/?q=bears")
+    page.goto(f"{nano_server.url}/admin/transcription/job/{job['id']}/change/")
+    page.get_by_label("Notes").fill("Checked.")
+    page.get_by_role("button", name="Save", exact=True).click()
+    assert nano_server.rows("SELECT notes FROM transcription_job WHERE id = ?", job["id"].replace("-", "")) == [
+        ("Checked.",)
+    ]
