@@ -1,4 +1,6 @@
-"""The application, and the checks that say at start what is missing."""
+"""The application."""
+
+from importlib import import_module
 
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
@@ -7,3 +9,6 @@ from django.utils.translation import gettext_lazy as _
 class TranscriptionConfig(AppConfig):
     name = "transcription"
     verbose_name = _("Transcription")
+
+    def ready(self) -> None:
+        import_module("transcription.checks")  # registers the system checks

@@ -104,7 +104,7 @@ def test_real_base_hears_both_samples_dropped_on_the_page(base_server: Server, p
     sign_in(page, base_server)
     drop(page, SAMPLES / "sample-ru.ogg", SAMPLES / "sample-en.ogg")
     expect(row(page, "sample-ru.ogg")).to_contain_text("запись нужна для проверки программы", timeout=SLOW)
-    expect(row(page, "sample-en.ogg")).to_contain_text("This short recording came with the program", timeout=SLOW)
+    expect(row(page, "sample-en.ogg")).to_contain_text("everything on this computer works", timeout=SLOW)
 
 
 def test_a_file_that_is_no_recording_says_so_in_its_row(nano_server: Server, page: Page, tmp_path: Path) -> None:

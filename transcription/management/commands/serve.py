@@ -28,6 +28,7 @@ SAMPLES = Path(pipeline.__file__).parent / "samples"
 
 class Command(BaseCommand):
     help = "Set up what is missing, then serve the dashboard and the API, with the workers."
+    requires_system_checks: list[str] = []  # until what is missing has been set up
 
     def handle(self, *args: Any, **options: Any) -> None:
         _make_folders()
@@ -40,6 +41,7 @@ class Command(BaseCommand):
             raise CommandError(str(problem)) from problem
         call_command("migrate", verbosity=0)
         self.fetch_weights()
+        self.check()
         self.make_administrator()
         self.collect_static_files()
         self.transcribe_sample(here[0])
@@ -49,7 +51,10 @@ class Command(BaseCommand):
 
     def fetch_weights(self) -> None:
         """Fetch the default model's weights once; without them go on, and say what to put where."""
-        name = catalogue.default()
+        try:
+            name = catalogue.default()
+        except errors.UnknownModel:
+            return  # the system checks, which come next, say so
         if name not in catalogue.MODELS or any(model.name == name for model in catalogue.local_models()):
             return
         self.stdout.write(f"Fetching the weights of {name}, once:")

@@ -1,0 +1,56 @@
+"""System checks: what is missing on this machine, and settings that name what is not there."""
+
+from importlib.util import find_spec
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+
+from transcription import audio, catalogue, devices, errors
+from transcription.whisper.options import language_code
+
+
+@register
+def ffmpeg_is_here(**_: Any) -> list[CheckMessage]:
+    try:
+        audio.ffmpeg_path()
+    except errors.FFmpegMissing:
+        hint = "Install it (apt-get install ffmpeg, brew install ffmpeg) or install requirements.txt again."
+        return [Warning("There is no FFmpeg on this machine.", hint=hint, id="transcription.W001")]
+    return []
+
+
+@register
+def an_engine_is_here(**_: Any) -> list[CheckMessage]:
+    package = devices.engine().package
+    if find_spec(package.replace("-", "_")):
+        return []
+    hint = "Install requirements.txt again."
+    return [Warning(f"The engine {package} is not installed.", hint=hint, id="transcription.W002")]
+
+
+@register
+def weights_are_here(**_: Any) -> list[CheckMessage]:
+    if catalogue.local_models():
+        return []
+    hint = f"Start with make run, which fetches them, or see README.md in {settings.MODELS_DIR}."
+    return [Warning("There are no weights on this machine.", hint=hint, id="transcription.W003")]
+
+
+@register
+def the_default_model_is_known(**_: Any) -> list[CheckMessage]:
+    try:
+        catalogue.default()
+    except errors.UnknownModel as problem:
+        return [Error(f"DEFAULT_MODEL: {problem}", id="transcription.E001")]
+    return []
+
+
+@register
+def the_default_language_is_known(**_: Any) -> list[CheckMessage]:
+    try:
+        language_code(settings.DEFAULT_LANGUAGE)
+    except ValueError:
+        said = f"DEFAULT_LANGUAGE is {settings.DEFAULT_LANGUAGE!r}: write a code such as ru, or nothing to detect it."
+        return [Error(said, id="transcription.E002")]
+    return []
