@@ -11,6 +11,7 @@ from pathlib import Path
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.log import CallbackFilter
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -271,7 +272,9 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    # /health says 503 as its business; a monitor that asks each second would fill the log with it.
+    "filters": {"no_health": {"()": CallbackFilter, "callback": lambda record: "/health" not in record.getMessage()}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["no_health"]}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {
         "transcription": {"level": LOG_LEVEL.upper()},

@@ -26,7 +26,7 @@ class Part:
 
     def __init__(self, name: str, arguments: list[str]) -> None:
         self.name = name
-        self.arguments = [sys.executable, "-m", *arguments]
+        self.arguments = [sys.executable, *arguments]
         self.child: subprocess.Popen[bytes] | None = None
         self.log = _log(name)
         self.pause = FIRST_PAUSE
@@ -122,14 +122,30 @@ def _web() -> list[str]:
     limits = ["--timeout-graceful-shutdown", "5", "--timeout-keep-alive", "15"]
     quiet = ["--log-level", "warning", "--no-server-header"]
     address = ["--host", settings.HOST, "--port", str(settings.PORT)]
-    return ["uvicorn", "config.asgi:application", *address, "--lifespan", "on", *limits, *quiet]
+    return ["-m", "uvicorn", "config.asgi:application", *address, "--lifespan", "on", *limits, *quiet]
 
 
 def _worker(queue_name: str, *, concurrency: int) -> list[str]:
     """Threads, never prefork: Metal and fork do not mix, and the engine is in a child of its own anyway."""
     pool = ["--pool", "threads", "--concurrency", str(concurrency)]
     quiet = ["--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
-    return ["celery", "--quiet", "-A", "config", "worker", "-Q", queue_name, "-n", f"{queue_name}@%h", *pool, *quiet]
+    # Celery warns root of pickled messages; ours are JSON alone.
+    silence = ["-W", "ignore:You're running the worker with superuser privileges"]
+    return [
+        *silence,
+        "-m",
+        "celery",
+        "--quiet",
+        "-A",
+        "config",
+        "worker",
+        "-Q",
+        queue_name,
+        "-n",
+        f"{queue_name}@%h",
+        *pool,
+        *quiet,
+    ]
 
 
 def is_port_free(host: str, port: int) -> bool:
