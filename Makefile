@@ -10,7 +10,7 @@ run: $(VENV)/.installed
 	$(BIN)/python manage.py serve
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python tests/run.py
+	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -21,7 +21,7 @@ types: $(VENV)/.installed-dev
 
 # For those who change a sentence: needs gettext.
 messages: $(VENV)/.installed-dev
-	$(BIN)/python manage.py makemessages --locale ru --no-location --ignore .venv
+	$(BIN)/python manage.py makemessages --locale ru --no-wrap --no-obsolete --add-location file --ignore .venv
 	$(BIN)/python manage.py compilemessages --locale ru --ignore .venv
 
 clean:
