@@ -129,7 +129,8 @@ function answered({ request, row, file }) {
 }
 
 function becomeJob(row, id) {
-  htmx.ajax("GET", said.row.replace(said.anyJob, id), { target: row, swap: "outerHTML" });
+  // The row is the source too: requests of one source wait for each other, and htmx drops all that wait but the last.
+  htmx.ajax("GET", said.row.replace(said.anyJob, id), { source: row, target: row, swap: "outerHTML" });
 }
 
 function json(text) {

@@ -1,5 +1,6 @@
 """A real server: `manage.py serve` with its workers and runner, over a data folder of its own, on loopback."""
 
+import contextlib
 import os
 import re
 import signal
@@ -122,7 +123,8 @@ class Server:
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Ask the database file itself, past every door."""
-        with sqlite3.connect(f"file:{self.data / 'stenograf.sqlite3'}?mode=ro", uri=True, timeout=30) as database:
+        address = f"file:{self.data / 'stenograf.sqlite3'}?mode=ro"
+        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=30)) as database:
             return database.execute(query, values).fetchall()
 
     def segments(self, job_id: str) -> list[tuple[float, float, str]]:

@@ -100,6 +100,14 @@ def test_a_person_drops_a_russian_and_an_english_recording_and_reads_both(nano_s
     expect(page.locator(".transcript")).to_contain_text(spoken("ru")["text"])
 
 
+def test_six_recordings_dropped_at_once_all_become_rows_with_their_text(nano_server: Server, page: Page) -> None:
+    sign_in(page, nano_server)
+    drop(page, *(NANO / "nano" / sentence["file"] for sentence in SENTENCES))
+    for sentence in SENTENCES:
+        expect(row(page, sentence["file"])).to_have_class(re.compile("is-done"), timeout=SLOW)
+        expect(row(page, sentence["file"])).to_contain_text(sentence["text"])
+
+
 def test_real_base_hears_both_samples_dropped_on_the_page(base_server: Server, page: Page) -> None:
     sign_in(page, base_server)
     drop(page, SAMPLES / "sample-ru.ogg", SAMPLES / "sample-en.ogg")
