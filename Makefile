@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# A venv that failed half-way leaves a python without pip, which would count as made.
+.DELETE_ON_ERROR:
+
 .PHONY: run test lint types messages clean
 
 run: $(VENV)/.installed

@@ -30,6 +30,7 @@ from transcription import errors, workers
 from transcription.api.authentication import CHALLENGE, key_in, no_key, unknown_key, user_of
 from transcription.api.errors import refuse, sentence
 from transcription.models import AnyUser
+from transcription.templatetags.stenograf import size
 
 Scope = dict[str, Any]
 Message = Mapping[str, Any]
@@ -202,10 +203,11 @@ def _too_large(request: ASGIRequest, length: int) -> HttpResponse | None:
     limit = settings.MAX_UPLOAD_BYTES + FORM_AROUND_A_FILE if _is_upload(request) else SMALL_BODY
     if length <= limit:
         return None
-    said = _("The file is over %(megabytes)s MB. Split it, or ask the administrator to raise the limit.")
-    if not _is_upload(request):
-        said = _("This address takes at most %(megabytes)s MB.")
-    return refuse(request.path, 413, said % {"megabytes": limit // 1024**2})
+    if _is_upload(request):
+        said = _("The file is over %(size)s. Split it, or ask the administrator to raise the limit.")
+        return refuse(request.path, 413, said % {"size": size(settings.MAX_UPLOAD_BYTES)})
+    said = _("This address takes at most %(size)s.")
+    return refuse(request.path, 413, said % {"size": size(SMALL_BODY)})
 
 
 async def _stranger(request: ASGIRequest) -> HttpResponse | None:

@@ -7,7 +7,10 @@ wrong value stops the program with the name of the variable.
 import os
 import secrets
 import socket
+from logging import LogRecord
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -24,10 +27,11 @@ def _path(name: str, default: str) -> Path:
     return BASE_DIR / Path(str(env.str(name, default=default)))
 
 
-def _integer(name: str, default: int, lowest: int = 0) -> int:
+def _integer(name: str, default: int, lowest: int = 0, highest: int | None = None) -> int:
     value = env.str(name, default=str(default))
-    if not value.isdigit() or int(value) < lowest:
-        raise ImproperlyConfigured(f"{name} is {value!r}: write a whole number, {lowest} or more.")
+    if not value.isdecimal() or int(value) < lowest or (highest is not None and int(value) > highest):
+        allowed = f"{lowest} or more" if highest is None else f"{lowest} to {highest}"
+        raise ImproperlyConfigured(f"{name} is {value!r}: write a whole number, {allowed}.")
     return int(value)
 
 
@@ -43,6 +47,15 @@ def _choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise ImproperlyConfigured(f"{name} is {value!r}: write one of {', '.join(allowed)}.")
     return value
+
+
+def _time_zone() -> str:
+    name = str(env.str("TZ", default="")) or "UTC"
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ImproperlyConfigured(f"TZ is {name!r}: write a name such as Europe/Moscow, or nothing.") from error
+    return name
 
 
 def _secret(path: Path) -> str:
@@ -75,7 +88,7 @@ MODELS_DIR = _path("MODEL_DOWNLOAD_ROOT", "models")
 DEBUG = _boolean("DEBUG", False)
 SECRET_KEY = env.str("SECRET_KEY", default="") or _secret(DATA_DIR / "secret_key")
 HOST = env.str("HOST", default="127.0.0.1")
-PORT = _integer("PORT", 8801, lowest=1)
+PORT = _integer("PORT", 8801, lowest=1, highest=65535)
 # The ASGI gate (config/asgi.py) checks the Host header before Django sees a request: it also knows the address that a
 # request came in by, which no list in a settings file can.
 ALLOWED_HOSTS = ["*"]
@@ -109,22 +122,17 @@ DEFAULT_BEAM_SIZE = _integer("DEFAULT_BEAM_SIZE", 5, lowest=1)
 # ------------------------------------------------------------------ the queue
 
 # A claim is good for this long unless renewed; a dead worker is noticed within a lease and a sweep.
-LEASE_SECONDS = _integer("LEASE_SECONDS", 60, lowest=1)
 HEARTBEAT_SECONDS = 5
+LEASE_SECONDS = _integer("LEASE_SECONDS", 60, lowest=3 * HEARTBEAT_SECONDS)
 SWEEP_SECONDS = _integer("SWEEP_SECONDS", 15, lowest=1)
 MAX_ATTEMPTS = _integer("MAX_ATTEMPTS", 3, lowest=1)
 # Set by `manage.py serve` for its parts, so that none outlives it.
 SUPERVISOR_PID = _integer("SUPERVISOR_PID", 0)
 
-CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="filesystem://")
+CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="files://")
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, object] = {}
-if CELERY_BROKER_URL.startswith("filesystem:"):
-    CELERY_BROKER_TRANSPORT_OPTIONS = {
-        "data_folder_in": str(BROKER_DIR / "messages"),
-        "data_folder_out": str(BROKER_DIR / "messages"),
-        "control_folder": str(BROKER_DIR / "control"),
-        "polling_interval": 0.05,
-    }
+if CELERY_BROKER_URL.startswith("files:"):
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"folder": str(BROKER_DIR), "polling_interval": 0.025}
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False  # a message is only a wake-up: the row is the truth
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
@@ -187,7 +195,11 @@ TEMPLATES = [
     },
 ]
 
-DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'stenograf.sqlite3'}")}
+# Not made into an address: a folder may have a # or a ? in its name.
+SQLITE = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(DATA_DIR / "stenograf.sqlite3")}
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": env.db("DATABASE_URL") if env.str("DATABASE_URL", default="") else SQLITE
+}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # WAL alone still fails a transaction that read before it wrote: IMMEDIATE takes the write lock first and waits.
     DATABASES["default"]["OPTIONS"] = {
@@ -249,7 +261,7 @@ LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("ru", "Русский")]
 LANGUAGE_COOKIE_AGE = 60 * 60 * 24 * 365
 LOCALE_PATHS = [BASE_DIR / "locale"]
-TIME_ZONE = env.str("TZ", default="") or "UTC"
+TIME_ZONE = _time_zone()
 USE_TZ = True
 
 STATIC_URL = "static/"
@@ -267,13 +279,18 @@ FILE_UPLOAD_PERMISSIONS = 0o640
 SILENCED_SYSTEM_CHECKS = ["files.E001"]  # the handler makes that folder
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024**2
 
+
+def _is_worth_a_line(record: LogRecord) -> bool:
+    return "/health" not in record.getMessage()
+
+
 LOG_LEVEL = _choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error", "critical"))
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     # /health says 503 as its business; a monitor that asks each second would fill the log with it.
-    "filters": {"no_health": {"()": CallbackFilter, "callback": lambda record: "/health" not in record.getMessage()}},
+    "filters": {"no_health": {"()": CallbackFilter, "callback": _is_worth_a_line}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["no_health"]}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {

@@ -112,9 +112,14 @@ function send(upload) {
   request.onerror = () => refuse(upload.row, upload.file, fill(said.broken, { percent: Math.floor(100 * share) }));
   request.onloadend = ended;
   request.open("POST", said.url);
-  request.setRequestHeader("X-CSRFToken", intake.elements.csrfmiddlewaretoken.value);
+  request.setRequestHeader("X-CSRFToken", token());
   request.setRequestHeader("Accept", "application/json");
   request.send(upload.form);
+}
+
+// The cookie's: signing in anew in another tab changes it, and the page's own is then of no use.
+function token() {
+  return /(?:^|; )csrftoken=([^;]+)/.exec(document.cookie)?.[1] ?? intake.elements.csrfmiddlewaretoken.value;
 }
 
 function ended() {

@@ -132,16 +132,28 @@ function follow() {
   const isNew = mark("segment", segment);
   if (isNew) segment.setAttribute("aria-current", "true");
   mark("word", segment && begunLast(segment.getElementsByClassName("word"), time));
-  if (isNew && isFollowing && !audio.paused) scrollTo(segment);
+  // A click on a place in a paused text must not move the text; a slider or a link may go far out of sight.
+  if (isNew && isFollowing && !(audio.paused && isInSight(segment))) scrollTo(segment);
+}
+
+// Where the text that can be seen begins and ends: the player lies over its top, on a phone over its foot.
+function sight() {
+  const { top, bottom } = player.getBoundingClientRect();
+  return getComputedStyle(player).position === "sticky" ? [bottom, innerHeight] : [0, top];
+}
+
+function isInSight(segment) {
+  const { top, bottom } = segment.getBoundingClientRect();
+  const [from, to] = sight();
+  return top > from && bottom < to;
 }
 
 // Keeps what is spoken in the upper third of what can be seen of the text.
 function scrollTo(segment) {
-  const covered = getComputedStyle(player).position === "sticky" ? player.getBoundingClientRect().bottom : 0;
+  const [from, to] = sight();
   const place = segment.getBoundingClientRect().top;
-  const wanted = covered + (innerHeight - covered) / 4;
-  if (place > covered + 8 && place < covered + (innerHeight - covered) / 3) return;
-  window.scrollBy({ top: place - wanted });
+  if (place > from + 8 && place < from + (to - from) / 3) return;
+  window.scrollBy({ top: place - from - (to - from) / 4 });
 }
 
 function setFollowing(yes) {

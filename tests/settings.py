@@ -1,10 +1,13 @@
 """The project's settings over a data folder and models of the tests' own."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 os.environ["DATA_DIR"] = tempfile.mkdtemp(prefix="stenograf-tests-")
+atexit.register(shutil.rmtree, os.environ["DATA_DIR"], ignore_errors=True)
 os.environ["MODEL_DOWNLOAD_ROOT"] = str(Path(__file__).parent / "data")  # its faster-whisper-nano is the model `nano`
 os.environ["DEFAULT_MODEL"] = "nano"
 os.environ["ALLOWED_HOSTS"] = "testserver"

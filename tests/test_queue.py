@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -239,6 +240,35 @@ def test_a_lease_that_is_renewed_is_not_swept(job: Job, worker: Worker) -> None:
     assert Section.objects.get().claim == claim.token
 
 
+@pytest.mark.parametrize("turn", [queue.renew_section, lambda claim: queue.section_done(claim, seconds=1)])
+def test_a_late_sign_of_life_saves_the_job_from_a_sweep_under_way(
+    job: Job, worker: Worker, settings: LazySettings, turn: Callable[[SectionClaim], None]
+) -> None:
+    settings.MAX_ATTEMPTS = 1
+    claim = open_section(job, worker)
+    run_out(Section)
+    lost = list(Section.objects.all())
+    turn(claim)
+    queue._sweep_sections(lost)
+    job.refresh_from_db()
+    assert job.status in ("transcribing", "finishing")
+
+
+def test_a_job_that_always_loses_its_worker_fails(job: Job, worker: Worker, settings: LazySettings) -> None:
+    settings.MAX_ATTEMPTS = 1
+    queue.claim_job(worker)
+    run_out(Job)
+    lost = list(Job.objects.all())
+    Job.objects.update(lease_until=timezone.now() + timedelta(minutes=1))
+    queue._sweep_jobs(lost)
+    job.refresh_from_db()
+    assert job.status == "preparing"  # renewed since
+    run_out(Job)
+    queue.sweep()
+    job.refresh_from_db()
+    assert (job.status, job.error_code) == ("failed", "worker_lost")
+
+
 def test_a_dead_process_of_this_machine_is_not_waited_for(job: Job, worker: Worker) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
@@ -263,9 +293,10 @@ def test_work_that_nobody_looked_at_is_rung_for_once(job: Job, rung: list[str]) 
     assert rung == ["default"]
 
 
-def test_a_broker_that_is_down_fails_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [queue.OperationalError("no broker"), ValueError("a file cut short")])
+def test_a_broker_that_is_down_fails_nothing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def refuse(*_: Any, **__: Any) -> None:
-        raise queue.OperationalError("no broker")
+        raise error
 
     monkeypatch.setattr(queue.current_app, "send_task", refuse)
     queue.ring("default")

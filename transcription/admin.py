@@ -11,6 +11,7 @@ from django.shortcuts import get_object_or_404
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
 from transcription import exports, jobs
@@ -45,7 +46,7 @@ class EventInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]  # a
 @admin.register(Job)
 class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = (
-        "name", "owner", "status", "model", "language_shown", "duration_shown", "processing_shown", "created_at",
+        "name_shown", "owner", "status", "model", "language_shown", "duration_shown", "processing_shown", "created_at",
     )  # fmt: skip
     list_filter = ("status", "model", "language", "engine", ("owner", admin.RelatedOnlyFieldListFilter), "created_at")
     search_fields = ("name", "recording__original_name", "text", "owner__username")
@@ -110,6 +111,11 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             raise PermissionDenied
         return job
 
+    @admin.display(description=_("name"), ordering="name")
+    def name_shown(self, job: Job) -> str:
+        # A file's name may be 255 letters without a space, and push every other column out of sight.
+        return Truncator(job.name).chars(60)
+
     @admin.display(description=_("duration"), ordering="recording__duration")
     def duration_shown(self, job: Job) -> str:
         return clock(job.recording.duration)
@@ -120,7 +126,7 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if not job.processing_seconds:
             return ""
         speed = f" ({job.recording.duration / job.processing_seconds:.0f}×)" if job.recording.duration else ""
-        return clock(job.processing_seconds) + speed
+        return clock(max(1, job.processing_seconds)) + speed
 
     @admin.display(description=_("language"), ordering="language")
     def language_shown(self, job: Job) -> str:

@@ -37,14 +37,18 @@ def prepare(claim: JobClaim, stopping: threading.Event) -> None:
         on_progress=lease.decoded,
         should_stop=stopping.is_set,
     )
-    _store_sound(job, probe, seconds)
-    queue.prepared(
-        claim,
-        [Section(job=job, index=0, start=0.0, end=seconds)],
-        warnings=["input_truncated"] if audio.is_truncated(probe.duration, seconds) else [],
-        weights_sha256=catalogue.weights_sha256(model),
-        processing_seconds=F("processing_seconds") + time.monotonic() - started,
-    )
+    try:
+        _store_sound(job, probe, seconds)
+        queue.prepared(
+            claim,
+            [Section(job=job, index=0, start=0.0, end=seconds)],
+            warnings=["input_truncated"] if audio.is_truncated(probe.duration, seconds) else [],
+            weights_sha256=catalogue.weights_sha256(model),
+            processing_seconds=F("processing_seconds") + time.monotonic() - started,
+        )
+    except errors.LeaseLost:
+        queue.remove_unwanted_pcm(job.pk)  # deleted while FFmpeg worked, thus before there was any to delete
+        raise
 
 
 def _probe(recording: Recording) -> audio.Probe:

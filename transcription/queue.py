@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -62,7 +63,7 @@ def ring(*queues: str) -> None:
         task = DEFAULT_TASK if queue == DEFAULT_QUEUE else DEVICE_TASK
         try:
             current_app.send_task(task, queue=queue, ignore_result=True)
-        except (OperationalError, OSError) as error:
+        except (OperationalError, OSError, ValueError) as error:  # ValueError: a file of the broker's is damaged
             log.warning("could not ring %s: %s", queue, error)
 
 
@@ -240,6 +241,12 @@ def fail(job_id: uuid.UUID, problem: errors.Problem) -> bool:
     return won
 
 
+def remove_unwanted_pcm(job_id: uuid.UUID) -> None:
+    """Remove the decoded sound of a job that ended or was deleted before it was there."""
+    if not Job.objects.filter(pk=job_id, status__in=Job.UNFINISHED).exists():
+        _remove_pcm(job_id)
+
+
 def _remove_pcm(job_id: uuid.UUID) -> None:
     """Remove an ended job's decoded sound, and what an interrupted FFmpeg left, once the end is committed."""
     folder = settings.RECORDINGS_DIR
@@ -337,20 +344,26 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def _sweep_sections(lost: QuerySet[Section]) -> None:
+def _sweep_sections(lost: Iterable[Section]) -> None:
     for section in lost:
-        if section.attempts >= settings.MAX_ATTEMPTS:
-            fail(section.job_id, errors.RunnerDied(attempts=section.attempts))
-        elif _still_lost(section).update(status=Section.Status.QUEUED, **_UNCLAIMED):
-            note(section.job_id, "returned", "the worker that held a section is gone")
+        with transaction.atomic():
+            if not _still_lost(section).update(status=Section.Status.QUEUED, **_UNCLAIMED):
+                continue  # renewed, done or swept since we looked
+            if section.attempts >= settings.MAX_ATTEMPTS:
+                fail(section.job_id, errors.RunnerDied(attempts=section.attempts))
+            else:
+                note(section.job_id, "returned", "the worker that held a section is gone")
 
 
-def _sweep_jobs(lost: QuerySet[Job]) -> None:
+def _sweep_jobs(lost: Iterable[Job]) -> None:
     for job in lost:
-        if job.attempts >= settings.MAX_ATTEMPTS:
-            fail(job.pk, errors.WorkerLost(attempts=job.attempts))
-        elif _give_back_jobs(Job.objects.filter(pk=job.pk, claim=job.claim, lease_until=job.lease_until)):
-            note(job.pk, "returned", "the worker that held the job is gone")
+        with transaction.atomic():
+            if not _give_back_jobs(Job.objects.filter(pk=job.pk, claim=job.claim, lease_until=job.lease_until)):
+                continue
+            if job.attempts >= settings.MAX_ATTEMPTS:
+                fail(job.pk, errors.WorkerLost(attempts=job.attempts))
+            else:
+                note(job.pk, "returned", "the worker that held the job is gone")
 
 
 def _still_lost(section: Section) -> QuerySet[Section]:

@@ -98,7 +98,8 @@ class Supervisor:
     def run(self) -> None:
         """Start all parts and mend them until stopped; return when none is left."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda *_: self.stopping.set())
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means it
+                signal.signal(number, lambda *_: self.stopping.set())
         try:
             while not self.stopping.is_set():
                 for part in self.parts:

@@ -36,7 +36,10 @@ class WorkerProcess:
 
     def begin(self) -> None:
         """Come to life: take back what dead workers of this machine held, and look for work."""
-        self.row.save(force_insert=True)
+        try:
+            self._heartbeat()
+        except DatabaseError as error:  # the next beat tries again: Celery would go on with a worker that has no row
+            log.warning("the database did not answer at the start: %s", error)
         _beat_in_a_thread(self.stopping, self._heartbeat)
         queue.ring(self.row.queue)
 
@@ -44,7 +47,7 @@ class WorkerProcess:
         loaded = self.runner.model_loaded if self.runner else ""
         alive = Worker.objects.filter(pk=self.row.pk)
         if not alive.update(heartbeat_at=timezone.now(), model_loaded=loaded):
-            self.row.heartbeat_at = timezone.now()  # forgotten while this machine slept
+            self.row.heartbeat_at = timezone.now()  # new, or forgotten while this machine slept
             self.row.save(force_insert=True)
 
     def stop(self) -> None:
@@ -81,8 +84,8 @@ def _beat(stopping: threading.Event, heartbeat: Callable[[], None]) -> None:
             if time.monotonic() >= next_sweep:
                 queue.sweep()
                 next_sweep = time.monotonic() + settings.SWEEP_SECONDS
-        except DatabaseError as error:
-            log.warning("heartbeat: the database did not answer: %s", error)
+        except Exception:  # noqa: BLE001  (whatever it is: without a heart the process would go on and count as dead)
+            log.exception("heartbeat")
             connection.close()
         if settings.SUPERVISOR_PID and os.getppid() != settings.SUPERVISOR_PID:
             log.warning("the supervisor is gone: stopping")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.api.rows import a_job, a_recording
 from transcription.api.media import BLOCK, Unsatisfiable, bytes_wanted
-from transcription.models import Job
+from transcription.models import ApiToken, Job
 
 CONTENT = bytes(range(256)) * 2000  # two blocks
 
@@ -167,3 +167,12 @@ def test_what_is_no_range_asks_for_the_whole(header: str) -> None:
 )
 def test_a_broken_range_asks_for_the_whole(header: str) -> None:
     assert bytes_wanted(header, 100) is None
+
+
+def test_another_method_with_a_key_is_405_and_not_a_question_of_cookies(owner: User, job: Job) -> None:
+    client = Client(enforce_csrf_checks=True, headers={"X-API-Key": ApiToken.make(owner)})
+
+    answer = client.post(f"/api/v1/jobs/{job.pk}/audio/")
+
+    assert answer.status_code == 405
+    assert answer["Content-Type"] == "application/json"

@@ -225,3 +225,10 @@ def test_a_name_is_kept_without_what_could_harm(given: str, kept: str) -> None:
 def test_a_name_with_a_very_long_extension_is_no_problem(api: Client) -> None:
     assert api.post(JOBS, {"file": sound("a." + "x" * 300)}).status_code == 202
     assert len(Recording.objects.get().original_name) == 255
+
+
+def test_a_quote_in_a_name_comes_back_out_of_its_escape(api: Client) -> None:
+    # Browsers and curl send `"` as %22, and no other sign escaped.
+    answer = api.post(JOBS, {"file": sound("100% %22yes%22%0D%0A.mp3")})
+
+    assert answer.json()["name"] == '100% "yes".mp3'

@@ -124,6 +124,13 @@ def test_a_job_that_was_deleted_meanwhile_says_so(api: Client, monkeypatch: pyte
     assert "deleted" in answer.json()["error"]
 
 
+@pytest.mark.parametrize("params", ["[1]", "{", "[" * 100_000], ids=["a list", "a half", "a well"])
+def test_parameters_that_are_no_json_object_are_refused(api: Client, params: str) -> None:
+    answer = api.post("/transcribe", {"file": sound(), "params": params})
+    assert answer.status_code == 422
+    assert answer.json()["field"] == "params"
+
+
 def test_without_a_file_the_answer_is_400(api: Client) -> None:
     answer = api.post("/transcribe", {"language": "ru"})
 

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.server import NANO, Server, files_below, processes, wait_until
+from tests.server import NANO, ROOT, Server, files_below, processes, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +103,23 @@ def test_parts_do_not_outlive_a_supervisor_that_was_killed(tmp_path: Path) -> No
     os.kill(server.process.pid, signal.SIGKILL)
     server.process.wait()
     wait_until(lambda: not family & {pid for pid, _, words in processes() if "defunct" not in words}, 30)
+
+
+@pytest.mark.parametrize("ask", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_line_asked_to_end_leaves_nothing(
+    tmp_path: Path, nano_server: Server, long_recording: Path, ask: int
+) -> None:
+    environment = {**nano_server.environment, "TMPDIR": str(tmp_path)}
+    program = [sys.executable, "manage.py", "transcribe", str(long_recording), "--model", "nano"]
+    with subprocess.Popen(program, cwd=ROOT, env=environment, stderr=subprocess.PIPE) as command:
+        wait_until(lambda: any("runner" in words for _, parent, words in processes() if parent == command.pid))
+        family = descendants(command.pid)
+        command.send_signal(ask)
+        assert command.stderr is not None
+        assert b"Traceback" not in command.stderr.read()
+    assert command.returncode == 128 + ask
+    assert not family & {pid for pid, _, words in processes() if "defunct" not in words}
+    assert files_below(tmp_path) == []
 
 
 def descendants(pid: int) -> set[int]:

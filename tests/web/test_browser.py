@@ -161,6 +161,19 @@ def test_the_player_plays_from_a_segments_time(nano_server: Server, page: Page, 
     assert at == pytest.approx(start[5][0], abs=1.5)
 
 
+def test_a_link_to_a_moment_shows_its_place(nano_server: Server, page: Page, long_recording: Path) -> None:
+    job_id = nano_server.transcribe(long_recording, language="en")["id"]
+    sign_in(page, nano_server)
+    page.goto(f"{nano_server.url}/jobs/{job_id}/")
+    last = page.locator(".segment-time").last
+    expect(last).not_to_be_in_viewport()
+    link = last.get_attribute("href")
+    page.goto("about:blank")
+    page.goto(f"{nano_server.url}/jobs/{job_id}/{link}")
+    expect(page.locator(".segment").last).to_have_class(re.compile("is-now"))
+    expect(last).to_be_in_viewport()
+
+
 def test_a_transcript_is_downloaded(nano_server: Server, page: Page) -> None:
     sentence = spoken("en")
     job_id = nano_server.transcribe(NANO / "nano" / sentence["file"])["id"]

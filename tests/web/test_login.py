@@ -59,3 +59,11 @@ def test_an_address_that_is_not_there_says_so(client: Client, db: None) -> None:
     response = client.get("/nowhere/")
     assert response.status_code == 404
     assert "There is no such page" in text_of(response)
+
+
+def test_a_form_from_before_another_tab_signed_in_says_what_to_do(alice: User) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.get("/login/")
+    response = client.post("/login/", RIGHT)
+    assert response.status_code == 403
+    assert "The page was out of date" in text_of(response)

@@ -144,7 +144,7 @@ def _take_multipart_as_multipart(request: HttpRequest) -> None:
 def _parameters(text: str | UploadedFile) -> MultiValueDict[str, Any]:
     try:
         values = json.loads(str(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
         raise Refused(422, _("`params` is a JSON object of parameters."), field="params")

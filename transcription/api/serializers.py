@@ -85,7 +85,7 @@ class TemperatureField(serializers.Field[tuple[float, ...], Any, Any, Any]):
     def to_internal_value(self, data: list[Any]) -> tuple[float, ...]:
         try:
             values = [value for item in data for value in self._values(item)]
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise serializers.ValidationError(self.error_messages["invalid"]) from error
         # NaN is in no range, so it is refused here too.
         if not 0 < len(values) <= MOST_TEMPERATURES or not all(0 <= value <= 1 for value in values):

@@ -34,6 +34,11 @@ def clean_name(name: str) -> str:
     return _cut(stem, LONGEST_NAME - len(extension.encode())) + extension
 
 
+def _unescaped(name: str) -> str:
+    """A name as it was before a browser or curl put it into a form: they escape these three, and no `%`."""
+    return name.replace("%22", '"').replace("%0A", "\n").replace("%0D", "\r")
+
+
 def _is_visible(character: str) -> bool:
     # Cc control, Cf format (bidi, zero width), Cs lone surrogates, Zl and Zp line ends; Persian needs the joiners.
     return character in JOINERS or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -65,7 +70,7 @@ class HashingUploadHandler(TemporaryFileUploadHandler):
     file: HashedUpload
 
     def new_file(self, field_name: str, file_name: str, *args: Any, **kwargs: Any) -> None:
-        super(TemporaryFileUploadHandler, self).new_file(field_name, clean_name(file_name), *args, **kwargs)
+        super(TemporaryFileUploadHandler, self).new_file(field_name, clean_name(_unescaped(file_name)), *args, **kwargs)
         self.digest = hashlib.sha256()
         self.file = HashedUpload(self.file_name or "", self.content_type, self.charset, self.content_type_extra)
 

@@ -6,13 +6,13 @@ from uuid import UUID
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.db.models import QuerySet
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse
 from django.urls import reverse
 from django.utils.datastructures import MultiValueDict
 from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
 from rest_framework import serializers, status, viewsets
-from rest_framework.exceptions import APIException, NotFound
+from rest_framework.exceptions import APIException, NotAuthenticated, NotFound
 from rest_framework.pagination import CursorPagination
 from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
@@ -21,6 +21,7 @@ from rest_framework.response import Response
 from transcription import errors, exports, jobs
 from transcription.api import transcript
 from transcription.api.answers import Json
+from transcription.api.authentication import no_key
 from transcription.api.errors import sentence
 from transcription.api.serializers import JobInList, JobRequest, JobSerializer
 from transcription.api.uploads import clean_name
@@ -53,8 +54,7 @@ class JobViewSet(viewsets.GenericViewSet[Job]):
         return Job.objects.for_user(self.request.user).select_related("recording").defer("recording__peaks")
 
     def handle_exception(self, exc: Exception) -> Response:
-        # The disk may fill while the form is read, long before `create`.
-        return super().handle_exception(NoSpace(sentence(exc)) if isinstance(exc, errors.DiskFull) else exc)
+        return super().handle_exception(_in_our_words(exc))
 
     def create(self, request: Request) -> Response:
         asked = JobRequest.of(cast(MultiValueDict[str, Any], request.data), request.query_params)
@@ -99,6 +99,17 @@ class JobViewSet(viewsets.GenericViewSet[Job]):
                 _("There is no format `%(name)s`. Choose one of: %(known)s.") % {"name": extension, "known": known}
             )
         return HttpResponse(export.render(transcript.segments(job)), content_type=export.content_type)
+
+
+def _in_our_words(exc: Exception) -> Exception:
+    """The exception with the sentence that the other doors say in its place."""
+    if isinstance(exc, errors.DiskFull):  # while the form is read, long before `create`
+        return NoSpace(sentence(exc))
+    if isinstance(exc, NotAuthenticated):
+        return NotAuthenticated(no_key())
+    if isinstance(exc, Http404):
+        return NotFound(_("There is no such job."))
+    return exc
 
 
 def _as_download(job: Job, extension: str) -> str:

@@ -113,8 +113,7 @@ class Command(BaseCommand):
         done.write_text(json.dumps({"model": name, "device": device, "text": text.strip(), "seconds": seconds}))
 
     def say_when_ready(self) -> None:
-        address = "localhost" if settings.HOST in ("127.0.0.1", "0.0.0.0", "::") else settings.HOST  # noqa: S104
-        page = f"http://{address}:{settings.PORT}/"
+        page = _page()
         while not _answers(page + "health"):
             time.sleep(0.2)
         self.stdout.write(f"Stenograf is at {page} (Ctrl-C stops it).")
@@ -172,9 +171,16 @@ def _static_fingerprint() -> str:
     return found.hexdigest()
 
 
+def _page() -> str:
+    """The address for the person who started us."""
+    address = "localhost" if settings.HOST in ("127.0.0.1", "0.0.0.0", "::") else settings.HOST  # noqa: S104
+    return f"http://[{address}]:{settings.PORT}/" if ":" in address else f"http://{address}:{settings.PORT}/"
+
+
 def _answers(address: str) -> bool:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy is for the world outside
     try:
-        with urllib.request.urlopen(address, timeout=2):  # noqa: S310  (our own http address)
+        with direct.open(address, timeout=2):
             return True
     except (urllib.error.URLError, OSError):
         return False

@@ -29,7 +29,7 @@ class Engine:
 
     def open(self, section: int, sound: Sound, model: Path, options: TranscriptionOptions) -> None:
         if self._model_path != model:
-            self._model = None  # two models at once may not fit
+            self._model = self._model_path = None  # two models at once may not fit, and this one may not load
             self._model = WhisperModel(
                 str(model), self.device, self.device_index, self.compute_type, local_files_only=True
             )
@@ -84,4 +84,6 @@ class Engine:
 def read(sound: Sound) -> NDArray[np.float32]:
     """The samples of a stretch of PCM as floats in [-1, 1).  # (samples,)"""
     samples = np.memmap(sound.path, dtype="<i2", mode="r")[sound.start : sound.end]
-    return samples.astype(np.float32) / 32768.0
+    floats = samples.astype(np.float32)
+    floats /= 32768.0  # in place: an hour is 230 MB
+    return floats

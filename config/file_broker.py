@@ -1,0 +1,406 @@
+"""The embedded broker: Celery's messages are files in a folder, and no process that dies loses or spoils one.
+
+kombu's own filesystem transport shows readers half-written files, ends the worker at a file that it cannot parse, and
+keeps what was fetched only in memory. Here, below the one folder that the transport option `folder` names:
+
+    messages/   <time>-<count>-<uuid>.<queue>.msg, a message each; their names sort in the order of publishing
+    claimed/    <pid>-<random>/, what one consumer has fetched and not yet acknowledged
+    control/    <exchange>.bindings/, a file for each queue that is bound to the exchange
+    bad/        <name>.bad, what could not be read, for a person to look at
+
+A consumer holds its claimed folder locked. The kernel drops the lock when the process ends, however it ends, and every
+consumer puts back what lies in folders that nobody holds: no message waits for a timeout. All of it may be removed
+while processes run; what is needed is made again.
+
+For one machine and a local disk: NFS keeps neither such locks nor such renames. A forked child holds its parent's
+locks too, so workers run with `--pool=threads` or `solo`; a child that is started by exec does not.
+"""
+
+import base64
+import contextlib
+import fcntl
+import hashlib
+import itertools
+import json
+import logging
+import os
+import stat
+import time
+import uuid
+import weakref
+from collections import defaultdict, deque
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty
+from typing import Any
+from urllib.parse import quote
+
+from kombu.transport import filesystem, virtual
+from kombu.transport.filesystem import exchange_queue_t
+
+log = logging.getLogger(__name__)
+
+TIDY_SECONDS = 5
+CONTROL_SECONDS = 3600  # a ping, or an answer to one, that nobody fetched in this time is not waited for any more
+COMPLAINT_SECONDS = 60
+LARGEST_MESSAGE = 16 * 1024**2  # bytes; ours have about 1,000, and a recording that strayed in here may have 5 GB
+
+
+class Channel(filesystem.Channel):
+    """Publishes to and consumes from the folder. A channel that only publishes claims nothing and holds no lock."""
+
+    do_restore = False  # by publishing anew, as kombu does; close() moves the files back
+
+    def __init__(self, connection: Any, **kwargs: Any) -> None:
+        super().__init__(connection, **kwargs)
+        self.folder = Path(self.transport_options["folder"])
+        self.messages = self.folder / "messages"
+        self.claimed = self.folder / "claimed"
+        self.bindings = self.folder / "control"
+        self.bad = self.folder / "bad"
+        self._count = itertools.count()
+        self._waiting: defaultdict[str, deque[str]] = defaultdict(deque)  # names as last listed, for each queue
+        self._own: ClaimedFolder | None = None
+        self._next_tidying = 0.0
+        self._next_complaint = 0.0
+
+    # ---------------------------------------------------------------- publish
+
+    def _put(self, queue: str, payload: Any, **_: Any) -> None:  # type: ignore[override]
+        """Publish a message. Raises OSError, and leaves nothing behind, when it cannot be written."""
+        name = f"{time.time_ns():020d}-{next(self._count) % 10**6:06d}-{uuid.uuid4().hex}.{_ending(queue)}"
+        self._make(self.messages)
+        _write(self.messages / name, payload)
+
+    # ---------------------------------------------------------------- fetch
+
+    def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:
+        """Claim the oldest message of a queue. Raises Empty, also for a folder that cannot be used at the moment."""
+        waiting = self._waiting[queue]
+        try:
+            if not waiting:
+                self._tidy_now_and_then()
+                waiting.extend(self._names(queue))
+            while waiting:
+                message = self._claim(waiting.popleft())
+                if message is not None:
+                    return message
+        except OSError as error:  # a full disk, say: raised here it would end the worker
+            self._complain(error)
+        raise Empty
+
+    def _names(self, queue: str) -> list[str]:
+        """The queue's messages that wait, oldest first."""
+        ending = _ending(queue)
+        return sorted(name for name in _listing(self.messages) if name.partition(".")[2] == ending)
+
+    def _claim(self, name: str) -> dict[str, Any] | None:
+        """Take a message for ourselves; None when another consumer was first, or when it is no message."""
+        own = self._own_folder()
+        claimed = own / name
+        try:
+            (self.messages / name).rename(claimed)
+        except FileNotFoundError:
+            return None
+        try:
+            message = _message(_read(claimed))
+        except (OSError, ValueError) as error:
+            self._set_aside(claimed, error)
+            return None
+        # The publisher's own tag comes twice with a doubled file; this one says where the message lies.
+        message["properties"]["delivery_tag"] = f"{own.name}/{name}"
+        return message
+
+    def _own_folder(self) -> Path:
+        if self._own is None or not self._own.path.is_dir():
+            self._make(self.claimed)
+            self._own = ClaimedFolder(self.claimed)
+        return self._own.path
+
+    def basic_consume(
+        self, queue: str, no_ack: bool, callback: Callable[..., Any] | None, consumer_tag: str | None, **kwargs: Any
+    ) -> Any:
+        def deliver(message: Any) -> None:
+            assert callback is not None  # noqa: S101
+            if no_ack:
+                self._drop(message.delivery_tag)  # first: the command may be to shut down
+                callback(message)
+            else:
+                self._deliver(message, callback)
+
+        return super().basic_consume(queue, no_ack, deliver, consumer_tag, **kwargs)
+
+    def _deliver(self, message: Any, callback: Callable[..., Any]) -> None:
+        """Hand a message over. One with headers that Celery stumbles over would end each worker that it comes to."""
+        try:
+            callback(message)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            self.qos.ack(message.delivery_tag)
+            self._set_aside(self.claimed / message.delivery_tag, error)
+
+    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
+        message: Any = super().basic_get(queue, no_ack=no_ack, **kwargs)
+        if message is not None and no_ack:
+            self._drop(message.delivery_tag)
+        return message
+
+    # ---------------------------------------------------------------- acknowledge, or give back
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
+        super().basic_ack(delivery_tag, multiple=multiple)
+        self._drop(delivery_tag)
+
+    def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        super().basic_reject(delivery_tag, requeue=requeue)
+        if not requeue:
+            self._drop(delivery_tag)
+
+    def _drop(self, delivery_tag: str) -> None:
+        try:
+            (self.claimed / delivery_tag).unlink(missing_ok=True)
+        except OSError as error:  # it will come once more: that is harmless, and this may be any thread
+            self._complain(error)
+
+    def _restore(self, message: Any) -> None:
+        """Give back one message, to its old place in the order."""
+        claimed = self.claimed / message.delivery_tag
+        with contextlib.suppress(FileNotFoundError):
+            claimed.rename(self.messages / claimed.name)
+
+    def close(self) -> None:
+        super().close()
+        own, self._own = self._own, None
+        if own is not None:
+            try:
+                self._give_back(own.path)
+            except OSError as error:
+                self._complain(error)
+            finally:
+                own.unlock()
+
+    # ---------------------------------------------------------------- every few seconds
+
+    def _tidy_now_and_then(self) -> None:
+        if time.monotonic() >= self._next_tidying:
+            self._next_tidying = time.monotonic() + TIDY_SECONDS
+            self._give_back_of_the_dead()
+            self._keep_bindings()
+            self._remove_old_control_files()
+            self._set_foreign_files_aside()
+
+    def _give_back_of_the_dead(self) -> None:
+        for name in _listing(self.claimed):
+            lock = _lock(self.claimed / name)
+            if lock is not None:
+                try:
+                    returned = self._give_back(self.claimed / name)
+                finally:
+                    os.close(lock)
+                if returned:
+                    log.warning("the consumer %s is gone: gave back %d messages", name, returned)
+
+    def _give_back(self, folder: Path) -> int:
+        """Return what lies in a claimed folder, and remove the folder; the caller holds its lock."""
+        names = _listing(folder)
+        self._make(self.messages)
+        for name in names:
+            (folder / name).rename(self.messages / name)
+        with contextlib.suppress(FileNotFoundError):
+            folder.rmdir()
+        return len(names)
+
+    def _keep_bindings(self) -> None:
+        """Bind our queues again where a binding was lost, and show by its time that each is in use."""
+        for queue in self._active_queues:
+            for exchange, key, arguments in list(self.state.queue_bindings(queue)):
+                routing_key, pattern = self.typeof(exchange).prepare_bind(queue, exchange, key, arguments)[:2]
+                self._queue_bind(exchange, routing_key, pattern, queue)
+
+    def _remove_old_control_files(self) -> None:
+        """Remove control messages and bindings of processes that died, and drafts that they left."""
+        folders = [self.messages, *(self.bindings / name for name in _listing(self.bindings))]
+        for path in (folder / name for folder in folders for name in _listing(folder)):
+            if path.name.endswith((".pidbox.msg", ".pidbox.binding", ".tmp")):
+                with contextlib.suppress(OSError):
+                    if path.stat().st_mtime < time.time() - CONTROL_SECONDS:
+                        path.unlink()
+
+    def _set_foreign_files_aside(self) -> None:
+        """Set aside what no queue could ever fetch; a hidden file may be a draft, or the Finder's."""
+        for name in _listing(self.messages):
+            if not name.startswith(".") and not name.partition(".")[2].endswith(".msg"):
+                self._set_aside(self.messages / name, ValueError("the name is not <number>.<queue>.msg"))
+
+    # ---------------------------------------------------------------- queues and exchanges
+
+    def _size(self, queue: str) -> int:
+        return len(self._names(queue))
+
+    def _purge(self, queue: str) -> int:
+        names = self._names(queue)
+        for name in names:
+            (self.messages / name).unlink(missing_ok=True)
+        return len(names)
+
+    def _delete(self, queue: str, exchange: str, routing_key: str, pattern: str | None, *_: Any, **__: Any) -> None:
+        self._purge(queue)
+        self._binding(exchange, (routing_key or "", pattern or "", queue)).unlink(missing_ok=True)
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str | None, queue: str) -> None:
+        """Bind a queue. A file for each binding: in one file for all, two processes would undo each other's change."""
+        binding = (routing_key or "", pattern or "", queue)
+        path = self._binding(exchange, binding)
+        try:
+            if path.exists():
+                path.touch()
+            else:
+                self._make(self.bindings)
+                self._make(path.parent)
+                _write(path, binding)
+        except OSError as error:  # pings wait until the next tidying; work does not
+            self._complain(error)
+
+    def get_table(self, exchange: str) -> list[exchange_queue_t]:  # type: ignore[override]
+        """All bindings of an exchange, whoever made them."""
+        table = []
+        folder = self._exchange(exchange)
+        for path in (folder / name for name in _listing(folder) if name.endswith(".binding")):
+            try:
+                table.append(_exchange_queue(_read(path)))
+            except FileNotFoundError:
+                continue  # unbound meanwhile
+            except (OSError, ValueError) as error:
+                self._set_aside(path, error)
+        return table
+
+    def _binding(self, exchange: str, binding: tuple[str, str, str]) -> Path:
+        digest = hashlib.sha256(json.dumps(binding).encode()).hexdigest()[:16]
+        return self._exchange(exchange) / f"{digest}.{_quoted(binding[2])}.binding"
+
+    def _exchange(self, exchange: str) -> Path:
+        return self.bindings / f"{_quoted(exchange)}.bindings"
+
+    # ---------------------------------------------------------------- what goes wrong
+
+    def _set_aside(self, path: Path, error: Exception) -> None:
+        """Move what cannot be read out of the way: left in its place it would be met again and again."""
+        log.warning("set aside in %s: %r: %s: %s", self.bad, path.name, type(error).__name__, error)
+        self._make(self.bad)
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(self.bad / f"{path.name}.bad")
+
+    def _make(self, folder: Path) -> None:
+        """Make a folder that only its owner may use: who can write here can give the workers orders."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+    def _complain(self, error: OSError) -> None:
+        """Log an error, but not forty times a second."""
+        if time.monotonic() >= self._next_complaint:
+            self._next_complaint = time.monotonic() + COMPLAINT_SECONDS
+            log.warning("the broker's folder: %s", error)
+
+
+class Transport(filesystem.Transport):
+    Channel = Channel
+    driver_type = "files"
+    driver_name = "files"
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        super().__init__(client, **kwargs)
+        self.state = virtual.BrokerState()  # kombu's is one for all connections, whatever their folders
+
+
+class ClaimedFolder:
+    """A new folder that this process holds locked until `unlock`, or until it ends."""
+
+    def __init__(self, parent: Path) -> None:
+        lock = None
+        while lock is None:  # somebody who tidies may be quicker than our lock, and remove the folder
+            self.path = parent / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            self.path.mkdir(mode=0o700)
+            lock = _lock(self.path)
+        self.unlock = weakref.finalize(self, os.close, lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """A descriptor that holds the folder locked while it is open; None when another has it, or it is no folder."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder.stat()  # else it was removed before we had the lock
+    except OSError as error:
+        os.close(descriptor)
+        if not isinstance(error, BlockingIOError | FileNotFoundError):
+            raise
+        return None
+    return descriptor
+
+
+def _listing(folder: Path) -> list[str]:
+    """The names in a folder; none when it is missing."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _write(path: Path, content: object) -> None:
+    """Let a file appear whole or not at all."""
+    draft = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with draft.open("xb") as file:
+            file.write(json.dumps(content).encode())
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut leaves the name with nothing behind it
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _read(path: Path) -> object:
+    """The JSON in a file. Raises OSError or ValueError for whatever else may lie there, and never waits for a pipe."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode) or about.st_size > LARGEST_MESSAGE:
+            raise ValueError("not a file of a message's size")
+        try:
+            return json.loads(file.read())
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+
+
+def _message(content: Any) -> dict[str, Any]:
+    """The content if it has the shape of a kombu message. Raises ValueError."""
+    match content:
+        case {  # what every publisher writes; Celery answers for the meaning of it
+            "body": str(body),
+            "headers": dict(),
+            "content-type": str(),
+            "content-encoding": str(),
+            "properties": {"body_encoding": "base64", "delivery_info": dict()},
+        }:
+            base64.b64decode(body, validate=True)
+            message: dict[str, Any] = content
+            return message
+    raise ValueError("JSON, but no message")
+
+
+def _exchange_queue(content: object) -> exchange_queue_t:
+    match content:
+        case [str(routing_key), str(pattern), str(queue)]:
+            return exchange_queue_t(routing_key, pattern, queue)
+    raise ValueError("JSON, but no binding")
+
+
+def _ending(queue: str) -> str:
+    return f"{_quoted(queue)}.msg"
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="@:")

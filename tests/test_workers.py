@@ -1,0 +1,54 @@
+"""The life of a process that works on the queue."""
+
+import threading
+
+import pytest
+from django.conf import LazySettings
+from django.db import DatabaseError
+
+from tests.server import wait_until
+from transcription import queue, workers
+from transcription.models import Worker
+from transcription.workers import WorkerProcess
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_the_heart_goes_on_whatever_a_sweep_meets(monkeypatch: pytest.MonkeyPatch, settings: LazySettings) -> None:
+    settings.HEARTBEAT_SECONDS = 0.01
+    settings.SWEEP_SECONDS = 0
+    sweeps = []
+
+    def meet() -> None:
+        sweeps.append(1)
+        raise ValueError("nobody thought of this")
+
+    monkeypatch.setattr(queue, "sweep", meet)
+    stopping = threading.Event()
+    workers.keep_sweeping(stopping)
+    try:
+        wait_until(lambda: len(sweeps) > 2, 5)
+    finally:
+        stopping.set()
+
+
+def test_a_worker_that_begins_while_the_database_does_not_answer_lives_once_it_does(
+    monkeypatch: pytest.MonkeyPatch, settings: LazySettings
+) -> None:
+    settings.HEARTBEAT_SECONDS = 0.01
+    process = WorkerProcess(queue.DEFAULT_QUEUE)
+    failures = [DatabaseError("database is locked")]
+    beat = process._heartbeat
+
+    def heartbeat() -> None:
+        if failures:
+            raise failures.pop()
+        beat()
+
+    monkeypatch.setattr(process, "_heartbeat", heartbeat)
+    monkeypatch.setattr(queue, "ring", lambda *queues: None)
+    process.begin()
+    try:
+        wait_until(lambda: Worker.alive().filter(pk=process.row.pk).exists(), 5)
+    finally:
+        process.end()
