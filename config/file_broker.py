@@ -117,11 +117,8 @@ class Channel(filesystem.Channel):
             self._own = ClaimedFolder(self.claimed)
         return self._own.path
 
-    def basic_consume(
-        self, queue: str, no_ack: bool, callback: Callable[..., Any] | None, consumer_tag: str | None, **kwargs: Any
-    ) -> Any:
+    def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str | None, **kwargs: Any) -> Any:
         def deliver(message: Any) -> None:
-            assert callback is not None  # noqa: S101
             if no_ack:
                 self._drop(message.delivery_tag)  # first: the command may be to shut down
                 callback(message)
@@ -166,6 +163,7 @@ class Channel(filesystem.Channel):
         claimed = self.claimed / message.delivery_tag
         with contextlib.suppress(FileNotFoundError):
             claimed.rename(self.messages / claimed.name)
+            self._waiting.clear()  # it is older than what we listed since
 
     def close(self) -> None:
         super().close()
@@ -251,9 +249,9 @@ class Channel(filesystem.Channel):
         binding = (routing_key or "", pattern or "", queue)
         path = self._binding(exchange, binding)
         try:
-            if path.exists():
-                path.touch()
-            else:
+            try:
+                os.utime(path)
+            except FileNotFoundError:
                 self._make(self.bindings)
                 self._make(path.parent)
                 _write(path, binding)
@@ -282,12 +280,16 @@ class Channel(filesystem.Channel):
 
     # ---------------------------------------------------------------- what goes wrong
 
-    def _set_aside(self, path: Path, error: Exception) -> None:
+    def _set_aside(self, path: Path, reason: Exception) -> None:
         """Move what cannot be read out of the way: left in its place it would be met again and again."""
-        log.warning("set aside in %s: %r: %s: %s", self.bad, path.name, type(error).__name__, error)
-        self._make(self.bad)
-        with contextlib.suppress(FileNotFoundError):
+        log.warning("set aside in %s: %r: %s: %s", self.bad, path.name, type(reason).__name__, reason)
+        try:
+            self._make(self.bad)
             path.rename(self.bad / f"{path.name}.bad")
+        except FileNotFoundError:  # the whole folder was removed
+            pass
+        except OSError as error:
+            self._complain(error)
 
     def _make(self, folder: Path) -> None:
         """Make a folder that only its owner may use: who can write here can give the workers orders."""

@@ -132,6 +132,8 @@ SUPERVISOR_PID = _integer("SUPERVISOR_PID", 0)
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="files://")
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, object] = {}
 if CELERY_BROKER_URL.startswith("files:"):
+    # Looking at the folder every 25 ms costs an idle worker 0.9 % of a core, its heartbeat and sweeps (0.2 %) included:
+    # 28 ticks of 10 ms in 30 s on a machine of two shared AMD EPYC cores. Every 50 ms is 0.5 %, every 10 ms 2.4 %.
     CELERY_BROKER_TRANSPORT_OPTIONS = {"folder": str(BROKER_DIR), "polling_interval": 0.025}
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False  # a message is only a wake-up: the row is the truth

@@ -127,9 +127,13 @@ class Server:
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=30)) as database:
             return database.execute(query, values).fetchall()
 
-    def segments(self, job_id: str) -> list[tuple[float, float, str]]:
-        """(start, end, text) of what is stored of a job's transcript."""
-        query = "SELECT start, end, text FROM transcription_segment WHERE job_id = ? ORDER BY start, id"
+    def segments(self, job_id: str) -> list[tuple[float, float, str, int]]:
+        """(start, end, text, id) of what is stored of a job's transcript, in the order of its sections."""
+        query = """
+            SELECT segment.start, segment.end, segment.text, segment.id FROM transcription_segment AS segment
+            JOIN transcription_section AS section ON section.id = section_id
+            WHERE segment.job_id = ? ORDER BY section."index", segment."index"
+        """
         return self.rows(query, job_id.replace("-", ""))
 
     def worker_pid(self, queue: str) -> int:

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.server import NANO
 from transcription.whisper.engine import Sound
-from transcription.whisper.engines.faster_whisper import Engine
+from transcription.whisper.engines.faster_whisper import Engine, read
 from transcription.whisper.options import TranscriptionOptions
 
 
@@ -14,7 +15,7 @@ from transcription.whisper.options import TranscriptionOptions
 def sound(tmp_path: Path) -> Sound:
     path = tmp_path / "silence.pcm"
     path.write_bytes(bytes(2 * 16000))
-    return Sound(path, 0, 16000)
+    return Sound(path, ((0, 16000),))
 
 
 def test_a_model_that_does_not_load_does_no_harm_to_the_one_before(sound: Sound, tmp_path: Path) -> None:
@@ -26,3 +27,20 @@ def test_a_model_that_does_not_load_does_no_harm_to_the_one_before(sound: Sound,
         engine.open(2, sound, tmp_path, options)
     engine.open(3, sound, nano, options)
     assert engine.step()[0]["event"] == "language"
+
+
+@pytest.fixture
+def pcm(tmp_path: Path) -> Path:
+    path = tmp_path / "ramp.pcm"
+    path.write_bytes(np.arange(-500, 500, dtype="<i2").tobytes())
+    return path
+
+
+def test_spans_are_heard_one_after_the_other(pcm: Path) -> None:
+    heard = read(Sound(pcm, ((0, 10), (400, 405), (990, 1000))))
+    assert heard.dtype == np.float32
+    assert (heard * 32768).tolist() == [*range(-500, -490), *range(-100, -95), *range(490, 500)]
+
+
+def test_one_span_of_all_is_the_file(pcm: Path) -> None:
+    assert (read(Sound(pcm, ((0, 1000),))) * 32768).tolist() == list(range(-500, 500))

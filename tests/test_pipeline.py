@@ -10,6 +10,7 @@ import pytest
 from tests.server import NANO
 from transcription import errors, jobs, pipeline, queue
 from transcription.models import Job, Worker
+from transcription.speech import SpeechFinder
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -42,5 +43,5 @@ def test_a_job_that_goes_while_it_is_prepared_leaves_no_decoded_sound(
     claim = queue.claim_job(worker)
     assert claim is not None
     with pytest.raises(errors.LeaseLost):
-        pipeline.prepare(claim, Meanwhile(lambda: act(Job.objects.get(pk=job.pk))))
+        pipeline.prepare(claim, SpeechFinder(), Meanwhile(lambda: act(Job.objects.get(pk=job.pk))))
     assert not job.pcm_path.exists()

@@ -4,16 +4,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.conf import LazySettings
+from django.contrib.auth.models import User
 from django.utils import timezone
 
 from transcription import errors, queue
-from transcription.models import Event, Job, Section, Segment, Worker
+from transcription.models import Event, Job, Recording, Section, Segment, Worker
 from transcription.queue import SectionClaim
+from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment as DecodedSegment
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -31,11 +34,17 @@ def said(text: str, start: float = 0.0, end: float = 1.0) -> DecodedSegment:
     return DecodedSegment(start, end, text, 0, (1, 2), 0.0, -0.2, 1.1, 0.01)
 
 
+def part(job: Job, index: int) -> Section:
+    """The `index`th ten seconds of a job's recording."""
+    start = index * 10.0
+    return Section(job=job, index=index, start=start, end=start + 10, spans=[[start, start + 10]], seconds=10)
+
+
 def open_section(job: Job, worker: Worker, *, count: int = 1) -> SectionClaim:
     """Bring a job to transcribing with `count` sections of 10 s, and claim the first."""
     prepared = queue.claim_job(worker)
     assert prepared is not None
-    queue.prepared(prepared, [Section(job=job, index=i, start=i * 10.0, end=i * 10 + 10.0) for i in range(count)])
+    queue.prepared(prepared, [part(job, index) for index in range(count)], language="en")
     claim = queue.claim_section(worker)
     assert claim is not None
     return claim
@@ -77,37 +86,100 @@ def test_a_stolen_lease_refuses_the_first_owners_writes(job: Job, worker: Worker
     second = queue.claim_section(worker)
     assert second is not None
     with pytest.raises(errors.LeaseLost):
-        queue.store_segment(first, 0, said(" late"), 0.0)
+        queue.store_segment(first, 0, said(" late"), transcribed=1.0)
     with pytest.raises(errors.LeaseLost):
         queue.section_done(first, seconds=1)
     queue.release_section(first)
     queue.retry_section(first, errors.RunnerDied(attempts=1))
-    queue.store_segment(second, 0, said(" in time"), 0.0)
+    queue.store_segment(second, 0, said(" in time"), transcribed=1.0)
     assert [segment.text for segment in Segment.objects.all()] == [" in time"]
 
 
-def test_a_section_taken_up_again_has_its_segments_replaced(job: Job, worker: Worker) -> None:
-    queue.store_segment(open_section(job, worker), 0, said(" half"), 0.0)
+def test_a_section_taken_up_again_keeps_its_segments(job: Job, worker: Worker) -> None:
+    queue.store_segment(open_section(job, worker), 0, said(" half"), transcribed=1.0)
+    kept = Segment.objects.get().pk
     run_out(Section)
     queue.sweep()
     again = queue.claim_section(worker)
     assert again is not None
-    queue.store_segment(again, 0, said(" whole"), 0.0)
-    assert [segment.text for segment in Segment.objects.all()] == [" whole"]
+    queue.store_segment(again, 1, said(" whole"), transcribed=2.0)
+    assert list(Segment.objects.order_by("index").values_list("pk", "text"))[0] == (kept, " half")
+    assert Segment.objects.count() == 2
 
 
-def test_times_are_the_recordings(job: Job, worker: Worker) -> None:
-    open_section(job, worker, count=2)
-    second = queue.claim_section(worker)
-    assert second is not None
-    queue.store_segment(second, 0, said(" here", 1.0, 2.5), 10.0)
-    segment = Segment.objects.get()
-    assert (segment.start, segment.end, segment.seek) == (11.0, 12.5, 1000)
+def test_other_sections_wait_until_the_first_has_said_the_language(job: Job, worker: Worker) -> None:
+    prepared = queue.claim_job(worker)
+    assert prepared is not None
+    queue.prepared(prepared, [part(job, index) for index in range(3)])
+    first = queue.claim_section(worker)
+    assert first is not None
+    assert queue.claim_section(worker) is None
+    queue.found_language(first, job.pk, "ru", 0.98)
+    assert queue.claim_section(worker) is not None
+    job.refresh_from_db()
+    assert (job.language, job.language_probability) == ("ru", 0.98)
+
+
+def test_a_recording_without_speech_goes_on_to_be_finished(job: Job, worker: Worker, rung: list[str]) -> None:
+    prepared = queue.claim_job(worker)
+    assert prepared is not None
+    queue.prepared(prepared, [])
+    job.refresh_from_db()
+    assert job.status == "finishing"
+    assert "default" in rung
+
+
+def queued(owner: User, seconds: float, *, sections: int = 1, priority: int = 0) -> Job:
+    """A job of a recording of so many seconds, open to the device workers."""
+    recording = Recording.objects.create(owner=owner, original_name="a", bytes=1, sha256="0" * 64, duration=seconds)
+    options = TranscriptionOptions().to_json()
+    job = Job.objects.create(
+        owner=owner, recording=recording, name="a", model="nano", options=options, status="transcribing", language="en",
+        priority=priority,
+    )  # fmt: skip
+    Section.objects.bulk_create([part(job, index) for index in range(sections)])
+    return job
+
+
+def turns(worker: Worker) -> list[Job]:
+    """The jobs in the order in which their sections are claimed and done."""
+    order = []
+    while (claim := queue.claim_section(worker)) is not None:
+        order.append(Section.objects.get(pk=claim.section).job)
+        queue.section_done(claim, seconds=1)
+    return order
+
+
+def test_users_take_turns(alice: User, bob: User, worker: Worker) -> None:
+    lecture, talk = queued(alice, 600, sections=3), queued(bob, 600, sections=2)
+    assert turns(worker) == [lecture, talk, lecture, talk, lecture]
+
+
+def test_a_voice_message_overtakes_its_owners_lecture_at_the_next_section(alice: User, worker: Worker) -> None:
+    lecture = queued(alice, 10_000, sections=3)
+    first = queue.claim_section(worker)
+    message = queued(alice, 4)
+    assert first is not None
+    queue.section_done(first, seconds=1)
+    assert turns(worker) == [message, lecture, lecture]
+
+
+def test_high_priority_goes_before_everybodys_turn(alice: User, bob: User, worker: Worker) -> None:
+    low, normal, high = queued(alice, 5, priority=-1), queued(bob, 50), queued(alice, 500, sections=2, priority=1)
+    assert turns(worker) == [high, high, normal, low]
+
+
+def test_the_turn_is_decided_in_one_query(
+    alice: User, worker: Worker, django_assert_num_queries: Callable[[int], AbstractContextManager[object]]
+) -> None:
+    queued(alice, 5)
+    with django_assert_num_queries(2):  # which one, and the conditional update
+        queue.claim_section(worker)
 
 
 def test_storing_a_segment_moves_the_progress(job: Job, worker: Worker) -> None:
     claim = open_section(job, worker, count=2)
-    queue.store_segment(claim, 0, said(" five", 0.0, 5.0), 0.0)
+    queue.store_segment(claim, 0, said(" five", 0.0, 5.0), transcribed=5.0)
     job.refresh_from_db()
     assert job.progress == pytest.approx(0.25)
 
@@ -172,7 +244,7 @@ def test_the_second_attempt_comes_at_once_and_the_third_waits(job: Job, worker: 
 def test_the_last_attempt_fails_the_job_and_keeps_its_text(job: Job, worker: Worker, settings: LazySettings) -> None:
     settings.MAX_ATTEMPTS = 1
     claim = open_section(job, worker)
-    queue.store_segment(claim, 0, said(" so far"), 0.0)
+    queue.store_segment(claim, 0, said(" so far"), transcribed=1.0)
     queue.retry_section(claim, errors.RunnerDied(attempts=1))
     job.refresh_from_db()
     assert (job.status, job.error_code) == ("failed", "runner_died")

@@ -90,9 +90,10 @@ def test_no_section_is_long_that_a_silence_could_halve(recording, vad_filter):
             assert start - end < SHORTEST_SILENCE or min(after, section.seconds - after) < 120
 
 
-def test_an_hour_of_talk_is_cut_into_even_sections_of_two_minutes():
-    sections = cut(*talk(3600))
-    assert len(sections) == pytest.approx(30, abs=3)
+@pytest.mark.parametrize("pause", [0.35, 0.5, 1.5, 10.0])
+def test_talk_is_cut_into_even_sections_of_two_minutes_however_long_people_pause(pause):
+    sections = cut(*talk(3600, pause=pause))
+    assert sum(section.seconds for section in sections) / len(sections) == pytest.approx(120, abs=6)
     assert max(section.seconds for section in sections) < 1.1 * min(section.seconds for section in sections)
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import wave
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,12 +100,12 @@ def test_speech_in_noise_is_found(tmp_path: Path) -> None:
 
 
 def test_where_pieces_begin_changes_nothing(tmp_path: Path) -> None:
-    """Pieces of one, seven and sixty seconds begin in the middle of words; one of five minutes holds everything."""
+    """Pieces of one second to sixty begin in the middle of words; one of five minutes holds everything."""
     parts, _ = conversation(150)
     pcm = write(tmp_path / "talk.pcm", *parts)
     whole = found_in(pcm, piece_seconds=300)
     assert len(whole) > 20
-    for seconds in (1, 7, 60):
+    for seconds in (1, 7, 20, 60):
         assert_near(found_in(pcm, piece_seconds=seconds), whole, tolerance=0.001)
 
 
@@ -230,7 +231,8 @@ def test_the_child_tells_progress_and_then_where_speech_is(child: Child, tmp_pat
     pcm = write(tmp_path / "talk.pcm", *parts)
     child.tell(do="find", id="talk", pcm=str(pcm))
     *progress, speech = child.hear_until("speech", "talk")
-    assert [event["event"] for event in progress] == ["progress"] * 3
+    assert len(progress) > 5
+    assert {event["event"] for event in progress} == {"progress"}
     assert progress[-1]["seconds"] == pcm.stat().st_size / 2 / RATE
     assert_near(speech["stretches"], places)
 
@@ -275,6 +277,22 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
     peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
     assert pcm.stat().st_size > 50e6
     assert peak < 250 * 1024
+
+
+def test_what_the_network_gave_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its small arrays would lie between its large ones, and after an hour and a half memory was half a gigabyte."""
+    given: list[weakref.ref] = []
+
+    def listen(pcm: Path, *, windows: int) -> Iterator[NDArray[np.float32]]:
+        for _ in range(3):
+            piece = np.zeros(windows, np.float32)
+            given.append(weakref.ref(piece))
+            yield piece
+
+    monkeypatch.setattr(vad, "listen", listen)
+    for _ in vad.find(quiet(tmp_path / "quiet.pcm", 60), piece_seconds=20):
+        assert [piece() for piece in given[:-1]] == [None] * (len(given) - 1)
+    assert len(given) == 3
 
 
 def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:

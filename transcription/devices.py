@@ -1,12 +1,8 @@
 """The devices of this machine, and the runner that each one's engine lives in."""
 
-import contextlib
-import json
-import os
 import queue
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Generator
 from typing import Any
@@ -63,7 +59,7 @@ class Runner:
         self.device = device
         self.versions: dict[str, str] = {}
         self.model_loaded = ""
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: processes.LineChild | None = None
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
 
     @property
@@ -72,18 +68,14 @@ class Runner:
 
     def start(self) -> None:
         """Start the child unless it runs; it says `ready` by itself."""
-        if self._child is not None and self._child.poll() is None:
+        if self._child is not None and self._child.is_running:
             return
         self.stop()
         program = [sys.executable, "-m", "transcription.whisper.runner"]
-        self._child = processes.start(
-            [*program, "--engine", engine().name, "--device", self.device],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(settings.BASE_DIR)},
-        )
         self._events = queue.SimpleQueue()
-        threading.Thread(target=_read, args=(self._child, self._events), daemon=True).start()
+        self._child = processes.LineChild(
+            [*program, "--engine", engine().name, "--device", self.device], on_line=self._events.put
+        )
 
     def decode(
         self, section: int, sound: Sound, model: LocalModel, options: TranscriptionOptions, *, beat: float
@@ -94,8 +86,8 @@ class Runner:
         Raises RunnerExited.
         """
         self.start()
-        place = {"pcm": str(sound.path), "start": sound.start, "end": sound.end, "model": str(model.path)}
-        self._say({"do": "open", "section": section, **place, "options": options.to_json()})
+        heard = {"pcm": str(sound.path), "spans": sound.spans, "model": str(model.path)}
+        self._say({"do": "open", "section": section, **heard, "options": options.to_json()})
         is_over = False
         try:
             while not is_over:
@@ -125,10 +117,8 @@ class Runner:
 
     def _say(self, command: dict[str, Any]) -> None:
         assert self._child is not None  # noqa: S101  (start() has been called)
-        assert self._child.stdin is not None  # noqa: S101
         try:
-            self._child.stdin.write(json.dumps(command).encode() + b"\n")
-            self._child.stdin.flush()
+            self._child.say(command)
         except OSError as error:
             raise RunnerExited(str(error)) from error
 
@@ -145,24 +135,7 @@ class Runner:
 
     def stop(self) -> None:
         """End the child now; nothing of it is left."""
-        if self._child is None:
-            return
-        self._child.kill()
-        self._child.wait()
-        for pipe in (self._child.stdin, self._child.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):  # a command may still be in the buffer
-                    pipe.close()
+        if self._child is not None:
+            self._child.stop()
         self._child = None
         self.model_loaded = ""
-
-
-def _read(child: "subprocess.Popen[bytes]", events: "queue.SimpleQueue[Event | None]") -> None:
-    """Hand the child's events over, and None at their end."""
-    assert child.stdout is not None  # noqa: S101
-    try:
-        for line in child.stdout:
-            events.put(json.loads(line))
-    except ValueError:  # a line cut off by its death, or the pipe closed by stop()
-        pass
-    events.put(None)

@@ -20,7 +20,13 @@ FIRST_LOOK, LAST_LOOK = 0.05, 1.0
 
 
 def submit(
-    owner: AbstractBaseUser, upload: UploadedFile, *, model: str, options: TranscriptionOptions, name: str = ""
+    owner: AbstractBaseUser,
+    upload: UploadedFile,
+    *,
+    model: str,
+    options: TranscriptionOptions,
+    name: str = "",
+    priority: Job.Priority = Job.Priority.NORMAL,
 ) -> Job:
     """Store an upload and queue a job for it; when this returns, the file is on disk and the rows are committed.
 
@@ -34,7 +40,8 @@ def submit(
     )
     _keep(Path(upload.temporary_file_path()), recording.path)  # type: ignore[attr-defined]
     try:
-        return _queue(recording, name=name or recording.original_name, model=model, options=options)
+        job = Job(name=name or recording.original_name, model=model, options=options.to_json(), priority=priority)
+        return _queue(recording, job)
     except BaseException:
         recording.path.unlink(missing_ok=True)
         raise
@@ -63,12 +70,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _queue(recording: Recording, *, name: str, model: str, options: TranscriptionOptions) -> Job:
+def _queue(recording: Recording, job: Job) -> Job:
+    job.owner_id, job.recording = recording.owner_id, recording
     with transaction.atomic():
         recording.save(force_insert=True)
-        job = Job.objects.create(
-            owner_id=recording.owner_id, recording=recording, name=name, model=model, options=options.to_json()
-        )
+        job.save(force_insert=True)
         queue.note(job.pk, "queued")
         transaction.on_commit(_ring, robust=True)
     return job

@@ -132,6 +132,11 @@ class Job(Claimable):
         FAILED = "failed", _("failed")
         CANCELLED = "cancelled", _("cancelled")
 
+    class Priority(models.IntegerChoices):
+        HIGH = 1, _("high")
+        NORMAL = 0, _("normal")
+        LOW = -1, _("low")
+
     ENDED = (Status.DONE, Status.FAILED, Status.CANCELLED)
     UNFINISHED = (Status.QUEUED, Status.DOWNLOADING, Status.PREPARING, Status.TRANSCRIBING, Status.FINISHING)
 
@@ -145,6 +150,7 @@ class Job(Claimable):
     status = models.CharField(_("status"), max_length=12, choices=Status.choices, default=Status.QUEUED, db_index=True)
     progress = models.FloatField(_("progress, 0-1"), default=0)
 
+    priority = models.SmallIntegerField(_("priority"), choices=Priority.choices, default=Priority.NORMAL)
     model = models.CharField(_("model"), max_length=100)  # a catalogue name or a folder's name
     options = models.JSONField(_("options"))  # TranscriptionOptions, frozen when the job was submitted
     warnings = models.JSONField(_("warnings"), default=list)
@@ -210,7 +216,7 @@ class Job(Claimable):
 
 
 class Section(Claimable):
-    """A stretch of a recording that is decoded on its own. Times in seconds of the recording."""
+    """A part of a recording that is decoded on its own. Times in seconds of the recording."""
 
     class Status(models.TextChoices):
         QUEUED = "queued", _("queued")
@@ -221,8 +227,10 @@ class Section(Claimable):
     index = models.PositiveIntegerField()
     start = models.FloatField()
     end = models.FloatField()
+    spans = models.JSONField()  # [[start, end], …]: what of it is decoded; long silences are left out
+    seconds = models.FloatField()  # of sound in its spans
     status = models.CharField(max_length=12, choices=Status.choices, default=Status.QUEUED, db_index=True)
-    transcribed = models.FloatField(default=0)  # seconds of it that are decoded
+    transcribed = models.FloatField(default=0)  # of its seconds, how many are decoded
     engine = models.CharField(max_length=30, blank=True)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
@@ -275,7 +283,7 @@ class Event(models.Model):
         ordering = ("-id",)
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.message}"
+        return f"{self.kind}: {self.message}" if self.message else self.kind
 
 
 class ApiToken(models.Model):

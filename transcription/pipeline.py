@@ -9,7 +9,9 @@ import contextlib
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from django.conf import settings
@@ -18,18 +20,24 @@ from django.db.models import F
 from transcription import audio, catalogue, devices, errors, queue
 from transcription.models import Job, Recording, Section, Segment
 from transcription.queue import JobClaim, SectionClaim
+from transcription.speech import SpeechFinder
+from transcription.timeline import Timeline
+from transcription.whisper import sections
 from transcription.whisper.engine import Event, Sound
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment as DecodedSegment
 
+SHORTEST_REST = 0.1  # seconds; of less an engine makes nothing
+LONGEST_PROMPT = 400  # characters; an engine takes half a window of tokens, and cuts from the left
 
-def prepare(claim: JobClaim, stopping: threading.Event) -> None:
+
+def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) -> None:
     """Probe and decode a queued job's recording and store its sections. Raises what is wrong with it."""
     started = time.monotonic()
     job = Job.objects.select_related("recording").get(pk=claim.job)
     model = catalogue.find(job.model, devices.engine().name)
     probe = _probe(job.recording)
-    lease = _Lease(claim, probe.duration)
+    lease = _Lease(claim, probe.duration, stopping)
     seconds = audio.decode(
         job.recording.path,
         job.pcm_path,
@@ -38,10 +46,13 @@ def prepare(claim: JobClaim, stopping: threading.Event) -> None:
         should_stop=stopping.is_set,
     )
     try:
-        _store_sound(job, probe, seconds)
+        _store_sound(job, seconds)
+        options = job.transcription_options
+        found = _cut(job.pcm_path, seconds, options, finder, lease.listened)
         queue.prepared(
             claim,
-            [Section(job=job, index=0, start=0.0, end=seconds)],
+            [_row(job, index, section) for index, section in enumerate(found)],
+            language=options.language or "",
             warnings=["input_truncated"] if audio.is_truncated(probe.duration, seconds) else [],
             weights_sha256=catalogue.weights_sha256(model),
             processing_seconds=F("processing_seconds") + time.monotonic() - started,
@@ -49,6 +60,26 @@ def prepare(claim: JobClaim, stopping: threading.Event) -> None:
     except errors.LeaseLost:
         queue.remove_unwanted_pcm(job.pk)  # deleted while FFmpeg worked, thus before there was any to delete
         raise
+
+
+def _cut(
+    pcm: Path, seconds: float, options: TranscriptionOptions, finder: SpeechFinder, on_beat: Callable[[float], None]
+) -> list[sections.Section]:
+    """Find speech where that is wanted, and divide the recording."""
+    is_uncut = sections.is_uncut(sections=options.sections, vad_filter=options.vad_filter)
+    stretches = [] if is_uncut else finder.find(pcm, on_beat=on_beat)
+    return sections.cut(stretches, seconds, sections=options.sections, vad_filter=options.vad_filter)
+
+
+def _row(job: Job, index: int, section: sections.Section) -> Section:
+    return Section(
+        job=job,
+        index=index,
+        start=section.start,
+        end=section.end,
+        spans=section.spans,
+        seconds=section.seconds,
+    )
 
 
 def _probe(recording: Recording) -> audio.Probe:
@@ -65,44 +96,44 @@ def _probe(recording: Recording) -> audio.Probe:
     return probe
 
 
-def _store_sound(job: Job, probe: audio.Probe, seconds: float) -> None:
+def _store_sound(job: Job, seconds: float) -> None:
     """The decoded length is the true one: a header may say anything."""
     Recording.objects.filter(pk=job.recording_id).update(duration=seconds, peaks=audio.peaks(job.pcm_path))
 
 
 class _Lease:
-    """Renews a job's lease and moves its progress while FFmpeg decodes, at most once a second."""
+    """Renews a job's lease and moves its progress while it is prepared, at most once a second."""
 
-    def __init__(self, claim: JobClaim, duration: float | None) -> None:
+    def __init__(self, claim: JobClaim, duration: float | None, stopping: threading.Event) -> None:
         self.claim = claim
         self.duration = duration
+        self.stopping = stopping
         self.renewed = time.monotonic()
 
     def decoded(self, seconds: float) -> None:
-        if time.monotonic() - self.renewed < 1:
-            return
-        self.renewed = time.monotonic()
-        queue.renew_job(self.claim, progress=min(1.0, seconds / self.duration) if self.duration else None)
+        self._renew(0.5 * seconds / self.duration if self.duration else None)
+
+    def listened(self, seconds: float) -> None:
+        self._renew(0.5 + 0.5 * seconds / self.duration if self.duration else None)
+
+    def _renew(self, progress: float | None) -> None:
+        if self.stopping.is_set():
+            raise errors.LeaseLost
+        if time.monotonic() - self.renewed >= 1:
+            self.renewed = time.monotonic()
+            queue.renew_job(self.claim, progress=None if progress is None else min(1.0, progress))
 
 
 def transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.Event) -> None:
-    """Have a section decoded and store what comes of it. Raises Problem, and LeaseLost when it is no longer wanted."""
+    """Have a section decoded and store what comes of it, from the last stored segment on.
+
+    Raises Problem, and LeaseLost when it is no longer wanted.
+    """
     started = time.monotonic()
     section = Section.objects.select_related("job").get(pk=claim.section)
-    job = section.job
-    model = catalogue.find(job.model, devices.engine().name)
-    sound = Sound(job.pcm_path, round(section.start * audio.SAMPLE_RATE), round(section.end * audio.SAMPLE_RATE))
-    segments = 0
-    try:
-        decoding = runner.decode(section.pk, sound, model, job.transcription_options, beat=1.0)
-        # Closed at once when something goes wrong here: the runner must not go on with what nobody will store.
-        with contextlib.closing(decoding):
-            for event in decoding:
-                if stopping.is_set():
-                    raise errors.LeaseLost
-                segments += _store(claim, section, segments, event)
-    except devices.RunnerExited as error:
-        raise errors.RunnerDied(attempts=section.attempts) from error
+    work = _Work(claim, section)
+    if work.rest.seconds >= SHORTEST_REST:
+        _decode(work, runner, stopping)
     queue.section_done(
         claim,
         seconds=time.monotonic() - started,
@@ -112,22 +143,70 @@ def transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.
     )
 
 
-def _store(claim: SectionClaim, section: Section, index: int, event: Event | None) -> int:
-    """Store one event of a section; return how many segments it held."""
-    match event:
-        case None:
-            queue.renew_section(claim)
-        case {"event": "language", "language": language, "probability": probability}:
-            queue.renew_section(claim)
-            Job.objects.filter(pk=section.job_id).update(language=language, language_probability=probability)
-        case {"event": "progress", "seconds": seconds}:
-            queue.store_progress(claim, seconds)
-        case {"event": "segment", "segment": segment}:
-            queue.store_segment(claim, index, DecodedSegment.from_json(segment), section.start)
-            return 1
-        case _:
-            _raise_error(event)
-    return 0
+def _decode(work: "_Work", runner: devices.Runner, stopping: threading.Event) -> None:
+    model = catalogue.find(work.section.job.model, devices.engine().name)
+    decoding = runner.decode(work.section.pk, work.sound, model, work.options, beat=1.0)
+    try:
+        # Closed at once when something goes wrong here: the runner must not go on with what nobody will store.
+        with contextlib.closing(decoding):
+            for event in decoding:
+                if stopping.is_set():
+                    raise errors.LeaseLost
+                work.store(event)
+    except devices.RunnerExited as error:
+        raise errors.RunnerDied(attempts=work.section.attempts) from error
+
+
+class _Work:
+    """What is left of a section: its sound, its options, and where what comes of it belongs."""
+
+    def __init__(self, claim: SectionClaim, section: Section) -> None:
+        self.claim = claim
+        self.section = section
+        stored = list(section.segments.order_by("index").values_list("end", "text"))
+        whole = sections.Section(tuple((start, end) for start, end in section.spans))
+        self.rest = whole.since(stored[-1][0]) if stored else whole
+        self.heard = whole.seconds - self.rest.seconds
+        self.segments = len(stored)
+        self.options = _going_on(section.job, "".join(text for _, text in stored))
+
+    @property
+    def sound(self) -> Sound:
+        return _sound(self.section.job.pcm_path, self.rest)
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        return Timeline(self.rest.spans)
+
+    def store(self, event: Event | None) -> None:
+        """Store one event of the runner's; None is a beat."""
+        match event:
+            case None:
+                queue.renew_section(self.claim)
+            case {"event": "language", "language": language, "probability": probability}:
+                queue.found_language(self.claim, self.section.job_id, language, probability)
+            case {"event": "progress", "seconds": seconds}:
+                queue.store_progress(self.claim, self.heard + seconds)
+            case {"event": "segment", "segment": said}:
+                segment = DecodedSegment.from_json(said)
+                transcribed = self.heard + segment.end
+                queue.store_segment(self.claim, self.segments, self.timeline.restore(segment), transcribed=transcribed)
+                self.segments += 1
+            case _:
+                _raise_error(event)
+
+
+def _going_on(job: Job, said: str) -> TranscriptionOptions:
+    """A job's options for a section whose beginning may be stored already: what was said is the prompt."""
+    options = replace(job.transcription_options, language=job.language or None)
+    if not said:
+        return options
+    return replace(options, initial_prompt=f"{options.initial_prompt or ''} {said.strip()[-LONGEST_PROMPT:]}".strip())
+
+
+def _sound(pcm: Path, section: sections.Section) -> Sound:
+    spans = [(round(start * audio.SAMPLE_RATE), round(end * audio.SAMPLE_RATE)) for start, end in section.spans]
+    return Sound(pcm, tuple(spans))
 
 
 def finish(claim: JobClaim) -> None:
@@ -143,7 +222,8 @@ def transcribe_file(
 ) -> Iterator[Event]:
     """Decode a file of this machine without rows or workers, for the command line.
 
-    Gives `{"event": "sound", "duration": seconds}` and then the engine's events. Raises Problem.
+    Gives `{"event": "sound", "duration": seconds}` and then the engine's events, segments in the recording's time.
+    Raises Problem.
     """
     weights = catalogue.find(model, devices.engine().name)
     audio.probe(source, name=source.name)
@@ -152,14 +232,39 @@ def transcribe_file(
         limit = settings.MAX_DURATION_SECONDS
         seconds = audio.decode(source, pcm, max_seconds=limit, on_progress=_ignore, should_stop=_never)
         yield {"event": "sound", "duration": seconds}
-        sound = Sound(pcm, 0, round(seconds * audio.SAMPLE_RATE))
+        finder = SpeechFinder()
         try:
-            for event in runner.decode(0, sound, weights, options, beat=1.0):
-                if event is not None:
+            found = _cut(pcm, seconds, options, finder, _ignore)
+        finally:
+            finder.stop()
+        for index, section in enumerate(found):
+            for event in _decode_part(index, pcm, section, weights, options, runner):
+                if event["event"] == "language":
+                    options = replace(options, language=event["language"])
+                yield event
+
+
+def _decode_part(
+    index: int,
+    pcm: Path,
+    section: sections.Section,
+    weights: catalogue.LocalModel,
+    options: TranscriptionOptions,
+    runner: devices.Runner,
+) -> Iterator[Event]:
+    timeline = Timeline(section.spans)
+    try:
+        for event in runner.decode(index, _sound(pcm, section), weights, options, beat=1.0):
+            match event:
+                case None:
+                    continue
+                case {"event": "segment", "segment": said}:
+                    yield {**event, "segment": timeline.restore(DecodedSegment.from_json(said)).to_json()}
+                case _:
                     _raise_error(event)
                     yield event
-        except devices.RunnerExited as error:
-            raise errors.RunnerDied(attempts=1) from error
+    except devices.RunnerExited as error:
+        raise errors.RunnerDied(attempts=1) from error
 
 
 def _ignore(seconds: float) -> None:

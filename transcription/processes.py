@@ -1,9 +1,14 @@
 """How this program starts another one."""
 
+import contextlib
+import json
+import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from typing import IO
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
 
 Pipe = IO[bytes] | int | None  # as Popen takes it: a file, subprocess.PIPE or DEVNULL, or ours
 
@@ -34,3 +39,55 @@ def start(
         close_fds=False,
         start_new_session=sys.platform != "darwin",
     )
+
+
+# Nothing leaves the machine: onnxruntime's wheels report their use to their maker unless told not to, and mark the
+# temporary folder with a .ses file; huggingface_hub reports as well.
+SILENT = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+
+
+class LineChild:
+    """A child that speaks JSON lines with this process (`transcription.whisper.lines`).
+
+    `on_line` gets each line it says, in a thread of this child's own, and None when it will say no more.
+    """
+
+    def __init__(self, arguments: Sequence[str], *, on_line: Callable[[dict[str, Any] | None], None]) -> None:
+        environment = {**os.environ, **SILENT, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        self._process = start(arguments, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        threading.Thread(target=self._listen, args=(on_line,), daemon=True).start()
+
+    def _listen(self, on_line: Callable[[dict[str, Any] | None], None]) -> None:
+        assert self._process.stdout is not None  # noqa: S101  (it is a pipe)
+        try:
+            for line in self._process.stdout:
+                on_line(json.loads(line))
+        except ValueError:  # a line cut off by its death, or the pipe closed by stop()
+            pass
+        on_line(None)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def say(self, line: dict[str, Any]) -> None:
+        """Raises OSError when it is gone."""
+        assert self._process.stdin is not None  # noqa: S101
+        self._process.stdin.write(json.dumps(line).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def wait(self) -> int:
+        return self._process.wait()
+
+    def stop(self) -> None:
+        """End it now; nothing of it is left."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):  # a line may still be in the buffer
+                    pipe.close()

@@ -10,13 +10,13 @@ import os
 import socket
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from celery import current_app
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Q, QuerySet, Sum
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Greatest
 from django.utils import timezone
 from kombu.exceptions import OperationalError
@@ -97,18 +97,36 @@ def _claim_job(waiting: QuerySet[Job], worker: Worker, **changes: object) -> Job
 
 
 def claim_section(worker: Worker) -> SectionClaim | None:
-    """Take the oldest section that waits. What an earlier attempt had stored of it is replaced."""
+    """Take the section whose turn it is.
+
+    High priority goes first. Then users take turns: the one whose last section was begun longest ago. Of one user's
+    recordings the shortest goes first, so that a voice message waits for no more than the rest of one section of a
+    lecture. A job's language is that of its first section, which the others wait for.
+    """
     waiting = Section.objects.filter(
-        status=Section.Status.QUEUED, job__status=Job.Status.TRANSCRIBING, next_attempt_at__lte=timezone.now()
+        Q(index=0) | ~Q(job__language=""),
+        status=Section.Status.QUEUED,
+        job__status=Job.Status.TRANSCRIBING,
+        next_attempt_at__lte=timezone.now(),
     )
-    changes = {"status": Section.Status.TRANSCRIBING, "started_at": timezone.now(), "transcribed": 0}
-    oldest = waiting.order_by("job__created_at", "index").values_list("pk", flat=True)
-    while (section := oldest.first()) is not None:
+    changes = {"status": Section.Status.TRANSCRIBING, "started_at": timezone.now()}
+    turn = _in_turn(waiting).values_list("pk", flat=True)
+    while (section := turn.first()) is not None:
         token = uuid.uuid4()
         if waiting.filter(pk=section).update(**_taken(worker, token), **changes):
-            Segment.objects.filter(section_id=section).delete()
             return SectionClaim(section, token)
     return None
+
+
+def _in_turn(waiting: QuerySet[Section]) -> QuerySet[Section]:
+    served = (
+        Section.objects.filter(job__owner=OuterRef("job__owner"), started_at__isnull=False)
+        .order_by("-started_at")
+        .values("started_at")[:1]
+    )
+    return waiting.annotate(served=Subquery(served)).order_by(
+        "-job__priority", F("served").asc(nulls_first=True), "job__recording__duration", "job__created_at", "index"
+    )
 
 
 def _taken(worker: Worker, token: uuid.UUID) -> dict[str, object]:
@@ -146,7 +164,10 @@ def _held_section(claim: SectionClaim) -> QuerySet[Section]:
 
 
 def prepared(claim: JobClaim, sections: list[Section], **facts: object) -> None:
-    """Store a job's sections and open it to the device workers, in one transaction. Raises LeaseLost."""
+    """Store a job's sections and open it to the device workers, in one transaction. Raises LeaseLost.
+
+    Without sections there is nothing to decode: the job goes on to be finished.
+    """
     with transaction.atomic():
         held = Job.objects.filter(pk=claim.job, claim=claim.token, status=Job.Status.PREPARING)
         changes = {"transcribing_at": timezone.now(), "progress": 0, "attempts": 0, **_UNCLAIMED, **facts}
@@ -155,34 +176,42 @@ def prepared(claim: JobClaim, sections: list[Section], **facts: object) -> None:
         Section.objects.bulk_create(sections)
         note(claim.job, "transcribing")
         transaction.on_commit(ring_devices, robust=True)
+        if not sections:
+            _hand_on(claim.job)
 
 
-def store_segment(claim: SectionClaim, index: int, segment: DecodedSegment, offset: float) -> None:
-    """Store a section's `index`th segment; its times count from `offset`, the section's start. Raises LeaseLost."""
+def found_language(claim: SectionClaim, job_id: uuid.UUID, language: str, probability: float) -> None:
+    """Store a job's language as its first section has it, and open the others to be claimed. Raises LeaseLost."""
     with transaction.atomic():
-        _must_win(
-            _held_section(claim).update(lease_until=_lease(), transcribed=Greatest(F("transcribed"), segment.end))
-        )
+        _must_win(_held_section(claim).update(lease_until=_lease()))
+        unknown = Job.objects.filter(pk=job_id, language="")
+        if unknown.update(language=language, language_probability=probability):
+            transaction.on_commit(ring_devices, robust=True)
+
+
+def store_segment(claim: SectionClaim, index: int, segment: DecodedSegment, *, transcribed: float) -> None:
+    """Store a section's `index`th segment, in the recording's time. Raises LeaseLost.
+
+    `transcribed` is how many of the section's seconds are decoded with it.
+    """
+    with transaction.atomic():
+        moved = Greatest(F("transcribed"), transcribed)
+        _must_win(_held_section(claim).update(lease_until=_lease(), transcribed=moved))
         section = Section.objects.only("job_id").get(pk=claim.section)
         Segment.objects.create(
             job_id=section.job_id,
             section=section,
             index=index,
-            start=segment.start + offset,
-            end=segment.end + offset,
+            start=segment.start,
+            end=segment.end,
             text=segment.text,
-            seek=segment.seek + round(offset * 100),
+            seek=segment.seek,
             tokens=list(segment.tokens),
             temperature=segment.temperature,
             avg_logprob=segment.avg_logprob,
             compression_ratio=segment.compression_ratio,
             no_speech_prob=segment.no_speech_prob,
-            words=None
-            if segment.words is None
-            else [
-                {"word": w.word, "start": w.start + offset, "end": w.end + offset, "probability": w.probability}
-                for w in segment.words
-            ],
+            words=None if segment.words is None else [asdict(word) for word in segment.words],
         )
         _move_progress(section.job_id)
 
@@ -195,7 +224,7 @@ def store_progress(claim: SectionClaim, seconds: float) -> None:
 
 
 def _move_progress(job_id: uuid.UUID) -> None:
-    sums = Section.objects.filter(job_id=job_id).aggregate(done=Sum("transcribed"), whole=Sum(F("end") - F("start")))
+    sums = Section.objects.filter(job_id=job_id).aggregate(done=Sum("transcribed"), whole=Sum("seconds"))
     Job.objects.filter(pk=job_id).update(progress=min(1.0, sums["done"] / sums["whole"]) if sums["whole"] else 0)
 
 
@@ -205,17 +234,21 @@ def section_done(claim: SectionClaim, *, seconds: float, **facts: object) -> Non
     `seconds` is the time the engine took; `facts` are fields of the job.
     """
     with transaction.atomic():
-        whole = F("end") - F("start")
-        changes = {"finished_at": timezone.now(), "transcribed": whole, **_UNCLAIMED}
+        changes = {"finished_at": timezone.now(), "transcribed": F("seconds"), **_UNCLAIMED}
         _must_win(_held_section(claim).update(status=Section.Status.DONE, **changes))
         job_id = Section.objects.values_list("job_id", flat=True).get(pk=claim.section)
         Job.objects.filter(pk=job_id).update(processing_seconds=F("processing_seconds") + seconds, **facts)
         _move_progress(job_id)
-        others = Section.objects.filter(job=OuterRef("pk")).exclude(status=Section.Status.DONE)
-        last = Job.objects.filter(~Exists(others), pk=job_id, status=Job.Status.TRANSCRIBING)
-        if last.update(status=Job.Status.FINISHING, finishing_at=timezone.now(), attempts=0, **_UNCLAIMED):
-            note(job_id, "finishing")
-            transaction.on_commit(_ring_default, robust=True)
+        _hand_on(job_id)
+
+
+def _hand_on(job_id: uuid.UUID) -> None:
+    """Hand a job on to be finished if none of its sections is left to do; one caller wins."""
+    others = Section.objects.filter(job=OuterRef("pk")).exclude(status=Section.Status.DONE)
+    last = Job.objects.filter(~Exists(others), pk=job_id, status=Job.Status.TRANSCRIBING)
+    if last.update(status=Job.Status.FINISHING, finishing_at=timezone.now(), attempts=0, **_UNCLAIMED):
+        note(job_id, "finishing")
+        transaction.on_commit(_ring_default, robust=True)
 
 
 def finished(claim: JobClaim, **facts: object) -> None:

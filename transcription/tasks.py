@@ -39,11 +39,11 @@ def _end(**_: Any) -> None:
 def work_default() -> None:
     """Finish and prepare jobs until none waits."""
     for process in _here:
-        while not process.stopping.is_set():
+        while process.finder and not process.stopping.is_set():
             if claim := queue.claim_finished_job(process.row):
                 _on_job(process, claim, pipeline.finish, claim)
             elif claim := queue.claim_job(process.row):
-                _on_job(process, claim, pipeline.prepare, claim, process.stopping)
+                _on_job(process, claim, pipeline.prepare, claim, process.finder, process.stopping)
             else:
                 break
 

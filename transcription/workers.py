@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from transcription import devices, queue
 from transcription.models import Worker
+from transcription.speech import SpeechFinder
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ class WorkerProcess:
         device = queue_name.removeprefix(queue.DEVICE_QUEUE_PREFIX) if queue_name != queue.DEFAULT_QUEUE else ""
         self.stopping = threading.Event()
         self.runner = devices.Runner(device) if device else None
+        self.finder = SpeechFinder() if not device else None
         self.row = Worker(
             kind=Worker.Kind.DEVICE if device else Worker.Kind.DEFAULT,
             queue=queue_name,
@@ -57,8 +59,9 @@ class WorkerProcess:
     def end(self) -> None:
         """Leave nothing behind."""
         self.stopping.set()
-        if self.runner:
-            self.runner.stop()
+        for child in (self.runner, self.finder):
+            if child is not None:
+                child.stop()
         Worker.objects.filter(pk=self.row.pk).delete()
 
 

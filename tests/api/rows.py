@@ -25,7 +25,7 @@ def a_job(owner: User, **values: Any) -> Job:
 
 
 def a_segment(job: Job, index: int = 0, text: str = " Good day.", **values: Any) -> Segment:
-    section, _made = Section.objects.get_or_create(job=job, index=0, start=0, end=2.5)
+    section, _made = Section.objects.get_or_create(job=job, index=0, start=0, end=2.5, spans=[[0, 2.5]], seconds=2.5)
     known = {
         "start": index + 0.0, "end": index + 1.0, "seek": 0, "tokens": [1, 2], "temperature": 0.0,
         "avg_logprob": -0.2, "compression_ratio": 1.1, "no_speech_prob": 0.01, "words": None,

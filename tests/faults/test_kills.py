@@ -1,5 +1,6 @@
 """Processes that die in the middle of a recording lose nothing."""
 
+import difflib
 import os
 import signal
 import subprocess
@@ -10,33 +11,47 @@ import pytest
 
 from tests.server import NANO, ROOT, Server, files_below, processes, wait_until
 
+Spoken = list[tuple[float, float, str, int]]  # start, end, text, id
+
 
 @pytest.fixture(scope="module")
-def undisturbed(nano_server: Server, long_recording: Path) -> list[tuple[float, float, str]]:
+def undisturbed(nano_server: Server, long_recording: Path) -> Spoken:
     """What the recording gives when nobody interferes."""
     job = nano_server.transcribe(long_recording, language="en")
     assert job["status"] == "done", job
     return nano_server.segments(job["id"])
 
 
-def kill_in_the_middle(server: Server, recording: Path, pid_of: str) -> str:
-    """Kill a process once two segments are stored; return the job's id."""
+def kill_in_the_middle(server: Server, recording: Path, pid_of: str) -> tuple[str, Spoken]:
+    """Kill a process once two segments are stored; return the job's id, and what was stored by then."""
     job_id = server.submit(recording, language="en")["id"]
     wait_until(lambda: len(server.segments(job_id)) >= 2)
     pid = server.runner_pid() if pid_of == "runner" else server.worker_pid(pid_of)
     assert server.job(job_id)["status"] == "transcribing"
+    stored = server.segments(job_id)
     os.kill(pid, signal.SIGKILL)
-    return job_id
+    return job_id, stored
+
+
+def assert_it_went_on(before: Spoken, after: Spoken, undisturbed: Spoken) -> None:
+    """What was stored is as it was, nothing is there twice, and the words are those of a run that nobody disturbed.
+
+    Not to the letter: where decoding was taken up again the model heard another window.
+    """
+    assert after[: len(before)] == before
+    assert [start for start, *_ in after] == sorted({start for start, *_ in after})
+    heard, expected = (" ".join(text for _, _, text, _ in run).split() for run in (after, undisturbed))
+    assert difflib.SequenceMatcher(None, heard, expected, autojunk=False).ratio() > 0.85
 
 
 @pytest.mark.parametrize("victim", ["runner", "device.cpu", "default"])
 def test_a_process_killed_in_the_middle_costs_nothing(
-    nano_server: Server, long_recording: Path, undisturbed: list[tuple[float, float, str]], victim: str
+    nano_server: Server, long_recording: Path, undisturbed: Spoken, victim: str
 ) -> None:
-    job_id = kill_in_the_middle(nano_server, long_recording, victim)
+    job_id, stored = kill_in_the_middle(nano_server, long_recording, victim)
     job = nano_server.wait(job_id)
     assert job["status"] == "done", job
-    assert nano_server.segments(job_id) == undisturbed
+    assert_it_went_on(stored, nano_server.segments(job_id), undisturbed)
     wait_until(nano_server.is_healthy)
 
 
@@ -75,12 +90,13 @@ def test_what_has_ended_leaves_no_decoded_sound(nano_server: Server) -> None:
 
 
 def test_ctrl_c_stops_everything_and_the_next_start_goes_on(
-    tmp_path: Path, long_recording: Path, undisturbed: list[tuple[float, float, str]]
+    tmp_path: Path, long_recording: Path, undisturbed: Spoken
 ) -> None:
     server = Server(tmp_path / "data", NANO, DEFAULT_MODEL="nano")
     server.start()
     job_id = server.submit(long_recording, language="en")["id"]
     wait_until(lambda: server.segments(job_id))
+    stored = server.segments(job_id)
     assert server.process is not None
     family = descendants(server.process.pid)
     server.stop()
@@ -89,8 +105,8 @@ def test_ctrl_c_stops_everything_and_the_next_start_goes_on(
     server.start()
     try:
         assert server.wait(job_id)["status"] == "done"
-        assert server.segments(job_id) == undisturbed
-        assert server.rows("SELECT attempts FROM transcription_section") == [(1,)]
+        assert_it_went_on(stored, server.segments(job_id), undisturbed)
+        assert set(server.rows("SELECT attempts FROM transcription_section")) == {(1,)}
     finally:
         server.stop()
 

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, TypedDict, cast
 
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
@@ -22,12 +22,12 @@ from transcription.whisper.options import TEMPERATURES, TranscriptionOptions, la
 # Parameters of the contract that nothing honours yet: better refused than silently ignored.
 NOT_YET = frozenset(
     """
-    multilingual sections condition_on_previous_text carry_initial_prompt prefix hotwords best_of patience
+    multilingual condition_on_previous_text carry_initial_prompt prefix hotwords best_of patience
     length_penalty top_p repetition_penalty no_repeat_ngram_size suppress_tokens suppress_blank max_length sample_len
     no_timestamps without_timestamps max_initial_timestamp compression_ratio_threshold logprob_threshold
     log_prob_threshold no_speech_threshold hallucination_silence_threshold prepend_punctuations append_punctuations
-    clip_timestamps vad_filter remove_silence silence_threshold silence_duration up_speed upgrade_transcribation engine
-    compute_type fp16 seed device threads batch_size highlight verbose priority callback_url tags recording upload
+    clip_timestamps remove_silence silence_threshold silence_duration up_speed upgrade_transcribation engine
+    compute_type fp16 seed device threads batch_size highlight verbose callback_url tags recording upload
     """.split()  # noqa: SIM905
 )
 MOST_TEMPERATURES = 16
@@ -102,6 +102,12 @@ class TemperatureField(serializers.Field[tuple[float, ...], Any, Any, Any]):
             yield float(value)
 
 
+class Wishes(TypedDict):
+    model: str
+    options: TranscriptionOptions
+    priority: Job.Priority
+
+
 class JobRequest(serializers.Serializer[Job]):
     """The parameters of one transcription, by the contract's names and their aliases; each is honoured or refused."""
 
@@ -135,6 +141,21 @@ class JobRequest(serializers.Serializer[Job]):
         min_value=1,
         max_value=16,
         error_messages=always(gettext_lazy("`beam_size` is a whole number from 1 to 16.")),
+    )
+
+    vad_filter = serializers.BooleanField(
+        required=False, error_messages=always(gettext_lazy("`vad_filter` is true or false."))
+    )
+    sections = serializers.IntegerField(
+        required=False,
+        min_value=1,
+        max_value=999,
+        error_messages=always(gettext_lazy("`sections` is a whole number from 1 to 999.")),
+    )
+    priority = serializers.ChoiceField(
+        ("high", "normal", "low"),
+        required=False,
+        error_messages=always(gettext_lazy("`priority` is high, normal or low.")),
     )
 
     @classmethod
@@ -184,11 +205,6 @@ class JobRequest(serializers.Serializer[Job]):
         return upload
 
     @property
-    def model_name(self) -> str:
-        model: str = self.validated_data["model"]
-        return model
-
-    @property
     def options(self) -> TranscriptionOptions:
         """What is asked, with this installation's defaults where nothing is."""
         asked = self.validated_data
@@ -199,7 +215,15 @@ class JobRequest(serializers.Serializer[Job]):
             initial_prompt=asked.get("initial_prompt"),
             temperature=asked.get("temperature", TEMPERATURES),
             beam_size=asked.get("beam_size", settings.DEFAULT_BEAM_SIZE),
+            vad_filter=asked.get("vad_filter", True),
+            sections=asked.get("sections"),
         )
+
+    @property
+    def wishes(self) -> Wishes:
+        """What `jobs.submit` takes beside the file and its owner."""
+        priority = Job.Priority[self.validated_data.get("priority", "normal").upper()]
+        return {"model": self.validated_data["model"], "options": self.options, "priority": priority}
 
 
 class RecordingFacts(serializers.ModelSerializer[Recording]):

@@ -60,7 +60,7 @@ class JobViewSet(viewsets.GenericViewSet[Job]):
         asked = JobRequest.of(cast(MultiValueDict[str, Any], request.data), request.query_params)
         asked.is_valid(raise_exception=True)
         owner = cast(AbstractBaseUser, request.user)
-        job = jobs.submit(owner, asked.upload, model=asked.model_name, options=asked.options)
+        job = jobs.submit(owner, asked.upload, **asked.wishes)
         headers = {"Location": reverse("api:job", args=(job.pk,)), "X-Job-Id": str(job.pk)}
         return Response(self.get_serializer(job).data, status=status.HTTP_202_ACCEPTED, headers=headers)
 

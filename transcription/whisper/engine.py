@@ -39,11 +39,10 @@ ENGINES = {
 
 @dataclass(frozen=True)
 class Sound:
-    """A stretch of a PCM file: 16 kHz mono s16le. `start` and `end` in samples."""
+    """Stretches of a PCM file, 16 kHz mono s16le, that are heard as one. `spans` in samples: (start, end) of each."""
 
     path: Path
-    start: int
-    end: int
+    spans: tuple[tuple[int, int], ...]
 
 
 Event = dict[str, Any]

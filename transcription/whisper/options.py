@@ -20,6 +20,7 @@ class TranscriptionOptions:
     temperature: tuple[float, ...] = TEMPERATURES
     beam_size: int = 5  # at temperature 0
     vad_filter: bool = True  # skip what is not speech
+    sections: int | None = None  # into how many a recording may be cut; None: by its length; 1: never
 
     def to_json(self) -> dict[str, Any]:
         """A dict that `from_json` takes back."""

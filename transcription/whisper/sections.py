@@ -105,7 +105,7 @@ def _silences(stretches: Sequence[Span], kept: Sequence[Span]) -> list[_Silence]
 
 def _at_most(sections: int | None, silences: Sequence[_Silence], seconds: float) -> list[float]:
     """The cuts, with a longer target than two minutes where there would be too many."""
-    target = max(SECTION, 0.8 * seconds / sections) if sections else SECTION  # shorter pauses, longer sections
+    target = max(SECTION, seconds / sections) if sections else SECTION
     cuts = _cheapest(silences, seconds, target)
     while sections and len(cuts) >= sections:
         target *= 1.05
@@ -122,7 +122,7 @@ def _cheapest(silences: Sequence[_Silence], seconds: float, target: float) -> li
     nearby = itertools.groupby(silences, key=lambda silence: silence.decoded // (target / 24))
     candidates = [max(group, key=lambda silence: silence.seconds) for _, group in nearby]
     places = [0.0, *(silence.decoded / target for silence in candidates), seconds / target]
-    prices = [*(_price(silence) for silence in candidates), 0.0]  # of the cut at which a section ends
+    prices = [*_prices(candidates, usual=int(seconds / target)), 0.0]  # of the cut at which a section ends
     cheapest = [0.0]
     begins = [0]  # where the last section of the cheapest division up to each place begins
     for end in range(1, len(places)):
@@ -140,9 +140,14 @@ def _cheapest(silences: Sequence[_Silence], seconds: float, target: float) -> li
     return _walked_back(candidates, begins)
 
 
-def _price(silence: _Silence) -> float:
-    """A silence of a second costs nothing, one of 0.3 s a quarter, and the longest earn up to a half."""
-    return 1 / (1 + silence.seconds) - 0.5
+def _prices(silences: Sequence[_Silence], *, usual: int) -> list[float]:
+    """What a cut of each costs, or earns: the `usual`th longest, about as many as there will be cuts, costs nothing.
+
+    So sections are about as long where people pause for half a second as where they pause for ten.
+    """
+    prices = [1 / (1 + silence.seconds) for silence in silences]
+    nothing = sorted(prices)[min(usual, len(prices) - 1)] if prices else 0.0
+    return [price - nothing for price in prices]
 
 
 def _walked_back(candidates: Sequence[_Silence], begins: Sequence[int]) -> list[float]:

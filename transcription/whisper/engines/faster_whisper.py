@@ -58,7 +58,7 @@ class Engine:
             temperature=list(options.temperature),
             initial_prompt=options.initial_prompt,
             word_timestamps=options.word_timestamps,
-            vad_filter=options.vad_filter,
+            vad_filter=False,  # silence is taken out before, the same for every engine
         )
         probability = float(about.language_probability)
         yield {"event": "language", "section": section, "language": about.language, "probability": probability}
@@ -82,8 +82,8 @@ class Engine:
 
 
 def read(sound: Sound) -> NDArray[np.float32]:
-    """The samples of a stretch of PCM as floats in [-1, 1).  # (samples,)"""
-    samples = np.memmap(sound.path, dtype="<i2", mode="r")[sound.start : sound.end]
-    floats = samples.astype(np.float32)
+    """The samples of a sound as floats in [-1, 1).  # (samples,)"""
+    samples = np.memmap(sound.path, dtype="<i2", mode="r")
+    floats = np.concatenate([samples[start:end] for start, end in sound.spans], dtype=np.float32)
     floats /= 32768.0  # in place: an hour is 230 MB
     return floats
