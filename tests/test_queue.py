@@ -387,3 +387,53 @@ def test_a_claim_of_a_deleted_job_is_lost(job: Job, worker: Worker) -> None:
     job.delete()
     with pytest.raises(errors.LeaseLost):
         queue.renew_section(claim)
+
+
+@pytest.mark.parametrize("status", ["queued", "preparing", "transcribing", "finishing"])
+def test_a_job_can_be_cancelled_in_every_unfinished_state(job: Job, worker: Worker, status: str) -> None:
+    Job.objects.update(status=status)
+    assert queue.cancel(job.pk)
+    assert not queue.cancel(job.pk)
+    job.refresh_from_db()
+    assert job.status == "cancelled"
+
+
+def test_a_cancelled_section_refuses_its_workers_writes_and_keeps_its_text(job: Job, worker: Worker) -> None:
+    claim = open_section(job, worker)
+    queue.store_segment(claim, 0, said(" so far"), transcribed=1.0)
+    queue.cancel(job.pk)
+    with pytest.raises(errors.LeaseLost):
+        queue.renew_section(claim)
+    assert queue.claim_section(worker) is None
+    assert Segment.objects.get().text == " so far"
+
+
+def test_a_cancelled_job_that_is_tried_again_goes_on_from_what_it_has(job: Job, worker: Worker) -> None:
+    done = open_section(job, worker, count=2)
+    queue.store_segment(done, 0, said(" first"), transcribed=10.0)
+    queue.section_done(done, seconds=1)
+    queue.cancel(job.pk)
+    assert queue.retry(job.pk)
+    again = queue.claim_job(worker)
+    assert again is not None
+    queue.prepared(again, [])
+    rest = queue.claim_section(worker)
+    assert rest is not None
+    assert Section.objects.get(pk=rest.section).index == 1
+    assert queue.claim_section(worker) is None
+    job.refresh_from_db()
+    assert (job.status, job.progress) == ("transcribing", 0.5)
+    assert Segment.objects.get().text == " first"
+
+
+def test_a_failed_job_loses_its_error_when_it_is_tried_again(job: Job, worker: Worker) -> None:
+    queue.fail(job.pk, errors.OutOfMemory())
+    assert queue.retry(job.pk)
+    job.refresh_from_db()
+    assert (job.status, job.error_code, job.attempts, job.finished_at) == ("queued", "", 0, None)
+
+
+@pytest.mark.parametrize("status", ["queued", "transcribing", "done"])
+def test_only_what_failed_or_was_cancelled_is_tried_again(job: Job, status: str) -> None:
+    Job.objects.update(status=status)
+    assert not queue.retry(job.pk)

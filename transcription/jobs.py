@@ -1,4 +1,4 @@
-"""What every door does with jobs: submit, delete, wait."""
+"""What every door does with jobs: submit, cancel, retry, delete, wait."""
 
 import asyncio
 import errno
@@ -82,6 +82,16 @@ def _queue(recording: Recording, job: Job) -> Job:
 
 def _ring() -> None:
     queue.ring(queue.DEFAULT_QUEUE)
+
+
+def cancel(job: Job) -> bool:
+    """Stop an unfinished job within seconds; its text so far is kept. Return whether there was anything to stop."""
+    return queue.cancel(job.pk)
+
+
+def retry(job: Job) -> bool:
+    """Queue a failed or cancelled job again as it was asked for; return False if it is neither."""
+    return queue.retry(job.pk)
 
 
 def delete(job: Job) -> None:

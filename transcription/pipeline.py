@@ -47,12 +47,10 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
     )
     try:
         _store_sound(job, seconds)
-        options = job.transcription_options
-        found = _cut(job.pcm_path, seconds, options, finder, lease.listened)
         queue.prepared(
             claim,
-            [_row(job, index, section) for index, section in enumerate(found)],
-            language=options.language or "",
+            _sections(job, seconds, finder, lease.listened),
+            language=job.transcription_options.language or job.language,
             warnings=["input_truncated"] if audio.is_truncated(probe.duration, seconds) else [],
             weights_sha256=catalogue.weights_sha256(model),
             processing_seconds=F("processing_seconds") + time.monotonic() - started,
@@ -60,6 +58,14 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
     except errors.LeaseLost:
         queue.remove_unwanted_pcm(job.pk)  # deleted while FFmpeg worked, thus before there was any to delete
         raise
+
+
+def _sections(job: Job, seconds: float, finder: SpeechFinder, on_beat: Callable[[float], None]) -> list[Section]:
+    """A new job's sections; none for one that is tried again, which has them."""
+    if job.sections.exists():
+        return []
+    found = _cut(job.pcm_path, seconds, job.transcription_options, finder, on_beat)
+    return [_row(job, index, section) for index, section in enumerate(found)]
 
 
 def _cut(

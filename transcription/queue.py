@@ -166,18 +166,18 @@ def _held_section(claim: SectionClaim) -> QuerySet[Section]:
 def prepared(claim: JobClaim, sections: list[Section], **facts: object) -> None:
     """Store a job's sections and open it to the device workers, in one transaction. Raises LeaseLost.
 
-    Without sections there is nothing to decode: the job goes on to be finished.
+    A job that is tried again keeps those it has. When none is left to decode the job goes on to be finished.
     """
     with transaction.atomic():
         held = Job.objects.filter(pk=claim.job, claim=claim.token, status=Job.Status.PREPARING)
-        changes = {"transcribing_at": timezone.now(), "progress": 0, "attempts": 0, **_UNCLAIMED, **facts}
+        changes = {"transcribing_at": timezone.now(), "attempts": 0, **_UNCLAIMED, **facts}
         _must_win(held.update(status=Job.Status.TRANSCRIBING, **changes))
-        Section.objects.filter(job_id=claim.job).delete()
-        Section.objects.bulk_create(sections)
+        if not Section.objects.filter(job_id=claim.job).exists():
+            Section.objects.bulk_create(sections)
         note(claim.job, "transcribing")
+        _move_progress(claim.job)
         transaction.on_commit(ring_devices, robust=True)
-        if not sections:
-            _hand_on(claim.job)
+        _hand_on(claim.job)
 
 
 def found_language(claim: SectionClaim, job_id: uuid.UUID, language: str, probability: float) -> None:
@@ -271,6 +271,38 @@ def fail(job_id: uuid.UUID, problem: errors.Problem) -> bool:
             _remove_pcm(job_id)
             Section.objects.filter(job_id=job_id).update(**_UNCLAIMED)
             note(job_id, "failed", str(problem))
+    return won
+
+
+def cancel(job_id: uuid.UUID) -> bool:
+    """End an unfinished job because its owner asks; what it had is kept. Return whether this call did it.
+
+    Who works on it finds its claim gone at the next beat, and stops.
+    """
+    with transaction.atomic():
+        changes = {"finished_at": timezone.now(), **_UNCLAIMED}
+        won = Job.move(job_id, Job.Status.CANCELLED, since=Job.UNFINISHED, **changes)
+        if won:
+            _remove_pcm(job_id)
+            Section.objects.filter(job_id=job_id).update(**_UNCLAIMED)
+            note(job_id, "cancelled")
+    return won
+
+
+def retry(job_id: uuid.UUID) -> bool:
+    """Queue a failed or cancelled job again, as it was asked for; what is stored of it stays and is gone on from.
+
+    Return whether this call did it.
+    """
+    with transaction.atomic():
+        fresh = {"attempts": 0, "next_attempt_at": timezone.now(), "rung_at": timezone.now(), **_UNCLAIMED}
+        cleared: dict[str, object] = {"error_code": "", "error_values": {}, "finished_at": None, "warnings": []}
+        won = Job.move(job_id, Job.Status.QUEUED, since=(Job.Status.FAILED, Job.Status.CANCELLED), **fresh, **cleared)
+        if won:
+            left = Section.objects.filter(job_id=job_id).exclude(status=Section.Status.DONE)
+            left.update(status=Section.Status.QUEUED, **fresh)
+            note(job_id, "queued", "again")
+            transaction.on_commit(_ring_default, robust=True)
     return won
 
 

@@ -27,7 +27,7 @@ def make_job(alice: User) -> MakeJob:
         )
         values = {"name": "talk_one.mp3", "model": "nano", "options": TranscriptionOptions().to_json(), **fields}
         job = Job.objects.create(owner=owner, recording=recording, status=status, **values)
-        section = Section.objects.create(job=job, index=0, start=0, end=60)
+        section = Section.objects.create(job=job, index=0, start=0, end=60, spans=[[0, 60]], seconds=60)
         for index, text in enumerate(said):
             add_segment(section, index, text)
         return job

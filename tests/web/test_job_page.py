@@ -63,7 +63,7 @@ def test_a_page_opened_before_the_sections_gets_places_for_them(page: Client, ma
     job = make_job("preparing")
     Section.objects.all().delete()
     poll = poll_of(text_of(page.get(reverse("job", args=(job.pk,)))))
-    add_segment(Section.objects.create(job=job, index=0, start=0, end=60), 0, " First.")
+    add_segment(Section.objects.create(job=job, index=0, start=0, end=60, spans=[[0, 60]], seconds=60), 0, " First.")
     Job.objects.update(status="transcribing")
     news = text_of(page.get(poll))
     assert 'id="transcript" hx-swap-oob="innerHTML"' in news

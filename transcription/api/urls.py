@@ -10,6 +10,8 @@ app_name = "api"
 urlpatterns = [
     path("jobs/", JobViewSet.as_view({"get": "list", "post": "create"}), name="jobs"),
     path("jobs/<uuid:pk>/", JobViewSet.as_view({"get": "retrieve", "delete": "destroy"}), name="job"),
+    path("jobs/<uuid:pk>/cancel/", JobViewSet.as_view({"post": "cancel"}), name="cancel"),
+    path("jobs/<uuid:pk>/retry/", JobViewSet.as_view({"post": "retry"}), name="retry"),
     path("jobs/<uuid:pk>/transcript.<slug:extension>", JobViewSet.as_view({"get": "transcript"}), name="transcript"),
     path("jobs/<uuid:pk>/audio/", media.audio, name="audio"),
 ]

@@ -1,5 +1,6 @@
 """Jobs over the native API."""
 
+from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any, cast
 from uuid import UUID
@@ -32,7 +33,7 @@ class NoSpace(APIException):
     status_code = status.HTTP_507_INSUFFICIENT_STORAGE
 
 
-class NotFinished(APIException):
+class Conflict(APIException):
     status_code = status.HTTP_409_CONFLICT
 
 
@@ -75,11 +76,26 @@ class JobViewSet(viewsets.GenericViewSet[Job]):
         jobs.delete(self.get_object())
         return Response(status=status.HTTP_204_NO_CONTENT)
 
+    def cancel(self, request: Request, pk: UUID) -> Response:
+        """Stop a job; its text so far is kept."""
+        return self._turned(jobs.cancel, _("The job has ended: there is nothing to cancel."))
+
+    def retry(self, request: Request, pk: UUID) -> Response:
+        """Queue a failed or cancelled job again, as it was asked for."""
+        return self._turned(jobs.retry, _("Only a failed or cancelled job can be tried again."))
+
+    def _turned(self, turn: Callable[[Job], bool], otherwise: str) -> Response:
+        job = self.get_object()
+        if not turn(job):
+            raise Conflict(otherwise)
+        job.refresh_from_db()
+        return Response(self.get_serializer(job).data)
+
     def transcript(self, request: Request, pk: UUID, extension: str) -> HttpResponse:
         """The text in a format; what there is of it when the job failed or was cancelled."""
         job = self.get_object()
         if not (job.is_ended or self._wants_partial()):
-            raise NotFinished(
+            raise Conflict(
                 _("The transcript is not finished yet. Wait until it is, or add ?partial=true for what there is.")
             )
         answer = self._export(job, extension)

@@ -53,6 +53,12 @@ class Row:
         return "is-waiting" if self.is_waiting else STATES[Job.Status(self.job.status)][0]
 
     @property
+    def can_go_on(self) -> bool:
+        """Whether another try may help: always after a cancel, after a failure where its sentence says so."""
+        problem = self.job.problem
+        return self.job.status == Job.Status.CANCELLED or (problem is not None and problem.retryable)
+
+    @property
     def icon(self) -> str:
         return "clock" if self.is_waiting else STATES[Job.Status(self.job.status)][1]
 

@@ -13,5 +13,7 @@ urlpatterns = [
     path("jobs/<uuid:job_id>/", views.job, name="job"),
     path("jobs/<uuid:job_id>/row/", views.row, name="row"),
     path("jobs/<uuid:job_id>/text/", views.text, name="text"),
+    path("jobs/<uuid:job_id>/cancel/", views.cancel, name="cancel"),
+    path("jobs/<uuid:job_id>/retry/", views.retry, name="retry"),
     path("jobs/<uuid:job_id>/delete/", views.delete, name="delete"),
 ]

@@ -182,6 +182,26 @@ def _about(row: rows.Row) -> dict[str, Any]:
     return {"row": row, "job": row.job, "formats": FORMATS, "speeds": [(f"{speed:g}", speed) for speed in SPEEDS]}
 
 
+@login_required
+@require_POST
+def cancel(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    """Does not ask: what was recognised is kept, and it can be gone on with."""
+    jobs.cancel(_row_or_404(request, job_id).job)
+    return _back(request, job_id)
+
+
+@login_required
+@require_POST
+def retry(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    jobs.retry(_row_or_404(request, job_id).job)
+    return _back(request, job_id)
+
+
+def _back(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    """To the page that the form is on: the job's own, or the list."""
+    return redirect("job", job_id=job_id) if "from_job" in request.POST else redirect("dashboard")
+
+
 @page
 @require_http_methods(["GET", "HEAD", "POST"])
 def delete(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:

@@ -138,15 +138,7 @@ class Progress:
 
 
 def _make_folders() -> None:
-    broker = settings.BROKER_DIR
-    folders = (
-        settings.RECORDINGS_DIR,
-        settings.UPLOADS_DIR,
-        broker / "messages",
-        broker / "control",
-        settings.LOGS_DIR,
-    )
-    for folder in folders:
+    for folder in (settings.RECORDINGS_DIR, settings.UPLOADS_DIR, settings.LOGS_DIR):
         folder.mkdir(parents=True, exist_ok=True)
     settings.DATA_DIR.chmod(0o700)
     settings.MODELS_DIR.mkdir(parents=True, exist_ok=True)
