@@ -121,7 +121,16 @@ def base_server(tmp_path_factory: pytest.TempPathFactory, base_weights: Path) ->
 @pytest.fixture(scope="session")
 def long_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A minute and a half of the tests' own sentences with pauses: some seconds of work for their model."""
-    path = tmp_path_factory.mktemp("long") / "long.wav"
+    return _joined(tmp_path_factory.mktemp("long") / "long.wav", seconds=90)
+
+
+@pytest.fixture(scope="session")
+def lecture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six minutes of them: several sections."""
+    return _joined(tmp_path_factory.mktemp("lecture") / "lecture.wav", seconds=360)
+
+
+def _joined(path: Path, *, seconds: int) -> Path:
     order = random.Random(8)
     sentences = json.loads((NANO / "nano" / "sentences.json").read_text())
     spoken = [item["file"] for item in sentences if item["file"].endswith(".wav") and item["language"] == "en"]
@@ -129,7 +138,7 @@ def long_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
         joined.setnchannels(1)
         joined.setsampwidth(2)
         joined.setframerate(16000)
-        while joined.tell() < 90 * 16000:
+        while joined.tell() < seconds * 16000:
             with wave.open(str(NANO / "nano" / order.choice(spoken))) as sentence:
                 joined.writeframes(sentence.readframes(sentence.getnframes()))
             joined.writeframes(bytes(2 * int(16000 * order.uniform(0.5, 2.5))))

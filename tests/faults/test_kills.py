@@ -141,3 +141,19 @@ def test_the_command_line_asked_to_end_leaves_nothing(
 def descendants(pid: int) -> set[int]:
     children = {child for child, parent, _ in processes() if parent == pid}
     return children | {found for child in children for found in descendants(child)}
+
+
+def test_no_finished_section_is_decoded_again(nano_server: Server, lecture: Path) -> None:
+    job_id = nano_server.submit(lecture, language="en", vad_filter="true")["id"]
+    sections = 'SELECT "index", status, finished_at FROM transcription_section WHERE job_id = ? ORDER BY "index"'
+    key = job_id.replace("-", "")
+    wait_until(lambda: [status for _, status, _ in nano_server.rows(sections, key)][:1] == ["done"], 60)
+    wait_until(lambda: len(nano_server.segments(job_id)) % 7 == 6)  # somewhere inside the next
+    stored, first = nano_server.segments(job_id), nano_server.rows(sections, key)[0]
+    os.kill(nano_server.worker_pid("device.cpu"), signal.SIGKILL)
+    assert nano_server.wait(job_id)["status"] == "done"
+    assert len(nano_server.rows(sections, key)) >= 3
+    assert nano_server.rows(sections, key)[0] == first
+    after = nano_server.segments(job_id)
+    assert after[: len(stored)] == stored
+    assert [start for start, *_ in after] == sorted({start for start, *_ in after})
