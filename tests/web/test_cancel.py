@@ -28,9 +28,7 @@ def test_from_its_own_page_one_comes_back_to_it(page: Client, make_job: MakeJob)
 
 
 @pytest.mark.parametrize(("status", "code"), [("cancelled", ""), ("failed", "out_of_memory")])
-def test_what_another_try_may_help_has_a_button_for_it(
-    page: Client, make_job: MakeJob, status: str, code: str
-) -> None:
+def test_what_another_try_may_help_has_a_button_for_it(page: Client, make_job: MakeJob, status: str, code: str) -> None:
     job = make_job(status, error_code=code)
     assert f"/jobs/{job.pk}/retry/" in page.get("/").content.decode()
     page.post(f"/jobs/{job.pk}/retry/")
