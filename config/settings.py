@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import environ
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.log import CallbackFilter
+from tzlocal import get_localzone_name
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -49,8 +50,15 @@ def _choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
+def _machines_time_zone() -> str:
+    try:
+        return get_localzone_name() or "UTC"
+    except (LookupError, ValueError, OSError):  # it is set up in two ways that disagree, or to nothing that exists
+        return "UTC"
+
+
 def _time_zone() -> str:
-    name = str(env.str("TZ", default="")) or "UTC"
+    name = str(env.str("TZ", default="")) or _machines_time_zone()
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError) as error:

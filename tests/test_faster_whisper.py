@@ -7,7 +7,7 @@ import pytest
 
 from tests.server import NANO
 from transcription.whisper.engine import Sound
-from transcription.whisper.engines.faster_whisper import Engine, read
+from transcription.whisper.engines.faster_whisper import Engine, _number, read
 from transcription.whisper.options import TranscriptionOptions
 
 
@@ -27,6 +27,11 @@ def test_a_model_that_does_not_load_does_no_harm_to_the_one_before(sound: Sound,
         engine.open(2, sound, tmp_path, options)
     engine.open(3, sound, nano, options)
     assert engine.step()[0]["event"] == "language"
+
+
+@pytest.mark.parametrize("measure", [float("nan"), float("inf"), None])
+def test_a_measure_that_is_no_number_costs_nobody_the_text(measure: float | None) -> None:
+    assert _number(measure) == 0.0
 
 
 @pytest.fixture

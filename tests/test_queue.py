@@ -252,12 +252,16 @@ def test_the_last_attempt_fails_the_job_and_keeps_its_text(job: Job, worker: Wor
     assert Segment.objects.get().text == " so far"
 
 
-def test_what_another_try_cannot_help_fails_at_once(job: Job, worker: Worker) -> None:
+@pytest.mark.parametrize(
+    "problem",
+    [errors.NoAudio(), errors.ModelMissing(name="base", files="model.bin", folder="models"), errors.FFmpegMissing()],
+)
+def test_what_does_not_pass_by_itself_fails_at_once(job: Job, worker: Worker, problem: errors.Problem) -> None:
     claim = queue.claim_job(worker)
     assert claim is not None
-    queue.retry_job(claim, errors.NoAudio())
+    queue.retry_job(claim, problem)
     job.refresh_from_db()
-    assert (job.status, job.error_code) == ("failed", "no_audio")
+    assert (job.status, job.error_code) == ("failed", problem.code)
 
 
 def test_a_job_that_has_ended_stays_as_it_is(job: Job, worker: Worker) -> None:

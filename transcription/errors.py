@@ -1,8 +1,9 @@
 """What can go wrong, as sentences for the person who must act.
 
-A problem has a code for programs, a sentence for people, and two facts: whether trying again can help, and whether the
-recording is at fault or we are. A job stores the code and the values in the sentence, so that each reader gets the
-sentence in their own language (the doors translate it; nothing here imports Django).
+A problem has a code for programs, a sentence for people, and three facts: whether a person's trying again can help,
+whether it may pass by itself, so that we try again unasked, and whether the recording is at fault or we are. A job
+stores the code and the values in the sentence, so that each reader gets the sentence in their own language (the doors
+translate it; nothing here imports Django).
 """
 
 from typing import ClassVar
@@ -19,6 +20,7 @@ class Problem(Exception):
     code: ClassVar[str] = "internal"
     sentence: ClassVar[str] = _("Something went wrong on our side: %(detail)s. Try again; if it repeats, send the log.")
     retryable: ClassVar[bool] = True
+    is_passing: ClassVar[bool] = True
     is_input_at_fault: ClassVar[bool] = False
 
     def __init__(self, **values: object) -> None:
@@ -30,6 +32,7 @@ class InputProblem(Problem):
     """The recording is at fault: another try gives the same, another file will not."""
 
     retryable = False
+    is_passing = False
     is_input_at_fault = True
 
 
@@ -64,12 +67,14 @@ class DecodingTimedOut(InputProblem):
 
 
 class RecordingMissing(Problem):
+    is_passing = False
     code = "recording_missing"
     sentence = _("The recording is no longer on this machine's disk. Give it again.")
     retryable = False
 
 
 class FFmpegMissing(Problem):
+    is_passing = False
     code = "ffmpeg_missing"
     sentence = _("FFmpeg is not installed on this machine. Ask the administrator to install it, then try again.")
 
@@ -80,6 +85,7 @@ class UnknownModel(InputProblem):
 
 
 class ModelMissing(Problem):
+    is_passing = False
     code = "model_missing"
     sentence = _(
         "The model %(name)s is not on this machine. Put its files (%(files)s) into the folder %(folder)s and try again."

@@ -329,7 +329,7 @@ def retry_section(claim: SectionClaim, problem: errors.Problem) -> None:
         section = _held_section(claim).values("job_id", "attempts").first()
         if section is None:
             return
-        if not problem.retryable or section["attempts"] >= settings.MAX_ATTEMPTS:
+        if not problem.is_passing or section["attempts"] >= settings.MAX_ATTEMPTS:
             fail(section["job_id"], problem)
             return
         later = timezone.now() + _pause(section["attempts"])
@@ -344,7 +344,7 @@ def retry_job(claim: JobClaim, problem: errors.Problem) -> None:
         attempts = held.values_list("attempts", flat=True).first()
         if attempts is None:
             return
-        if not problem.retryable or attempts >= settings.MAX_ATTEMPTS:
+        if not problem.is_passing or attempts >= settings.MAX_ATTEMPTS:
             fail(claim.job, problem)
             return
         _give_back_jobs(held, next_attempt_at=timezone.now() + _pause(attempts))

@@ -1,5 +1,6 @@
 """faster-whisper as its makers wrote it: `WhisperModel.transcribe` over CTranslate2. Imported only in the runner."""
 
+import math
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -60,7 +61,7 @@ class Engine:
             word_timestamps=options.word_timestamps,
             vad_filter=False,  # silence is taken out before, the same for every engine
         )
-        probability = float(about.language_probability)
+        probability = _number(about.language_probability)
         yield {"event": "language", "section": section, "language": about.language, "probability": probability}
         for found in segments:
             segment = Segment(
@@ -69,16 +70,21 @@ class Engine:
                 text=found.text,
                 seek=found.seek,
                 tokens=tuple(found.tokens),
-                temperature=float(found.temperature or 0.0),
-                avg_logprob=float(found.avg_logprob),
-                compression_ratio=float(found.compression_ratio),
-                no_speech_prob=float(found.no_speech_prob),
+                temperature=_number(found.temperature),
+                avg_logprob=_number(found.avg_logprob),
+                compression_ratio=_number(found.compression_ratio),
+                no_speech_prob=_number(found.no_speech_prob),
                 words=None
                 if found.words is None
                 else tuple(Word(w.word, float(w.start), float(w.end), float(w.probability)) for w in found.words),
             )
             yield {"event": "segment", "section": section, "segment": segment.to_json()}
         yield {"event": "done", "section": section}
+
+
+def _number(value: float | None) -> float:
+    """A measure as JSON has it: NaN, which a model may give for one, is 0 and costs nobody the text."""
+    return float(value) if value is not None and math.isfinite(value) else 0.0
 
 
 def read(sound: Sound) -> NDArray[np.float32]:
