@@ -134,6 +134,9 @@ HEARTBEAT_SECONDS = 5
 LEASE_SECONDS = _integer("LEASE_SECONDS", 60, lowest=3 * HEARTBEAT_SECONDS)
 SWEEP_SECONDS = _integer("SWEEP_SECONDS", 15, lowest=1)
 MAX_ATTEMPTS = _integer("MAX_ATTEMPTS", 3, lowest=1)
+# A runner that says nothing for so long is stopped: far longer than the slowest machine takes for a window of 30 s, or
+# to load a model.
+STALL_SECONDS = _integer("STALL_SECONDS", 600, lowest=2)
 # Set by `manage.py serve` for its parts, so that none outlives it.
 SUPERVISOR_PID = _integer("SUPERVISOR_PID", 0)
 

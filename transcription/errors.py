@@ -118,6 +118,14 @@ class RunnerDied(Problem):
     sentence = _("The speech recogniser crashed %(attempts)s times on this recording. The text so far is kept.")
 
 
+class RunnerStalled(Problem):
+    code = "runner_stalled"
+    sentence = _(
+        "The speech recogniser gave no sign of life for %(seconds)s seconds and was stopped. The text so far is kept; "
+        "try again."
+    )
+
+
 class OutOfMemory(Problem):
     code = "out_of_memory"
     sentence = _(

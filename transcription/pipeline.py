@@ -152,6 +152,7 @@ def transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.
 def _decode(work: "_Work", runner: devices.Runner, stopping: threading.Event) -> None:
     model = catalogue.find(work.section.job.model, devices.engine().name)
     decoding = runner.decode(work.section.pk, work.sound, model, work.options, beat=1.0)
+    alive = time.monotonic()
     try:
         # Closed at once when something goes wrong here: the runner must not go on with what nobody will store.
         with contextlib.closing(decoding):
@@ -159,6 +160,10 @@ def _decode(work: "_Work", runner: devices.Runner, stopping: threading.Event) ->
                 if stopping.is_set():
                     raise errors.LeaseLost
                 work.store(event)
+                if event is not None:
+                    alive = time.monotonic()
+                elif time.monotonic() - alive > settings.STALL_SECONDS:
+                    raise errors.RunnerStalled(seconds=settings.STALL_SECONDS)
     except devices.RunnerExited as error:
         raise errors.RunnerDied(attempts=work.section.attempts) from error
 

@@ -18,6 +18,7 @@ EXPECTED: dict[tuple[str, str], tuple[int, int, int, int]] = {
     ("job", "delete"): (401, 204, MISSING, MISSING),
     ("transcript", "get"): (401, 200, MISSING, MISSING),
     ("audio", "get"): (401, 200, MISSING, MISSING),
+    ("events", "get"): (401, 200, MISSING, MISSING),
     ("cancel", "post"): (401, 409, MISSING, MISSING),
     ("retry", "post"): (401, 409, MISSING, MISSING),
 }

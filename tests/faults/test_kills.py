@@ -157,3 +157,21 @@ def test_no_finished_section_is_decoded_again(nano_server: Server, lecture: Path
     after = nano_server.segments(job_id)
     assert after[: len(stored)] == stored
     assert [start for start, *_ in after] == sorted({start for start, *_ in after})
+
+
+def test_a_runner_that_hangs_is_stopped_and_the_work_goes_on(tmp_path: Path, long_recording: Path) -> None:
+    server = Server(tmp_path / "data", NANO, DEFAULT_MODEL="nano", STALL_SECONDS="12")
+    server.start()
+    try:
+        job_id = server.submit(long_recording, language="en")["id"]
+        wait_until(lambda: len(server.segments(job_id)) >= 2)
+        hanging = server.runner_pid()
+        os.kill(hanging, signal.SIGSTOP)
+        stored = server.segments(job_id)
+        assert server.wait(job_id)["status"] == "done"
+        assert server.segments(job_id)[: len(stored)] == stored
+        assert hanging not in {pid for pid, _, words in processes() if "defunct" not in words}
+        events = [kind for (kind,) in server.rows("SELECT kind FROM transcription_event ORDER BY id")]
+        assert "retrying" in events
+    finally:
+        server.stop()

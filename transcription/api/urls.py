@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from transcription.api import media
+from transcription.api import events, media
 from transcription.api.viewsets import JobViewSet
 
 app_name = "api"
@@ -13,5 +13,6 @@ urlpatterns = [
     path("jobs/<uuid:pk>/cancel/", JobViewSet.as_view({"post": "cancel"}), name="cancel"),
     path("jobs/<uuid:pk>/retry/", JobViewSet.as_view({"post": "retry"}), name="retry"),
     path("jobs/<uuid:pk>/transcript.<slug:extension>", JobViewSet.as_view({"get": "transcript"}), name="transcript"),
+    path("jobs/<uuid:pk>/events/", events.events, name="events"),
     path("jobs/<uuid:pk>/audio/", media.audio, name="audio"),
 ]
