@@ -113,7 +113,7 @@ def test_the_version_is_ffmpegs_own_word():
 # ------------------------------------------------------------------ looking
 
 
-@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="the words of ffprobe are compared with")
+@pytest.mark.needs("ffprobe")
 @pytest.mark.parametrize("ending", FORMATS)
 def test_a_probe_says_what_ffprobe_says(tmp_path, ending):
     path = make(tmp_path / f"tone.{ending}", *FORMATS[ending])

@@ -142,11 +142,14 @@ def test_another_temperature_is_refused(api: Client, sent: str) -> None:
         ("beam_size", "many", "1 to 16"),
         ("task", "sing", "translate"),
         ("word_timestamps", "perhaps", "true or false"),
+        ("vad_filter", "perhaps", "true or false"),
+        ("sections", "0", "1 to 999"),
+        ("sections", "1000", "1 to 999"),
+        ("priority", "urgent", "high, normal or low"),
         ("language", "klingon", "klingon"),
         ("model", "whisper-99", "nano"),
         ("model", "../../etc", "nano"),
         ("best_of", "5", "not available yet"),
-        ("vad_filter", "false", "not available yet"),
         ("format", "json", "no parameter"),
         ("nonsense", "1", "no parameter"),
     ],
@@ -232,3 +235,12 @@ def test_a_quote_in_a_name_comes_back_out_of_its_escape(api: Client) -> None:
     answer = api.post(JOBS, {"file": sound("100% %22yes%22%0D%0A.mp3")})
 
     assert answer.json()["name"] == '100% "yes".mp3'
+
+
+def test_how_it_is_cut_and_its_priority_are_frozen_in_the_job(api: Client) -> None:
+    recording = sound()
+    wishes = {"vad_filter": "false", "sections": "1", "priority": "high"}
+    answer = api.post("/api/v1/jobs/", {"file": recording, **wishes})
+    assert answer.status_code == 202
+    job = Job.objects.get(pk=answer.json()["id"])
+    assert (job.options["vad_filter"], job.options["sections"], job.priority) == (False, 1, Job.Priority.HIGH)
