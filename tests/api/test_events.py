@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from tests.server import NANO, Server, wait_until
+from tests.server import NANO, QUICKLY, Server, wait_until
 
 Told = list[tuple[str, dict[str, Any], str]]
 
@@ -28,7 +28,7 @@ def follow(server: Server, job_id: str, **headers: str) -> Told:
 
 
 def test_state_segments_and_the_end_come_as_they_happen(nano_server: Server, long_recording: Path) -> None:
-    job_id = nano_server.submit(long_recording, language="en")["id"]
+    job_id = nano_server.submit(long_recording, **QUICKLY)["id"]
     told = follow(nano_server, job_id)
     states = [data["status"] for kind, data, _ in told if kind == "state"]
     assert states == sorted(states, key=["queued", "preparing", "transcribing", "finishing", "done"].index)
@@ -40,7 +40,7 @@ def test_state_segments_and_the_end_come_as_they_happen(nano_server: Server, lon
 
 
 def test_a_client_that_comes_back_goes_on_after_its_last_event(nano_server: Server, long_recording: Path) -> None:
-    job_id = nano_server.transcribe(long_recording, language="en")["id"]
+    job_id = nano_server.transcribe(long_recording, **QUICKLY)["id"]
     segments = nano_server.segments(job_id)
     told = follow(nano_server, job_id, **{"Last-Event-ID": str(segments[2][3])})
     assert [int(identity) for kind, _, identity in told if kind == "segment"] == [row[3] for row in segments[3:]]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import NANO, ROOT, Server, files_below, processes, wait_until
+from tests.server import NANO, QUICKLY, ROOT, Server, files_below, processes, wait_until
 
 Spoken = list[tuple[float, float, str, int]]  # start, end, text, id
 
@@ -67,7 +67,7 @@ def test_a_web_server_killed_in_the_middle_comes_back(nano_server: Server, long_
 def test_a_recording_being_prepared_when_its_worker_dies_is_prepared_again(
     nano_server: Server, long_recording: Path
 ) -> None:
-    jobs = [nano_server.submit(long_recording, language="en")["id"] for _ in range(4)]
+    jobs = [nano_server.submit(long_recording, **QUICKLY)["id"] for _ in range(4)]
     os.kill(nano_server.worker_pid("default"), signal.SIGKILL)
     assert [nano_server.wait(job)["status"] for job in jobs] == ["done"] * 4
 
@@ -144,7 +144,7 @@ def descendants(pid: int) -> set[int]:
 
 
 def test_no_finished_section_is_decoded_again(nano_server: Server, lecture: Path) -> None:
-    job_id = nano_server.submit(lecture, language="en", vad_filter="true")["id"]
+    job_id = nano_server.submit(lecture, **QUICKLY)["id"]
     sections = 'SELECT "index", status, finished_at FROM transcription_section WHERE job_id = ? ORDER BY "index"'
     key = job_id.replace("-", "")
     wait_until(lambda: [status for _, status, _ in nano_server.rows(sections, key)][:1] == ["done"], 60)

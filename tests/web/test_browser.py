@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, JSHandle, Page, expect, sync_playwright
 
-from tests.server import NANO, PASSWORD, ROOT, Server
+from tests.server import NANO, PASSWORD, QUICKLY, ROOT, Server
 
 pytestmark = pytest.mark.needs("chromium")
 
@@ -148,7 +148,7 @@ def test_the_text_grows_on_the_page_while_it_is_transcribed(
 
 
 def test_the_player_plays_from_a_segments_time(nano_server: Server, page: Page, long_recording: Path) -> None:
-    job_id = nano_server.transcribe(long_recording, language="en")["id"]
+    job_id = nano_server.transcribe(long_recording, **QUICKLY)["id"]
     sign_in(page, nano_server)
     page.goto(f"{nano_server.url}/jobs/{job_id}/")
     times = page.locator(".segment-time")
@@ -162,7 +162,7 @@ def test_the_player_plays_from_a_segments_time(nano_server: Server, page: Page, 
 
 
 def test_a_link_to_a_moment_shows_its_place(nano_server: Server, page: Page, long_recording: Path) -> None:
-    job_id = nano_server.transcribe(long_recording, language="en")["id"]
+    job_id = nano_server.transcribe(long_recording, **QUICKLY)["id"]
     sign_in(page, nano_server)
     page.goto(f"{nano_server.url}/jobs/{job_id}/")
     last = page.locator(".segment-time").last
