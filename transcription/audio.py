@@ -89,13 +89,6 @@ def ffmpeg_path() -> str:
         raise errors.FFmpegMissing from error
 
 
-def ffmpeg_version() -> str:
-    """Such as `8.1.2`. Raises FFmpegMissing."""
-    ended = _run([ffmpeg_path(), "-version"], _Limits(PROBE_SECONDS, 0, REPORT_BYTES))
-    found = re.match(r"ffmpeg version (\S+)", ended.output)
-    return found[1] if found else "unknown"
-
-
 def probe(path: Path, *, name: str) -> Probe:
     """Look what a recording is, without decoding it; `name` is what its owner calls it.
 
@@ -240,7 +233,6 @@ def _decoding_limits(max_seconds: int) -> _Limits:
 @dataclass(frozen=True)
 class _Ended:
     returncode: int
-    output: str
     words: str  # from stderr
 
 
@@ -319,7 +311,7 @@ def _run(arguments: Sequence[str], limits: _Limits, watch: _Watch | None = None)
         pipes.close()
     if returncode in (126, 127):  # the shell's word for a program that it cannot start
         raise errors.FFmpegMissing
-    return _Ended(returncode, pipes.output.decode(errors="replace"), pipes.words.decode(errors="replace"))
+    return _Ended(returncode, pipes.words.decode(errors="replace"))
 
 
 def _follow(pipes: _Pipes, seconds: float, watch: _Watch | None) -> None:

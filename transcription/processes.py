@@ -41,8 +41,8 @@ def start(
     )
 
 
-# Nothing leaves the machine: onnxruntime's wheels report their use to their maker unless told not to, and mark the
-# temporary folder with a .ses file; huggingface_hub reports as well.
+# Nothing leaves the machine: onnxruntime's wheels carry a reporter of their use that is on unless told otherwise, and
+# marks the temporary folder with a .ses file; huggingface_hub names itself to the hub.
 SILENT = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
 
 
