@@ -119,6 +119,9 @@ MAX_UPLOADS_AT_ONCE = _integer("MAX_UPLOADS_AT_ONCE", 64, lowest=1)
 # What is left free on the data disk: the decoded sound comes on top of the upload.
 FREE_SPACE_RESERVE_BYTES = _integer("FREE_SPACE_RESERVE_BYTES", 512 * 1024**2)
 
+# A file so small is prepared in a moment: one thread of the default worker is kept for these.
+SMALL_FILE_BYTES = 16 * 1024**2
+
 ENGINE = _choice("ENGINE", "auto", ("auto", "faster-whisper"))
 MODEL_DEVICE = (env.str("MODEL_DEVICE", default="") or env.str("WHISPER_DEVICE", default="auto")).lower()
 DEFAULT_MODEL = env.str("DEFAULT_MODEL", default="auto")

@@ -50,6 +50,10 @@ def open_section(job: Job, worker: Worker, *, count: int = 1) -> SectionClaim:
     return claim
 
 
+def close(claim: SectionClaim, *, seconds: float = 1.0) -> None:
+    queue.section_done(claim, seconds=seconds, engine="faster-whisper", device="cpu", versions={"faster-whisper": "1"})
+
+
 def run_out(*kinds: type[Job] | type[Section]) -> None:
     for kind in kinds:
         kind.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
@@ -88,7 +92,7 @@ def test_a_stolen_lease_refuses_the_first_owners_writes(job: Job, worker: Worker
     with pytest.raises(errors.LeaseLost):
         queue.store_segment(first, 0, said(" late"), transcribed=1.0)
     with pytest.raises(errors.LeaseLost):
-        queue.section_done(first, seconds=1)
+        close(first, seconds=1)
     queue.release_section(first)
     queue.retry_section(first, errors.RunnerDied(attempts=1))
     queue.store_segment(second, 0, said(" in time"), transcribed=1.0)
@@ -146,7 +150,7 @@ def turns(worker: Worker) -> list[Job]:
     order = []
     while (claim := queue.claim_section(worker)) is not None:
         order.append(Section.objects.get(pk=claim.section).job)
-        queue.section_done(claim, seconds=1)
+        close(claim, seconds=1)
     return order
 
 
@@ -160,7 +164,7 @@ def test_a_voice_message_overtakes_its_owners_lecture_at_the_next_section(alice:
     first = queue.claim_section(worker)
     message = queued(alice, 4)
     assert first is not None
-    queue.section_done(first, seconds=1)
+    close(first, seconds=1)
     assert turns(worker) == [message, lecture, lecture]
 
 
@@ -196,10 +200,10 @@ def test_only_the_last_section_hands_the_job_on(job: Job, worker: Worker, rung: 
     first = open_section(job, worker, count=2)
     second = queue.claim_section(worker)
     assert second is not None
-    queue.section_done(first, seconds=2)
+    close(first, seconds=2)
     job.refresh_from_db()
     assert job.status == "transcribing"
-    queue.section_done(second, seconds=3)
+    close(second, seconds=3)
     job.refresh_from_db()
     assert (job.status, job.processing_seconds, job.progress) == ("finishing", 5, 1)
     assert rung == ["device.cpu", "default"]
@@ -316,7 +320,7 @@ def test_a_lease_that_is_renewed_is_not_swept(job: Job, worker: Worker) -> None:
     assert Section.objects.get().claim == claim.token
 
 
-@pytest.mark.parametrize("turn", [queue.renew_section, lambda claim: queue.section_done(claim, seconds=1)])
+@pytest.mark.parametrize("turn", [queue.renew_section, lambda claim: close(claim, seconds=1)])
 def test_a_late_sign_of_life_saves_the_job_from_a_sweep_under_way(
     job: Job, worker: Worker, settings: LazySettings, turn: Callable[[SectionClaim], None]
 ) -> None:
@@ -415,7 +419,7 @@ def test_a_cancelled_section_refuses_its_workers_writes_and_keeps_its_text(job: 
 def test_a_cancelled_job_that_is_tried_again_goes_on_from_what_it_has(job: Job, worker: Worker) -> None:
     done = open_section(job, worker, count=2)
     queue.store_segment(done, 0, said(" first"), transcribed=10.0)
-    queue.section_done(done, seconds=1)
+    close(done, seconds=1)
     queue.cancel(job.pk)
     assert queue.retry(job.pk)
     again = queue.claim_job(worker)

@@ -1,9 +1,9 @@
 """What can go wrong, as sentences for the person who must act.
 
-A problem has a code for programs, a sentence for people, and three facts: whether a person's trying again can help,
-whether it may pass by itself, so that we try again unasked, and whether the recording is at fault or we are. A job
-stores the code and the values in the sentence, so that each reader gets the sentence in their own language (the doors
-translate it; nothing here imports Django).
+A problem has a code for programs, a sentence for people, and four facts: whether a person's trying again can help,
+whether it may pass by itself, so that we try again unasked, what a job says while it waits for that however long it
+takes, and whether the recording is at fault or we are. A job stores the code and the values in the sentence, so that
+each reader gets the sentence in their own language (the doors translate it; nothing here imports Django).
 """
 
 from typing import ClassVar
@@ -21,6 +21,7 @@ class Problem(Exception):
     sentence: ClassVar[str] = _("Something went wrong on our side: %(detail)s. Try again; if it repeats, send the log.")
     retryable: ClassVar[bool] = True
     is_passing: ClassVar[bool] = True
+    waiting: ClassVar[str] = ""  # of a problem that never fails a job
     is_input_at_fault: ClassVar[bool] = False
 
     def __init__(self, **values: object) -> None:
@@ -141,6 +142,7 @@ class WorkerLost(Problem):
 class DiskFull(Problem):
     code = "disk_full"
     sentence = _("This machine's disk lacks space. Free some and try again.")
+    waiting = _("Waits until this machine's disk has space. Free some, and it goes on by itself.")
 
 
 class LeaseLost(Exception):

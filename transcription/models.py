@@ -98,6 +98,7 @@ class Recording(models.Model):
     duration = models.FloatField(_("duration, s"), null=True)
     peaks = models.JSONField(_("loudness for the player"), null=True, editable=False)  # 0-100, evenly over the duration
     created_at = models.DateTimeField(_("added"), default=timezone.now, db_index=True)
+    removed_at = models.DateTimeField(_("sound removed"), null=True)  # by retention: the rows stay, the file is gone
 
     objects = OwnedQuerySet.as_manager()
 
@@ -156,6 +157,8 @@ class Job(Claimable):
     warnings = models.JSONField(_("warnings"), default=list)
     error_code = models.CharField(_("error code"), max_length=40, blank=True)
     error_values = models.JSONField(default=dict)
+    # The code of a problem that the job waits to pass, such as a full disk; empty while nothing holds it up.
+    waiting_for = models.CharField(_("waits for"), max_length=40, blank=True)
 
     language = models.CharField(_("language"), max_length=10, blank=True)  # as detected, or as asked for
     language_probability = models.FloatField(_("language probability"), null=True)
@@ -171,6 +174,7 @@ class Job(Claimable):
     finishing_at = models.DateTimeField(_("finishing since"), null=True)
     finished_at = models.DateTimeField(_("ended"), null=True)
     processing_seconds = models.FloatField(_("processing, s"), default=0)  # work done, waiting left out
+    served_at = models.DateTimeField(null=True)  # when a section of it was last begun: its owner's turn is over
 
     objects = OwnedQuerySet.as_manager()
 
@@ -181,6 +185,8 @@ class Job(Claimable):
         indexes = [
             models.Index(fields=("owner", "-created_at", "-id")),
             models.Index(fields=("status", "next_attempt_at", "created_at")),
+            models.Index(fields=("owner", "served_at")),
+            models.Index(fields=("owner", "preparing_at")),
         ]
 
     def __str__(self) -> str:
@@ -203,6 +209,12 @@ class Job(Claimable):
     def error_message(self) -> str:
         """The sentence that says what went wrong, in the reader's language; empty when nothing did."""
         return "" if self.problem is None else gettext(self.problem.sentence) % self.error_values
+
+    @property
+    def waiting_message(self) -> str:
+        """The sentence that says what holds an unfinished job up, in the reader's language; empty when nothing does."""
+        problem = errors.BY_CODE.get(self.waiting_for)
+        return "" if problem is None or self.is_ended else gettext(problem.waiting)
 
     @property
     def pcm_path(self) -> Path:
@@ -232,11 +244,15 @@ class Section(Claimable):
     status = models.CharField(max_length=12, choices=Status.choices, default=Status.QUEUED, db_index=True)
     transcribed = models.FloatField(default=0)  # of its seconds, how many are decoded
     engine = models.CharField(max_length=30, blank=True)
+    device = models.CharField(max_length=20, blank=True)
+    versions = models.JSONField(default=dict)  # of the engine: {"faster-whisper": "1.2.1", ...}
+    processing_seconds = models.FloatField(default=0)  # that its last, successful decoding took
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
 
     class Meta:
         ordering = ("job", "index")
+        indexes = [models.Index(fields=("device", "-finished_at"))]
         constraints = [models.UniqueConstraint(fields=("job", "index"), name="one_section_a_place")]
 
     def __str__(self) -> str:

@@ -37,6 +37,7 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
     job = Job.objects.select_related("recording").get(pk=claim.job)
     model = catalogue.find(job.model, devices.engine().name)
     probe = _probe(job.recording)
+    audio.check_space(settings.RECORDINGS_DIR, probe.duration, reserve=settings.FREE_SPACE_RESERVE_BYTES)
     lease = _Lease(claim, probe.duration, stopping)
     seconds = audio.decode(
         job.recording.path,

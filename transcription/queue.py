@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 DEFAULT_QUEUE = "default"
 DEVICE_QUEUE_PREFIX = "device."
 
+# How often a job that waits for space is tried again.
+LOOK_AGAIN = timedelta(seconds=30)
+
 # What a row holds when nobody has it.
 _UNCLAIMED = {"claim": None, "worker": None, "lease_until": None}
 
@@ -75,58 +78,70 @@ def ring_devices() -> None:
 # ---------------------------------------------------------------- claims
 
 
-def claim_job(worker: Worker) -> JobClaim | None:
-    """Take the oldest queued job to prepare it."""
+def claim_job(worker: Worker, *, most_bytes: int | None = None) -> JobClaim | None:
+    """Take the queued job whose turn it is, to prepare it; with `most_bytes`, only one whose file is no larger.
+
+    High priority goes first, then the user whose last job was begun longest ago, then the smallest file.
+    """
     waiting = Job.objects.filter(status=Job.Status.QUEUED, next_attempt_at__lte=timezone.now())
-    return _claim_job(waiting.order_by("created_at"), worker, status=Job.Status.PREPARING, preparing_at=timezone.now())
+    if most_bytes is not None:
+        waiting = waiting.filter(recording__bytes__lte=most_bytes)
+    turn = _in_turn(waiting, "preparing_at", "recording__bytes")
+    return _claim_job(turn, waiting, worker, status=Job.Status.PREPARING, preparing_at=timezone.now())
 
 
 def claim_finished_job(worker: Worker) -> JobClaim | None:
     """Take a job whose sections are all done, to finish it."""
     waiting = Job.objects.filter(status=Job.Status.FINISHING, claim=None, next_attempt_at__lte=timezone.now())
-    return _claim_job(waiting.order_by("finishing_at"), worker)
+    return _claim_job(waiting.order_by("finishing_at"), waiting, worker)
 
 
-def _claim_job(waiting: QuerySet[Job], worker: Worker, **changes: object) -> JobClaim | None:
-    """Take the first of `waiting` that nobody else takes first."""
-    while (job := waiting.values_list("pk", flat=True).first()) is not None:
+def _claim_job(turn: QuerySet[Job], waiting: QuerySet[Job], worker: Worker, **changes: object) -> JobClaim | None:
+    """Take the first of `turn` that nobody else takes first; `waiting` is the same without an order."""
+    while (job := turn.values_list("pk", flat=True).first()) is not None:
         token = uuid.uuid4()
-        if waiting.order_by().filter(pk=job).update(**_taken(worker, token), **changes):
+        if waiting.filter(pk=job).update(**_taken(worker, token), **changes):
             return JobClaim(job, token)
     return None
 
 
 def claim_section(worker: Worker) -> SectionClaim | None:
-    """Take the section whose turn it is.
+    """Take the next section of the job whose turn it is.
 
     High priority goes first. Then users take turns: the one whose last section was begun longest ago. Of one user's
     recordings the shortest goes first, so that a voice message waits for no more than the rest of one section of a
     lecture. A job's language is that of its first section, which the others wait for.
     """
-    waiting = Section.objects.filter(
+    ready = Section.objects.filter(
         Q(index=0) | ~Q(job__language=""),
         status=Section.Status.QUEUED,
         job__status=Job.Status.TRANSCRIBING,
         next_attempt_at__lte=timezone.now(),
     )
-    changes = {"status": Section.Status.TRANSCRIBING, "started_at": timezone.now()}
-    turn = _in_turn(waiting).values_list("pk", flat=True)
-    while (section := turn.first()) is not None:
-        token = uuid.uuid4()
-        if waiting.filter(pk=section).update(**_taken(worker, token), **changes):
-            return SectionClaim(section, token)
+    jobs = Job.objects.filter(Exists(ready.filter(job=OuterRef("pk"))), status=Job.Status.TRANSCRIBING)
+    turn = _in_turn(jobs, "served_at", "recording__duration").values_list("pk", flat=True)
+    while (job := turn.first()) is not None:
+        first = ready.filter(job=job).order_by("index").values_list("pk", flat=True).first()
+        if first is not None and (claim := _claim_section(ready.filter(pk=first), worker, job, first)):
+            return claim
     return None
 
 
-def _in_turn(waiting: QuerySet[Section]) -> QuerySet[Section]:
-    served = (
-        Section.objects.filter(job__owner=OuterRef("job__owner"), started_at__isnull=False)
-        .order_by("-started_at")
-        .values("started_at")[:1]
-    )
-    return waiting.annotate(served=Subquery(served)).order_by(
-        "-job__priority", F("served").asc(nulls_first=True), "job__recording__duration", "job__created_at", "index"
-    )
+def _claim_section(ready: QuerySet[Section], worker: Worker, job: uuid.UUID, section: int) -> SectionClaim | None:
+    token, now = uuid.uuid4(), timezone.now()
+    with transaction.atomic():
+        if not ready.update(status=Section.Status.TRANSCRIBING, started_at=now, **_taken(worker, token)):
+            return None
+        Job.objects.filter(pk=job).update(served_at=now)
+        return SectionClaim(section, token)
+
+
+def _in_turn(jobs: QuerySet[Job], served: str, length: str) -> QuerySet[Job]:
+    """The jobs in the order of their turns; `served` is the field that says when a job was last worked on."""
+    own = Job.objects.filter(owner=OuterRef("owner"), **{f"{served}__isnull": False})
+    last = own.order_by(f"-{served}").values(served)[:1]
+    turns = jobs.annotate(owner_served=Subquery(last))
+    return turns.order_by("-priority", F("owner_served").asc(nulls_first=True), length, "created_at", "pk")
 
 
 def _taken(worker: Worker, token: uuid.UUID) -> dict[str, object]:
@@ -170,7 +185,7 @@ def prepared(claim: JobClaim, sections: list[Section], **facts: object) -> None:
     """
     with transaction.atomic():
         held = Job.objects.filter(pk=claim.job, claim=claim.token, status=Job.Status.PREPARING)
-        changes = {"transcribing_at": timezone.now(), "attempts": 0, **_UNCLAIMED, **facts}
+        changes = {"transcribing_at": timezone.now(), "attempts": 0, "waiting_for": "", **_UNCLAIMED, **facts}
         _must_win(held.update(status=Job.Status.TRANSCRIBING, **changes))
         if not Section.objects.filter(job_id=claim.job).exists():
             Section.objects.bulk_create(sections)
@@ -225,17 +240,19 @@ def store_progress(claim: SectionClaim, seconds: float) -> None:
 
 def _move_progress(job_id: uuid.UUID) -> None:
     sums = Section.objects.filter(job_id=job_id).aggregate(done=Sum("transcribed"), whole=Sum("seconds"))
-    Job.objects.filter(pk=job_id).update(progress=min(1.0, sums["done"] / sums["whole"]) if sums["whole"] else 0)
+    share = min(1.0, sums["done"] / sums["whole"]) if sums["whole"] else 0
+    Job.objects.filter(pk=job_id).update(progress=share, waiting_for="")  # what moves waits for nothing
 
 
-def section_done(claim: SectionClaim, *, seconds: float, **facts: object) -> None:
+def section_done(claim: SectionClaim, *, seconds: float, engine: str, device: str, versions: dict[str, str]) -> None:
     """Close a section; the worker that closes a job's last one hands the job on to be finished. Raises LeaseLost.
 
-    `seconds` is the time the engine took; `facts` are fields of the job.
+    `seconds` is the time that decoding took. The section keeps what did it, the job what did its last one.
     """
+    facts = {"engine": engine, "device": device, "versions": versions}
     with transaction.atomic():
-        changes = {"finished_at": timezone.now(), "transcribed": F("seconds"), **_UNCLAIMED}
-        _must_win(_held_section(claim).update(status=Section.Status.DONE, **changes))
+        changes = {"finished_at": timezone.now(), "transcribed": F("seconds"), "processing_seconds": seconds}
+        _must_win(_held_section(claim).update(status=Section.Status.DONE, **changes, **facts, **_UNCLAIMED))
         job_id = Section.objects.values_list("job_id", flat=True).get(pk=claim.section)
         Job.objects.filter(pk=job_id).update(processing_seconds=F("processing_seconds") + seconds, **facts)
         _move_progress(job_id)
@@ -329,12 +346,12 @@ def retry_section(claim: SectionClaim, problem: errors.Problem) -> None:
         section = _held_section(claim).values("job_id", "attempts").first()
         if section is None:
             return
-        if not problem.is_passing or section["attempts"] >= settings.MAX_ATTEMPTS:
+        again = _another_attempt(problem, section["attempts"])
+        if again is None:
             fail(section["job_id"], problem)
             return
-        later = timezone.now() + _pause(section["attempts"])
-        _held_section(claim).update(status=Section.Status.QUEUED, next_attempt_at=later, **_UNCLAIMED)
-        note(section["job_id"], "retrying", str(problem))
+        _held_section(claim).update(status=Section.Status.QUEUED, **_UNCLAIMED, **again)
+        _note_delay(section["job_id"], problem)
 
 
 def retry_job(claim: JobClaim, problem: errors.Problem) -> None:
@@ -344,11 +361,29 @@ def retry_job(claim: JobClaim, problem: errors.Problem) -> None:
         attempts = held.values_list("attempts", flat=True).first()
         if attempts is None:
             return
-        if not problem.is_passing or attempts >= settings.MAX_ATTEMPTS:
+        again = _another_attempt(problem, attempts)
+        if again is None:
             fail(claim.job, problem)
             return
-        _give_back_jobs(held, next_attempt_at=timezone.now() + _pause(attempts))
-        note(claim.job, "retrying", str(problem))
+        _give_back_jobs(held, **again)
+        _note_delay(claim.job, problem)
+
+
+def _another_attempt(problem: errors.Problem, attempts: int) -> dict[str, object] | None:
+    """What changes for another attempt after so many; None when there shall be none."""
+    if problem.waiting:  # nobody's fault: it does not count, however often we look again
+        return {"attempts": F("attempts") - 1, "next_attempt_at": timezone.now() + LOOK_AGAIN}
+    if not problem.is_passing or attempts >= settings.MAX_ATTEMPTS:
+        return None
+    return {"next_attempt_at": timezone.now() + _pause(attempts)}
+
+
+def _note_delay(job_id: uuid.UUID, problem: errors.Problem) -> None:
+    """Say why a job does not go on now; what it waits for is said once."""
+    if not problem.waiting:
+        note(job_id, "retrying", str(problem))
+    elif Job.objects.filter(pk=job_id).exclude(waiting_for=problem.code).update(waiting_for=problem.code):
+        note(job_id, "waiting", str(problem))
 
 
 def _pause(attempts: int) -> timedelta:

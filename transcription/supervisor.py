@@ -14,7 +14,7 @@ from typing import IO
 
 from django.conf import settings
 
-from transcription import processes, queue
+from transcription import processes, queue, workers
 
 STOP_SECONDS = 25  # then what is left is killed
 STEADY_SECONDS = 60  # a part that lived so long begins again at the shortest pause
@@ -91,7 +91,7 @@ class Supervisor:
         self.stopping = threading.Event()
         self.parts = [
             Part("web", _web()),
-            Part("default", _worker(queue.DEFAULT_QUEUE, concurrency=4)),
+            Part("default", _worker(queue.DEFAULT_QUEUE, concurrency=workers.DEFAULT_THREADS)),
             *(Part(device, _worker(queue.DEVICE_QUEUE_PREFIX + device, concurrency=1)) for device in devices),
         ]
 

@@ -1,10 +1,14 @@
 """Celery's doorways: a wake-up comes in, and work is claimed from the rows until nothing is left."""
 
+import errno
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
 from celery import shared_task, signals
+from django.conf import settings
+from django.db import DatabaseError
 
 from transcription import errors, pipeline, queue
 from transcription.queue import JobClaim
@@ -37,15 +41,17 @@ def _end(**_: Any) -> None:
 
 @shared_task(name=queue.DEFAULT_TASK)
 def work_default() -> None:
-    """Finish and prepare jobs until none waits."""
+    """Finish and prepare jobs until none waits; one thread is kept for what takes a moment."""
     for process in _here:
-        while process.finder and not process.stopping.is_set():
-            if claim := queue.claim_finished_job(process.row):
-                _on_job(process, claim, pipeline.finish, claim)
-            elif claim := queue.claim_job(process.row):
-                _on_job(process, claim, pipeline.prepare, claim, process.finder, process.stopping)
-            else:
-                break
+        with process.place_for_large() as takes_large:
+            most_bytes = None if takes_large else settings.SMALL_FILE_BYTES
+            while process.finder and not process.stopping.is_set():
+                if claim := queue.claim_finished_job(process.row):
+                    _on_job(claim, pipeline.finish, claim)
+                elif claim := queue.claim_job(process.row, most_bytes=most_bytes):
+                    _on_job(claim, pipeline.prepare, claim, process.finder, process.stopping)
+                else:
+                    break
 
 
 @shared_task(name=queue.DEVICE_TASK)
@@ -61,10 +67,10 @@ def work_device() -> None:
                 queue.retry_section(claim, problem)
             except Exception as error:
                 log.exception("section %s", claim.section)
-                queue.retry_section(claim, errors.Problem(detail=f"{type(error).__name__}: {error}"))
+                queue.retry_section(claim, _problem_of(error))
 
 
-def _on_job(process: WorkerProcess, claim: JobClaim, step: Callable[..., None], *arguments: object) -> None:
+def _on_job(claim: JobClaim, step: Callable[..., None], *arguments: object) -> None:
     """Run one step of a job, and turn whatever goes wrong into what the row says of it."""
     try:
         step(*arguments)
@@ -74,4 +80,12 @@ def _on_job(process: WorkerProcess, claim: JobClaim, step: Callable[..., None], 
         queue.retry_job(claim, problem)
     except Exception as error:
         log.exception("job %s", claim.job)
-        queue.retry_job(claim, errors.Problem(detail=f"{type(error).__name__}: {error}"))
+        queue.retry_job(claim, _problem_of(error))
+
+
+def _problem_of(error: Exception) -> errors.Problem:
+    """What nobody foresaw, as a problem; the end of the disk has many voices."""
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if is_full or (isinstance(error, DatabaseError) and re.search("disk is full|No space left", str(error))):
+        return errors.DiskFull()
+    return errors.Problem(detail=f"{type(error).__name__}: {error}")

@@ -6,7 +6,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from django.conf import settings
 from django.db import DatabaseError, connection
@@ -18,6 +19,8 @@ from transcription.speech import SpeechFinder
 
 log = logging.getLogger(__name__)
 
+DEFAULT_THREADS = 4  # of the default worker; one of them is kept for small files
+
 
 class WorkerProcess:
     """This process as a worker: a row that says it is alive, a runner if it has a device, whether it is stopping."""
@@ -27,6 +30,7 @@ class WorkerProcess:
         self.stopping = threading.Event()
         self.runner = devices.Runner(device) if device else None
         self.finder = SpeechFinder() if not device else None
+        self._large = threading.Semaphore(DEFAULT_THREADS - 1)
         self.row = Worker(
             kind=Worker.Kind.DEVICE if device else Worker.Kind.DEFAULT,
             queue=queue_name,
@@ -35,6 +39,16 @@ class WorkerProcess:
             pid=os.getpid(),
             engine=devices.engine().name if device else "",
         )
+
+    @contextmanager
+    def place_for_large(self) -> Iterator[bool]:
+        """Whether this thread may take large files: all but one may, so that a voice message never waits for films."""
+        takes_large = self._large.acquire(blocking=False)
+        try:
+            yield takes_large
+        finally:
+            if takes_large:
+                self._large.release()
 
     def begin(self) -> None:
         """Come to life: take back what dead workers of this machine held, and look for work."""
