@@ -92,7 +92,7 @@ def test_a_stolen_lease_refuses_the_first_owners_writes(job: Job, worker: Worker
     with pytest.raises(errors.LeaseLost):
         queue.store_segment(first, 0, said(" late"), transcribed=1.0)
     with pytest.raises(errors.LeaseLost):
-        close(first, seconds=1)
+        close(first)
     queue.release_section(first)
     queue.retry_section(first, errors.RunnerDied(attempts=1))
     queue.store_segment(second, 0, said(" in time"), transcribed=1.0)
@@ -150,7 +150,7 @@ def turns(worker: Worker) -> list[Job]:
     order = []
     while (claim := queue.claim_section(worker)) is not None:
         order.append(Section.objects.get(pk=claim.section).job)
-        close(claim, seconds=1)
+        close(claim)
     return order
 
 
@@ -164,7 +164,7 @@ def test_a_voice_message_overtakes_its_owners_lecture_at_the_next_section(alice:
     first = queue.claim_section(worker)
     message = queued(alice, 4)
     assert first is not None
-    close(first, seconds=1)
+    close(first)
     assert turns(worker) == [message, lecture, lecture]
 
 
@@ -173,11 +173,78 @@ def test_high_priority_goes_before_everybodys_turn(alice: User, bob: User, worke
     assert turns(worker) == [high, high, normal, low]
 
 
+def test_users_take_turns_with_many_recordings(alice: User, bob: User, worker: Worker) -> None:
+    for seconds in range(100, 110):
+        queued(alice, seconds)
+    message = queued(bob, 600)
+    assert turns(worker).index(message) <= 1
+
+
+def to_prepare(owner: User, size: int, *, priority: int = 0) -> Job:
+    """A queued job of a file of so many bytes."""
+    recording = Recording.objects.create(owner=owner, original_name="a", bytes=size, sha256="0" * 64)
+    options = TranscriptionOptions().to_json()
+    return Job.objects.create(
+        owner=owner, recording=recording, name="a", model="nano", options=options, priority=priority
+    )
+
+
+def prepared_in_order(worker: Worker, *, most_bytes: int | None = None) -> list[Job]:
+    order = []
+    while (claim := queue.claim_job(worker, most_bytes=most_bytes)) is not None:
+        order.append(Job.objects.get(pk=claim.job))
+    return order
+
+
+def test_preparing_takes_turns_too(alice: User, bob: User, worker: Worker) -> None:
+    film, lecture, message = to_prepare(alice, 900), to_prepare(alice, 90), to_prepare(bob, 500)
+    urgent = to_prepare(bob, 5000, priority=1)
+    # Bob's turn is over with the urgent one, so alice is next; then bob was served before her.
+    assert prepared_in_order(worker) == [urgent, lecture, message, film]
+
+
+def test_a_thread_kept_for_small_files_leaves_large_ones_alone(alice: User, worker: Worker) -> None:
+    film, message = to_prepare(alice, 900), to_prepare(alice, 9)
+    assert prepared_in_order(worker, most_bytes=100) == [message]
+    assert prepared_in_order(worker) == [film]
+
+
+def test_a_full_disk_is_waited_for_and_never_fails_a_job(job: Job, worker: Worker) -> None:
+    for _ in range(5):
+        claim = queue.claim_job(worker)
+        assert claim is not None
+        queue.retry_job(claim, errors.DiskFull())
+        job.refresh_from_db()
+        assert (job.status, job.attempts, job.waiting_for) == ("queued", 0, "disk_full")
+        assert job.next_attempt_at > timezone.now()
+        Job.objects.update(next_attempt_at=timezone.now())
+    assert [event.kind for event in Event.objects.all()] == ["waiting"]
+    open_section(job, worker)
+    job.refresh_from_db()
+    assert (job.status, job.waiting_for) == ("transcribing", "")
+
+
+def test_a_disk_that_fills_up_while_decoding_is_waited_for(job: Job, worker: Worker) -> None:
+    claim = open_section(job, worker)
+    queue.retry_section(claim, errors.DiskFull())
+    job.refresh_from_db()
+    section = Section.objects.get()
+    assert (job.status, job.waiting_for, section.status, section.attempts) == (
+        "transcribing", "disk_full", "queued", 0,
+    )  # fmt: skip
+    Section.objects.update(next_attempt_at=timezone.now())
+    again = queue.claim_section(worker)
+    assert again is not None
+    queue.store_progress(again, 1.0)
+    job.refresh_from_db()
+    assert job.waiting_for == ""
+
+
 def test_the_turn_is_decided_in_one_query(
     alice: User, worker: Worker, django_assert_num_queries: Callable[[int], AbstractContextManager[object]]
 ) -> None:
     queued(alice, 5)
-    with django_assert_num_queries(2):  # which one, and the conditional update
+    with django_assert_num_queries(5):  # which one; the conditional update and whose turn it was, in a transaction
         queue.claim_section(worker)
 
 
@@ -210,7 +277,7 @@ def test_only_the_last_section_hands_the_job_on(job: Job, worker: Worker, rung: 
 
 
 def test_a_finished_job_is_claimed_once_and_ends_done(job: Job, worker: Worker) -> None:
-    queue.section_done(open_section(job, worker), seconds=1)
+    close(open_section(job, worker))
     claim = queue.claim_finished_job(worker)
     assert claim is not None
     assert queue.claim_finished_job(worker) is None
@@ -293,7 +360,7 @@ def test_a_lease_that_ran_out_while_preparing_is_returned(job: Job, worker: Work
 
 
 def test_a_lease_that_ran_out_while_finishing_can_be_claimed_again(job: Job, worker: Worker) -> None:
-    queue.section_done(open_section(job, worker), seconds=1)
+    close(open_section(job, worker))
     queue.claim_finished_job(worker)
     run_out(Job)
     queue.sweep()
@@ -383,7 +450,7 @@ def test_a_broker_that_is_down_fails_nothing(monkeypatch: pytest.MonkeyPatch, er
 
 
 def test_each_turn_is_an_event(job: Job, worker: Worker) -> None:
-    queue.section_done(open_section(job, worker), seconds=1)
+    close(open_section(job, worker))
     claim = queue.claim_finished_job(worker)
     assert claim is not None
     queue.finished(claim, text="")

@@ -100,7 +100,7 @@ def test_an_unfinished_row_polls_and_an_ended_one_does_not(page: Client, make_jo
 
 
 def test_a_row_that_looks_the_same_is_not_sent_again(page: Client, make_job: MakeJob, worker: Worker) -> None:
-    job = make_job("transcribing", said=("First words.",))
+    job = make_job("transcribing", progress=0.1, said=("First words.",))
     address = reverse("row", args=(job.pk,))
     seen = re.search(r"seen=(\w+)", text_of(page.get(address)))
     assert seen is not None

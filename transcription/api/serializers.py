@@ -14,8 +14,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from rest_framework import serializers
 
-from transcription import catalogue, errors, exports
+from transcription import catalogue, errors, exports, forecast
 from transcription.api.errors import sentence
+from transcription.forecast import Turn
 from transcription.models import Job, Recording
 from transcription.whisper.options import TEMPERATURES, TranscriptionOptions, language_code
 
@@ -27,7 +28,7 @@ NOT_YET = frozenset(
     no_timestamps without_timestamps max_initial_timestamp compression_ratio_threshold logprob_threshold
     log_prob_threshold no_speech_threshold hallucination_silence_threshold prepend_punctuations append_punctuations
     clip_timestamps remove_silence silence_threshold silence_duration up_speed upgrade_transcribation engine
-    compute_type fp16 seed device threads batch_size highlight verbose callback_url tags recording upload
+    compute_type fp16 seed device threads batch_size highlight verbose callback_url tags upload
     """.split()  # noqa: SIM905
 )
 MOST_TEMPERATURES = 16
@@ -85,7 +86,7 @@ class TemperatureField(serializers.Field[tuple[float, ...], Any, Any, Any]):
     def to_internal_value(self, data: list[Any]) -> tuple[float, ...]:
         try:
             values = [value for item in data for value in self._values(item)]
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise serializers.ValidationError(self.error_messages["invalid"]) from error
         # NaN is in no range, so it is refused here too.
         if not 0 < len(values) <= MOST_TEMPERATURES or not all(0 <= value <= 1 for value in values):
@@ -100,6 +101,33 @@ class TemperatureField(serializers.Field[tuple[float, ...], Any, Any, Any]):
             if isinstance(value, bool):
                 raise TypeError(value)
             yield float(value)
+
+
+class RecordingField(serializers.UUIDField):
+    """One of the caller's recordings, by its id."""
+
+    default_error_messages = always(
+        gettext_lazy("`recording` is the id of one of your recordings, and none of them has this one.")
+    )
+
+    def to_internal_value(self, data: Any) -> Recording:  # type: ignore[override]  # the row that the id names
+        key = super().to_internal_value(data)
+        found = Recording.objects.for_user(self.context["owner"]).defer("peaks").filter(pk=key).first()
+        if found is None:
+            self.fail("invalid")
+        return found
+
+
+def parameters(text: str | bytes) -> MultiValueDict[str, Any]:
+    """What a JSON object asks for, as a form does. Raises ValueError if it is none."""
+    try:
+        values = json.loads(text)
+        json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair would stop the answer that repeats it
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(values, dict):
+        raise ValueError("it is no object")
+    return MultiValueDict({name: [value] for name, value in values.items()})
 
 
 class Wishes(TypedDict):
@@ -159,12 +187,12 @@ class JobRequest(serializers.Serializer[Job]):
     )
 
     @classmethod
-    def of(cls, *sources: MultiValueDict[str, Any]) -> Self:
+    def of(cls, *sources: MultiValueDict[str, Any], **context: Any) -> Self:
         """The request that a form, its files and a query string make together."""
         sent: MultiValueDict[str, Any] = MultiValueDict()
         for source in sources:
             sent.update(source)
-        return cls(data=sent)
+        return cls(data=sent, context=context)
 
     def to_internal_value(self, data: MultiValueDict[str, Any]) -> dict[str, Any]:
         sent = self._by_name(data)
@@ -221,9 +249,34 @@ class JobRequest(serializers.Serializer[Job]):
 
     @property
     def wishes(self) -> Wishes:
-        """What `jobs.submit` takes beside the file and its owner."""
+        """What `jobs.submit` takes beside the file and its owner, `jobs.again` beside the recording."""
         priority = Job.Priority[self.validated_data.get("priority", "normal").upper()]
         return {"model": self.validated_data["model"], "options": self.options, "priority": priority}
+
+
+class NewJobRequest(JobRequest):
+    """A job's parameters, and what it is for: a file, or a recording that is here. Its context has the `owner`."""
+
+    file = serializers.FileField(
+        required=False,
+        allow_empty_file=True,
+        error_messages=always(gettext_lazy("`file` is a recording, sent as a form field.")),
+    )
+    recording = RecordingField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "file" in attrs and "recording" in attrs:
+            raise serializers.ValidationError({"recording": [_("Send `file` or `recording`, not both.")]})
+        if "file" not in attrs and "recording" not in attrs:
+            said = _("There is no recording. Send a file as `file`, or the id of one of yours as `recording`.")
+            raise serializers.ValidationError({"file": [said]})
+        return attrs
+
+    @property
+    def recording_here(self) -> Recording | None:
+        """The recording to transcribe once more; None when a file is sent."""
+        found: Recording | None = self.validated_data.get("recording")
+        return found
 
 
 class RecordingFacts(serializers.ModelSerializer[Recording]):
@@ -240,19 +293,39 @@ class JobInList(serializers.ModelSerializer[Job]):
 
     duration = serializers.FloatField(source="recording.duration")
     recording = RecordingFacts()
+    priority = serializers.SerializerMethodField()
+    queue_position = serializers.SerializerMethodField()
+    eta_seconds = serializers.SerializerMethodField()
+    waiting_for = serializers.SerializerMethodField()
     error = serializers.SerializerMethodField()
     links = serializers.SerializerMethodField()
 
     class Meta:
         model = Job
         fields: tuple[str, ...] = (
-            "id", "name", "status", "progress",
-            "model", "language", "language_probability", "options",
+            "id", "name", "status", "progress", "queue_position", "eta_seconds", "waiting_for",
+            "model", "language", "language_probability", "options", "priority",
             "duration", "recording",
             "created_at", "preparing_at", "transcribing_at", "finishing_at", "finished_at", "processing_seconds",
             "engine", "device", "versions",
             "error", "warnings", "links",
         )  # fmt: skip
+
+    def get_priority(self, job: Job) -> str:
+        return Job.Priority(job.priority).name.lower()
+
+    def get_queue_position(self, job: Job) -> int | None:
+        """From 1; 0 for what has begun, null for what has ended or waits for something else than its turn."""
+        turn = _turn(job)
+        return None if turn is None else turn.position
+
+    def get_eta_seconds(self, job: Job) -> float | None:
+        """Seconds until it is done, or null when nobody can know."""
+        turn = _turn(job)
+        return None if turn is None or turn.seconds is None else round(turn.seconds, 1)
+
+    def get_waiting_for(self, job: Job) -> dict[str, str] | None:
+        return {"code": job.waiting_for, "message": job.waiting_message} if job.waiting_message else None
 
     def get_error(self, job: Job) -> dict[str, object] | None:
         if job.problem is None:
@@ -271,6 +344,10 @@ class JobInList(serializers.ModelSerializer[Job]):
     def to_representation(self, instance: Job) -> dict[str, Any]:
         representation: dict[str, Any] = finite(super().to_representation(instance))
         return representation
+
+
+def _turn(job: Job) -> Turn | None:
+    return None if job.is_ended else forecast.latest().get(job.pk)
 
 
 class JobSerializer(JobInList):

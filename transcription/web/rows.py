@@ -13,6 +13,8 @@ from django.db.models import OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Left
 from django.utils import timezone
 
+from transcription import forecast
+from transcription.forecast import Turn
 from transcription.models import AnyUser, Job, Segment, Worker
 
 PAGE = 50
@@ -36,21 +38,33 @@ STATES = {
 
 @dataclass(frozen=True)
 class Row:
-    """A job, the first words of its text, the words recognised last, and whether somebody is there to work on it."""
+    """A job, the first words of its text, those recognised last, whether somebody is there to work on it, its turn."""
 
     job: Job
     first_words: str
     last_words: str
     is_attended: bool
+    turn: Turn | None
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it cannot go on until a worker is back."""
-        return not self.job.is_ended and not self.is_attended
+        """Whether it cannot go on until a worker is back, or space on the disk."""
+        return not self.job.is_ended and (not self.is_attended or bool(self.job.waiting_message))
+
+    @property
+    def place(self) -> int:
+        """In the queue, from 1; 0 for what has begun."""
+        return 0 if self.turn is None or self.job.progress else self.turn.position
+
+    @property
+    def status(self) -> Job.Status:
+        """The job's, but that one whose sections wait for their turn is queued to who looks at it."""
+        status = Job.Status(self.job.status)
+        return Job.Status.QUEUED if status == Job.Status.TRANSCRIBING and self.place else status
 
     @property
     def state(self) -> str:
-        return "is-waiting" if self.is_waiting else STATES[Job.Status(self.job.status)][0]
+        return "is-waiting" if self.is_waiting else STATES[self.status][0]
 
     @property
     def can_go_on(self) -> bool:
@@ -60,7 +74,7 @@ class Row:
 
     @property
     def icon(self) -> str:
-        return "clock" if self.is_waiting else STATES[Job.Status(self.job.status)][1]
+        return "clock" if self.is_waiting else STATES[self.status][1]
 
     @property
     def percent(self) -> int:
@@ -68,7 +82,7 @@ class Row:
 
     @property
     def poll_seconds(self) -> int:
-        return POLL_SECONDS.get(Job.Status(self.job.status), 1)
+        return POLL_SECONDS.get(self.status, 1)
 
     @property
     def speed(self) -> int | None:
@@ -80,21 +94,20 @@ class Row:
 
     @cached_property
     def seconds_left(self) -> int | None:
-        """A guess, rounded up so that it seldom changes: to 10 seconds, above a minute to minutes."""
-        since, progress = self.job.transcribing_at, self.job.progress
-        if self.job.status != Job.Status.TRANSCRIBING or since is None or progress < 0.03 or self.is_waiting:
+        """Until it is done, rounded up so that it seldom changes: to 10 seconds, above a minute to minutes."""
+        if self.turn is None or self.turn.seconds is None or self.is_waiting:
             return None
-        left = (timezone.now() - since).total_seconds() * (1 - progress) / progress
-        step = 10 if left < 60 else 60
-        return max(step, math.ceil(left / step) * step)
+        step = 10 if self.turn.seconds < 60 else 60
+        return max(step, math.ceil(self.turn.seconds / step) * step)
 
     @cached_property
     def fingerprint(self) -> str:
         """Another one when the row would look different."""
         job = self.job
-        shown = (job.status, self.percent, self.seconds_left, self.is_waiting, job.language, self.first_words)
-        more = (self.last_words, job.name, job.recording.duration, job.error_code, job.error_values)
-        return hashlib.blake2s(repr(shown + more).encode(), digest_size=6).hexdigest()
+        state = (job.status, self.percent, self.seconds_left, self.is_waiting, self.place, job.waiting_for)
+        facts = (job.name, job.language, job.recording.duration, job.error_code, job.error_values)
+        shown = repr((state, facts, self.first_words, self.last_words))
+        return hashlib.blake2s(shown.encode(), digest_size=6).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -112,22 +125,29 @@ def is_attended() -> bool:
 
 def one(user: AnyUser, job_id: uuid.UUID) -> Row:
     """Raises Job.DoesNotExist if the user has no such job."""
-    return _row(_of(user).get(pk=job_id), is_attended())
+    job = _of(user).get(pk=job_id)
+    return _row(job, is_attended(), None if job.is_ended else forecast.latest().get(job.pk))
 
 
 def unfinished(user: AnyUser) -> list[Row]:
     """The newest first; when there are more than a page, those whose turn comes first."""
     jobs = _of(user).filter(status__in=Job.UNFINISHED).order_by("created_at", "id")
-    attended = is_attended()
-    return [_row(job, attended) for job in jobs[:PAGE]][::-1]
+    attended, turns = is_attended(), forecast.latest()
+    return [_row(job, attended, turns.get(job.pk)) for job in jobs[:PAGE]][::-1]
 
 
 def ended(user: AnyUser, before: str = "") -> tuple[list[Group], str]:
     """A page of what is done, failed or cancelled, the newest first, and where the next page begins, or `""`."""
     jobs = list(_of(user).filter(_older_than(before), status__in=Job.ENDED)[: PAGE + 1])
-    rows = [_row(job, True) for job in jobs[:PAGE]]
+    rows = [_row(job, True, None) for job in jobs[:PAGE]]
     by_day = groupby(rows, key=lambda row: timezone.localdate(row.job.created_at))
     return [Group(day, list(rows)) for day, rows in by_day], _place(jobs[PAGE - 1]) if len(jobs) > PAGE else ""
+
+
+def others(job: Job) -> QuerySet[Job]:
+    """The other jobs of a job's recording, the newest first."""
+    of_recording = Job.objects.filter(recording=job.recording_id, owner=job.owner_id)
+    return of_recording.exclude(pk=job.pk).only("model", "language", "status", "created_at")
 
 
 def _of(user: AnyUser) -> QuerySet[Job]:
@@ -141,9 +161,9 @@ def _of(user: AnyUser) -> QuerySet[Job]:
     )
 
 
-def _row(job: Any, attended: bool) -> Row:
+def _row(job: Any, attended: bool, turn: Turn | None) -> Row:
     """A row of a job that `_of` has read."""
-    return Row(job, job.first_words.strip(), (job.last_words or "")[-LAST_WORDS:].strip(), attended)
+    return Row(job, job.first_words.strip(), (job.last_words or "")[-LAST_WORDS:].strip(), attended, turn)
 
 
 def _place(job: Job) -> str:
