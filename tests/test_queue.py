@@ -118,7 +118,7 @@ def test_other_sections_wait_until_the_first_has_said_the_language(job: Job, wor
     first = queue.claim_section(worker)
     assert first is not None
     assert queue.claim_section(worker) is None
-    queue.found_language(first, job.pk, "ru", 0.98)
+    queue.found_language(first, "ru", 0.98)
     assert queue.claim_section(worker) is not None
     job.refresh_from_db()
     assert (job.language, job.language_probability) == ("ru", 0.98)

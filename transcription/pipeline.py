@@ -21,6 +21,7 @@ from transcription import audio, catalogue, devices, errors, queue
 from transcription.models import Job, Recording, Section, Segment
 from transcription.queue import JobClaim, SectionClaim
 from transcription.speech import SpeechFinder
+from transcription.stopwatch import timed, waited_for
 from transcription.timeline import Timeline
 from transcription.whisper import sections
 from transcription.whisper.engine import Event, Sound
@@ -31,6 +32,7 @@ SHORTEST_REST = 0.1  # seconds; of less an engine makes nothing
 LONGEST_PROMPT = 400  # characters; an engine takes half a window of tokens, and cuts from the left
 
 
+@timed("prepared job {claim.job}")
 def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) -> None:
     """Probe and decode a queued job's recording and store its sections. Raises what is wrong with it."""
     started = time.monotonic()
@@ -157,7 +159,7 @@ def _decode(work: "_Work", runner: devices.Runner, stopping: threading.Event) ->
     try:
         # Closed at once when something goes wrong here: the runner must not go on with what nobody will store.
         with contextlib.closing(decoding):
-            for event in decoding:
+            for event in waited_for(f"engine, for section {work.section.pk}", decoding):
                 if stopping.is_set():
                     raise errors.LeaseLost
                 work.store(event)
@@ -196,7 +198,7 @@ class _Work:
             case None:
                 queue.renew_section(self.claim)
             case {"event": "language", "language": language, "probability": probability}:
-                queue.found_language(self.claim, self.section.job_id, language, probability)
+                queue.found_language(self.claim, language, probability)
             case {"event": "progress", "seconds": seconds}:
                 queue.store_progress(self.claim, self.heard + seconds)
             case {"event": "segment", "segment": said}:
@@ -221,6 +223,7 @@ def _sound(pcm: Path, section: sections.Section) -> Sound:
     return Sound(pcm, tuple(spans))
 
 
+@timed("finished job {claim.job}")
 def finish(claim: JobClaim) -> None:
     """Join the text of a job whose sections are all done."""
     started = time.monotonic()

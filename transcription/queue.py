@@ -23,6 +23,7 @@ from kombu.exceptions import OperationalError
 
 from transcription import errors
 from transcription.models import Event, Job, Section, Segment, Worker
+from transcription.stopwatch import timed
 from transcription.whisper.result import Segment as DecodedSegment
 
 log = logging.getLogger(__name__)
@@ -51,8 +52,9 @@ class JobClaim:
 
 @dataclass(frozen=True)
 class SectionClaim:
-    """The right to decode a section until the lease runs out."""
+    """The right to decode a section of a job until the lease runs out."""
 
+    job: uuid.UUID
     section: int
     token: uuid.UUID
 
@@ -118,22 +120,25 @@ def claim_section(worker: Worker) -> SectionClaim | None:
         job__status=Job.Status.TRANSCRIBING,
         next_attempt_at__lte=timezone.now(),
     )
-    jobs = Job.objects.filter(Exists(ready.filter(job=OuterRef("pk"))), status=Job.Status.TRANSCRIBING)
-    turn = _in_turn(jobs, "served_at", "recording__duration").values_list("pk", flat=True)
-    while (job := turn.first()) is not None:
-        first = ready.filter(job=job).order_by("index").values_list("pk", flat=True).first()
-        if first is not None and (claim := _claim_section(ready.filter(pk=first), worker, job, first)):
+    first = ready.filter(job=OuterRef("pk")).order_by("index").values("pk")[:1]
+    in_turn = _in_turn(Job.objects.filter(status=Job.Status.TRANSCRIBING), "served_at", "recording__duration")
+    turn = in_turn.annotate(first=Subquery(first)).exclude(first=None).values_list("pk", "first")
+    while (found := turn.first()) is not None:
+        job, section = found
+        if claim := _claim_section(ready, worker, job, section):
             return claim
     return None
 
 
 def _claim_section(ready: QuerySet[Section], worker: Worker, job: uuid.UUID, section: int) -> SectionClaim | None:
+    """Take a section of a job if it is still one of `ready`; its owner's turn is over with that."""
     token, now = uuid.uuid4(), timezone.now()
+    changes = {"status": Section.Status.TRANSCRIBING, "started_at": now, **_taken(worker, token)}
     with transaction.atomic():
-        if not ready.update(status=Section.Status.TRANSCRIBING, started_at=now, **_taken(worker, token)):
+        if not ready.filter(pk=section).update(**changes):
             return None
         Job.objects.filter(pk=job).update(served_at=now)
-        return SectionClaim(section, token)
+        return SectionClaim(job, section, token)
 
 
 def _in_turn(jobs: QuerySet[Job], served: str, length: str) -> QuerySet[Job]:
@@ -178,6 +183,7 @@ def _held_section(claim: SectionClaim) -> QuerySet[Section]:
 # ---------------------------------------------------------------- what comes of a claim
 
 
+@timed("stored the sections of job {claim.job}")
 def prepared(claim: JobClaim, sections: list[Section], **facts: object) -> None:
     """Store a job's sections and open it to the device workers, in one transaction. Raises LeaseLost.
 
@@ -195,15 +201,16 @@ def prepared(claim: JobClaim, sections: list[Section], **facts: object) -> None:
         _hand_on(claim.job)
 
 
-def found_language(claim: SectionClaim, job_id: uuid.UUID, language: str, probability: float) -> None:
+def found_language(claim: SectionClaim, language: str, probability: float) -> None:
     """Store a job's language as its first section has it, and open the others to be claimed. Raises LeaseLost."""
     with transaction.atomic():
         _must_win(_held_section(claim).update(lease_until=_lease()))
-        unknown = Job.objects.filter(pk=job_id, language="")
+        unknown = Job.objects.filter(pk=claim.job, language="")
         if unknown.update(language=language, language_probability=probability):
             transaction.on_commit(ring_devices, robust=True)
 
 
+@timed("stored a segment of section {claim.section}")
 def store_segment(claim: SectionClaim, index: int, segment: DecodedSegment, *, transcribed: float) -> None:
     """Store a section's `index`th segment, in the recording's time. Raises LeaseLost.
 
@@ -212,10 +219,9 @@ def store_segment(claim: SectionClaim, index: int, segment: DecodedSegment, *, t
     with transaction.atomic():
         moved = Greatest(F("transcribed"), transcribed)
         _must_win(_held_section(claim).update(lease_until=_lease(), transcribed=moved))
-        section = Section.objects.only("job_id").get(pk=claim.section)
         Segment.objects.create(
-            job_id=section.job_id,
-            section=section,
+            job_id=claim.job,
+            section_id=claim.section,
             index=index,
             start=segment.start,
             end=segment.end,
@@ -228,14 +234,14 @@ def store_segment(claim: SectionClaim, index: int, segment: DecodedSegment, *, t
             no_speech_prob=segment.no_speech_prob,
             words=None if segment.words is None else [asdict(word) for word in segment.words],
         )
-        _move_progress(section.job_id)
+        _move_progress(claim.job)
 
 
 def store_progress(claim: SectionClaim, seconds: float) -> None:
     """Note that `seconds` of a section are decoded, and renew its lease. Raises LeaseLost."""
     with transaction.atomic():
         _must_win(_held_section(claim).update(lease_until=_lease(), transcribed=Greatest(F("transcribed"), seconds)))
-        _move_progress(Section.objects.values_list("job_id", flat=True).get(pk=claim.section))
+        _move_progress(claim.job)
 
 
 def _move_progress(job_id: uuid.UUID) -> None:
@@ -244,6 +250,7 @@ def _move_progress(job_id: uuid.UUID) -> None:
     Job.objects.filter(pk=job_id).update(progress=share, waiting_for="")  # what moves waits for nothing
 
 
+@timed("closed section {claim.section}")
 def section_done(claim: SectionClaim, *, seconds: float, engine: str, device: str, versions: dict[str, str]) -> None:
     """Close a section; the worker that closes a job's last one hands the job on to be finished. Raises LeaseLost.
 
@@ -253,10 +260,9 @@ def section_done(claim: SectionClaim, *, seconds: float, engine: str, device: st
     with transaction.atomic():
         changes = {"finished_at": timezone.now(), "transcribed": F("seconds"), "processing_seconds": seconds}
         _must_win(_held_section(claim).update(status=Section.Status.DONE, **changes, **facts, **_UNCLAIMED))
-        job_id = Section.objects.values_list("job_id", flat=True).get(pk=claim.section)
-        Job.objects.filter(pk=job_id).update(processing_seconds=F("processing_seconds") + seconds, **facts)
-        _move_progress(job_id)
-        _hand_on(job_id)
+        Job.objects.filter(pk=claim.job).update(processing_seconds=F("processing_seconds") + seconds, **facts)
+        _move_progress(claim.job)
+        _hand_on(claim.job)
 
 
 def _hand_on(job_id: uuid.UUID) -> None:
@@ -343,15 +349,15 @@ def _remove_pcm(job_id: uuid.UUID) -> None:
 def retry_section(claim: SectionClaim, problem: errors.Problem) -> None:
     """Give a section back after a failed attempt, to be tried again a little later; after the last fail its job."""
     with transaction.atomic():
-        section = _held_section(claim).values("job_id", "attempts").first()
-        if section is None:
+        attempts = _held_section(claim).values_list("attempts", flat=True).first()
+        if attempts is None:
             return
-        again = _another_attempt(problem, section["attempts"])
+        again = _another_attempt(problem, attempts)
         if again is None:
-            fail(section["job_id"], problem)
+            fail(claim.job, problem)
             return
         _held_section(claim).update(status=Section.Status.QUEUED, **_UNCLAIMED, **again)
-        _note_delay(section["job_id"], problem)
+        _note_delay(claim.job, problem)
 
 
 def retry_job(claim: JobClaim, problem: errors.Problem) -> None:
@@ -492,4 +498,4 @@ def _ring_default() -> None:
 def note(job_id: uuid.UUID, kind: str, message: str = "") -> None:
     """Write an Event of a job, and a log line."""
     Event.objects.create(job_id=job_id, kind=kind, message=message)
-    log.info("job %s %s %s", job_id, kind, message)
+    log.info("%s: %s" if message else "%s%s", kind, message, extra={"job": job_id})

@@ -3,6 +3,7 @@
 import errno
 import logging
 import re
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,8 @@ from celery import shared_task, signals
 from django.conf import settings
 from django.db import DatabaseError
 
-from transcription import errors, pipeline, queue
-from transcription.queue import JobClaim
+from transcription import devices, errors, logs, pipeline, queue
+from transcription.queue import JobClaim, SectionClaim
 from transcription.workers import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -59,28 +60,35 @@ def work_device() -> None:
     """Have sections decoded until none waits."""
     for process in _here:
         while process.runner and not process.stopping.is_set() and (claim := queue.claim_section(process.row)):
-            try:
-                pipeline.transcribe(claim, process.runner, process.stopping)
-            except errors.LeaseLost:
-                queue.release_section(claim)  # changes nothing unless the claim is still ours: then we are stopping
-            except errors.Problem as problem:
-                queue.retry_section(claim, problem)
-            except Exception as error:
-                log.exception("section %s", claim.section)
-                queue.retry_section(claim, _problem_of(error))
+            with logs.about(job=claim.job, section=claim.section):
+                _transcribe(claim, process.runner, process.stopping)
+
+
+def _transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.Event) -> None:
+    """Have a section decoded, and turn whatever goes wrong into what the row says of it."""
+    try:
+        pipeline.transcribe(claim, runner, stopping)
+    except errors.LeaseLost:
+        queue.release_section(claim)  # changes nothing unless the claim is still ours: then we are stopping
+    except errors.Problem as problem:
+        queue.retry_section(claim, problem)
+    except Exception as error:
+        log.exception("decoding failed")
+        queue.retry_section(claim, _problem_of(error))
 
 
 def _on_job(claim: JobClaim, step: Callable[..., None], *arguments: object) -> None:
     """Run one step of a job, and turn whatever goes wrong into what the row says of it."""
-    try:
-        step(*arguments)
-    except errors.LeaseLost:
-        queue.release_job(claim)
-    except errors.Problem as problem:
-        queue.retry_job(claim, problem)
-    except Exception as error:
-        log.exception("job %s", claim.job)
-        queue.retry_job(claim, _problem_of(error))
+    with logs.about(job=claim.job):
+        try:
+            step(*arguments)
+        except errors.LeaseLost:
+            queue.release_job(claim)
+        except errors.Problem as problem:
+            queue.retry_job(claim, problem)
+        except Exception as error:
+            log.exception("a step failed")
+            queue.retry_job(claim, _problem_of(error))
 
 
 def _problem_of(error: Exception) -> errors.Problem:

@@ -1,0 +1,53 @@
+"""Log lines that say which job they are about: `key=value` for people, JSON for programs (LOG_FORMAT)."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+
+_about: ContextVar[dict[str, str] | None] = ContextVar("about", default=None)
+
+# What a line may be about; any of these may also be given to one line with `extra`.
+SUBJECTS = ("job", "section", "recording", "user")
+
+
+@contextmanager
+def about(**subjects: object) -> Iterator[None]:
+    """Name what every line logged within is about, in this thread or task: `with logs.about(job=job.pk):`."""
+    token = _about.set({**(_about.get() or {}), **{name: str(value) for name, value in subjects.items()}})
+    try:
+        yield
+    finally:
+        _about.reset(token)
+
+
+def subjects_of(record: logging.LogRecord) -> dict[str, str]:
+    """What a line is about: said with the line itself, or around it."""
+    own = {name: str(vars(record)[name]) for name in SUBJECTS if name in vars(record)}
+    return {**(_about.get() or {}), **own}
+
+
+class Line(logging.Formatter):
+    """`2026-11-21 10:00:00,123 INFO transcription.queue done job=2f0c…`."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        subjects = "".join(f" {name}={value}" for name, value in subjects_of(record).items())
+        return super().formatMessage(record) + subjects
+
+
+class Json(logging.Formatter):
+    """One object a line: time (UTC, ISO 8601), level, logger, message, what it is about, and the traceback if any."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        said = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **subjects_of(record),
+        }
+        if record.exc_info:
+            said["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(said, ensure_ascii=False)
