@@ -39,6 +39,9 @@ $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+$(VENV)/.installed-dev: requirements-dev.txt requirements-mlx-linux.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@[ "$$(uname)" != Linux ] || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-mlx-linux.txt || \
+	  echo "No MLX for this machine: the tests of mlx-whisper will be skipped."
 	touch $@

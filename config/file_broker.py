@@ -6,11 +6,12 @@ keeps what was fetched only in memory. Here, below the one folder that the trans
     messages/   <time>-<count>-<uuid>.<queue>.msg, a message each; their names sort in the order of publishing
     claimed/    <pid>-<random>/, what one consumer has fetched and not yet acknowledged
     control/    <exchange>.bindings/, a file for each queue that is bound to the exchange
+    bells/      <pid>-<random>, a named pipe of each consumer that waits: who publishes writes a byte into every one
     bad/        <name>.bad, what could not be read, for a person to look at
 
 A consumer holds its claimed folder locked. The kernel drops the lock when the process ends, however it ends, and every
-consumer puts back what lies in folders that nobody holds: no message waits for a timeout. All of it may be removed
-while processes run; what is needed is made again.
+consumer puts back what lies in folders that nobody holds: no message waits for a timeout. A bell only saves a consumer
+the wait for its next look at the folder. All of it may be removed while processes run; what is needed is made again.
 
 For one machine and a local disk: NFS keeps neither such locks nor such renames. A forked child holds its parent's
 locks too, so workers run with `--pool=threads` or `solo`; a child that is started by exec does not.
@@ -18,12 +19,14 @@ locks too, so workers run with `--pool=threads` or `solo`; a child that is start
 
 import base64
 import contextlib
+import errno
 import fcntl
 import hashlib
 import itertools
 import json
 import logging
 import os
+import selectors
 import stat
 import time
 import uuid
@@ -43,6 +46,7 @@ log = logging.getLogger(__name__)
 TIDY_SECONDS = 5
 CONTROL_SECONDS = 3600  # a ping, or an answer to one, that nobody fetched in this time is not waited for any more
 COMPLAINT_SECONDS = 60
+LOOK_SECONDS = 0.25  # between two looks at the folder of a consumer with a bell, should nobody ring it
 LARGEST_MESSAGE = 16 * 1024**2  # bytes; ours have about 1,000, and a recording that strayed in here may have 5 GB
 
 
@@ -58,6 +62,7 @@ class Channel(filesystem.Channel):
         self.claimed = self.folder / "claimed"
         self.bindings = self.folder / "control"
         self.bad = self.folder / "bad"
+        self.bells = self.folder / "bells"
         self._count = itertools.count()
         self._waiting: defaultdict[str, deque[str]] = defaultdict(deque)  # names as last listed, for each queue
         self._own: ClaimedFolder | None = None
@@ -71,6 +76,15 @@ class Channel(filesystem.Channel):
         name = f"{time.time_ns():020d}-{next(self._count) % 10**6:06d}-{uuid.uuid4().hex}.{_ending(queue)}"
         self._make(self.messages)
         _write(self.messages / name, payload)
+        self._ring()
+
+    def _ring(self) -> None:
+        """Wake every consumer that waits, whatever its queues; one that is missed looks by itself."""
+        for name in _listing(self.bells):
+            try:
+                _ring(self.bells / name)
+            except OSError as error:
+                self._complain(error)
 
     # ---------------------------------------------------------------- fetch
 
@@ -164,6 +178,7 @@ class Channel(filesystem.Channel):
         with contextlib.suppress(FileNotFoundError):
             claimed.rename(self.messages / claimed.name)
             self._waiting.clear()  # it is older than what we listed since
+            self._ring()
 
     def close(self) -> None:
         super().close()
@@ -205,6 +220,8 @@ class Channel(filesystem.Channel):
             (folder / name).rename(self.messages / name)
         with contextlib.suppress(FileNotFoundError):
             folder.rmdir()
+        if names:
+            self._ring()
         return len(names)
 
     def _keep_bindings(self) -> None:
@@ -311,6 +328,90 @@ class Transport(filesystem.Transport):
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
         self.state = virtual.BrokerState()  # kombu's is one for all connections, whatever their folders
+        self._bell: Bell | None = None
+
+    def drain_events(self, connection: Any, timeout: float | None = None) -> None:
+        """Deliver the next message, waiting for it. Raises TimeoutError when none comes in time."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            # Before we look: whoever publishes after the look rings.
+            bell = self._bell = Bell.hung(self._bell, Path(self.client.transport_options["folder"]) / "bells")
+            try:
+                self.cycle.get(self._deliver, timeout=timeout)
+            except Empty:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError from None
+                pause = self.polling_interval if bell is None else LOOK_SECONDS
+                pause = pause if left is None else min(pause, left)
+                time.sleep(pause) if bell is None else bell.wait(pause)
+            else:
+                return
+
+    def close_connection(self, connection: Any) -> None:
+        super().close_connection(connection)
+        if self._bell is not None:
+            self._bell.take_down()
+
+
+class Bell:
+    """A named pipe that this process alone reads, until `take_down` or its end."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self.path = folder / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        os.mkfifo(self.path, mode=0o600)
+        # For writing too: a pipe without any writer would be at its end, and never let us wait.
+        descriptor = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
+        self._descriptor = descriptor
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(descriptor, selectors.EVENT_READ)
+        self.take_down = weakref.finalize(self, _take_down, self.path, descriptor, self._selector)
+
+    @classmethod
+    def hung(cls, bell: "Bell | None", folder: Path) -> "Bell | None":
+        """The bell if it still hangs where publishers find it, else a new one; None where there can be none."""
+        if bell is not None and bell.path.exists():
+            return bell
+        if bell is not None:
+            bell.take_down()
+        try:
+            return cls(folder)
+        except OSError:  # a full disk, or one that knows no pipes
+            return None
+
+    def wait(self, seconds: float) -> None:
+        """Return when somebody rings, or has rung since the last wait, or after so many seconds."""
+        if self._selector.select(seconds):
+            os.read(self._descriptor, 65536)
+
+
+def _take_down(path: Path, descriptor: int, selector: selectors.BaseSelector) -> None:
+    selector.close()
+    os.close(descriptor)
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _ring(path: Path) -> None:
+    """Ring a bell, and remove it when nobody hears it any more."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        path.unlink(missing_ok=True)
+        return
+    try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            os.write(descriptor, b"!")
+    except BlockingIOError:  # it is full of rings
+        pass
+    finally:
+        os.close(descriptor)
 
 
 class ClaimedFolder:

@@ -17,6 +17,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.log import CallbackFilter
 from tzlocal import get_localzone_name
 
+from transcription.parameters import OPTIONS, PRIORITY, Parameter, Refused
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = environ.Env()
@@ -50,6 +52,22 @@ def _choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
+def _defaults(parameters: tuple[Parameter, ...]) -> dict[str, Any]:
+    return {
+        parameter.name: _read(parameter, variable, value)
+        for parameter in parameters
+        for variable in (*parameter.variables, f"DEFAULT_{parameter.name.upper()}")
+        if (value := env.str(variable, default="").strip())
+    }
+
+
+def _read(parameter: Parameter, variable: str, value: str) -> Any:
+    try:
+        return parameter.read([value])
+    except Refused as refused:
+        raise ImproperlyConfigured(f"{variable} is {value!r}: {refused}") from refused
+
+
 def _machines_time_zone() -> str:
     try:
         return get_localzone_name() or "UTC"
@@ -68,18 +86,26 @@ def _time_zone() -> str:
 
 def _secret(path: Path) -> str:
     """The secret of this installation: made once, readable by its owner alone."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.touch(mode=0o600)
-        draft.write_text(secrets.token_urlsafe(48))
-        try:
-            os.link(draft, path)  # two first starts at once agree on one secret
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-    return path.read_text().strip()
+    try:
+        if not path.exists():
+            _make_secret(path)
+        return path.read_text().strip()
+    except OSError as error:
+        mend = "Give it to the user that runs Stenograf, or name another folder."
+        raise ImproperlyConfigured(f"DATA_DIR is {str(path.parent)!r}: {error.strerror}. {mend}") from error
+
+
+def _make_secret(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.touch(mode=0o600)
+    draft.write_text(secrets.token_urlsafe(48))
+    try:
+        os.link(draft, path)  # two first starts at once agree on one secret
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
 
 
 # ------------------------------------------------------------------ where things are
@@ -119,16 +145,20 @@ MAX_UPLOADS_AT_ONCE = _integer("MAX_UPLOADS_AT_ONCE", 64, lowest=1)
 # What is left free on the data disk: the decoded sound comes on top of the upload.
 FREE_SPACE_RESERVE_BYTES = _integer("FREE_SPACE_RESERVE_BYTES", 512 * 1024**2)
 
+# Days after its last job has ended that a recording's sound is removed, and a job with all that belongs to it; 0 keeps.
+RETENTION_DAYS_AUDIO = _integer("RETENTION_DAYS_AUDIO", 0, highest=36_500)
+RETENTION_DAYS_JOBS = _integer("RETENTION_DAYS_JOBS", 0, highest=36_500)
+
 # A file so small is prepared in a moment: one thread of the default worker is kept for these.
 SMALL_FILE_BYTES = 16 * 1024**2
 
-ENGINE = _choice("ENGINE", "auto", ("auto", "faster-whisper"))
+ENGINE = _choice("ENGINE", "auto", ("auto", "mlx-whisper", "faster-whisper"))
 MODEL_DEVICE = (env.str("MODEL_DEVICE", default="") or env.str("WHISPER_DEVICE", default="auto")).lower()
 DEFAULT_MODEL = env.str("DEFAULT_MODEL", default="auto")
-DEFAULT_LANGUAGE = env.str("DEFAULT_LANGUAGE", default="")
-DEFAULT_TASK = _choice("DEFAULT_TASK", "transcribe", ("transcribe", "translate"))
-DEFAULT_WORD_TIMESTAMPS = _boolean("DEFAULT_WORD_TIMESTAMPS", False)
-DEFAULT_BEAM_SIZE = _integer("DEFAULT_BEAM_SIZE", 5, lowest=1)
+# A file with models of one's own, in the form of transcription/published.toml.
+MODEL_CATALOGUE = _path("MODEL_CATALOGUE", "") if env.str("MODEL_CATALOGUE", default="") else None
+# What holds where a request says nothing, of those parameters for which a DEFAULT_<PARAMETER> is set.
+DEFAULTS = _defaults((*OPTIONS, PRIORITY))
 
 # ------------------------------------------------------------------ the queue
 
@@ -146,8 +176,9 @@ SUPERVISOR_PID = _integer("SUPERVISOR_PID", 0)
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="files://")
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, object] = {}
 if CELERY_BROKER_URL.startswith("files:"):
-    # Looking at the folder every 25 ms costs an idle worker 0.9 % of a core, its heartbeat and sweeps (0.2 %) included:
-    # 28 ticks of 10 ms in 30 s on a machine of two shared AMD EPYC cores. Every 50 ms is 0.5 %, every 10 ms 2.4 %.
+    # A worker sleeps until its bell rings: idle it takes 0.2 % of a core, heartbeat and sweeps included (6 ticks of
+    # 10 ms in 30 s, on two shared AMD EPYC cores). The interval is for a folder that can hold no pipe: looking every
+    # 25 ms takes 1.1 %.
     CELERY_BROKER_TRANSPORT_OPTIONS = {"folder": str(BROKER_DIR), "polling_interval": 0.025}
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False  # a message is only a wake-up: the row is the truth

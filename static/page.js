@@ -45,5 +45,5 @@ document.addEventListener("submit", event => {
 document.addEventListener("htmx:responseError", event => {
   const { status } = event.detail.xhr;
   if (status === 401) location.reload();
-  if (status === 404) event.detail.elt.closest(".job, #live")?.querySelector("[data-poll]")?.remove();
+  if (status === 404) event.detail.elt.closest("[data-poll]")?.remove();
 });

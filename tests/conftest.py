@@ -6,6 +6,7 @@ import random
 import shutil
 import wave
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from django.contrib.auth.models import User
 from tests import speech
 from tests.server import MODELS, NANO, Server
 from transcription.models import Job, Recording, Worker
+from transcription.whisper.convert import ctranslate2_to_mlx
 from transcription.whisper.options import TranscriptionOptions
 
 # What some tests need of the machine, and the line that installs it.
@@ -26,12 +28,15 @@ PROGRAMS = {
     "xgettext": "apt-get install gettext",
     "speech prompts": "apt-get install asterisk-core-sounds-{ru,en}-g722 asterisk-core-sounds-{ru,en}",
     "weights of base": "make run (it fetches them once)",
+    "mlx-whisper": "pip install --no-deps -r requirements-mlx-linux.txt (glibc 2.35 or newer)",
 }
 
 
 def is_here(program: str) -> bool:
     if program == "speech prompts":
         return speech.is_here()
+    if program == "mlx-whisper":
+        return find_spec("mlx_whisper") is not None
     return shutil.which(program) is not None
 
 
@@ -100,13 +105,31 @@ def base_weights() -> Path:
     """The models folder with real `base` in it, fetched the way `make run` does."""
     weights = MODELS / "faster-whisper-base" / "model.bin"
     if not weights.exists():
-        program = "from transcription import weights; weights.fetch('base', on_progress=lambda done, whole: None)"
+        program = "from transcription import weights; weights.fetch('base', 'faster-whisper', on_progress=print)"
         fetching = Server(MODELS.parent / "data", MODELS).manage("shell", "-v", "0", "-c", program)
         if fetching.returncode:
             print(fetching.stderr)
     if not weights.exists():
         pytest.skip("needs weights of base")
     return MODELS
+
+
+@pytest.fixture(scope="session")
+def mlx_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder that holds the tests' own model as mlx-whisper wants it."""
+    folder = tmp_path_factory.mktemp("mlx-models")
+    ctranslate2_to_mlx(NANO / "faster-whisper-nano", folder / "whisper-nano")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mlx_server(tmp_path_factory: pytest.TempPathFactory, mlx_models: Path) -> Iterator[Server]:
+    """A real server whose engine is mlx-whisper, on MLX's CPU build where there is no Apple GPU."""
+    data = tmp_path_factory.mktemp("mlx") / "data"
+    server = Server(data, mlx_models, DEFAULT_MODEL="nano", ENGINE="mlx-whisper", MODEL_DEVICE="cpu")
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

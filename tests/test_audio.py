@@ -3,6 +3,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from array import array
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 
+from tests.server import ROOT, wait_until
+from tests.server import processes as processes_here
 from transcription import audio, errors, processes
 
 MEDIA = Path(__file__).parent / "data" / "media"
@@ -44,8 +47,17 @@ def make(path: Path, *arguments: str, seconds: float = 1.5) -> Path:
 
 
 def decode(source: Path, target: Path, **changes) -> float:
-    wishes = {"max_seconds": 60, "on_progress": lambda seconds: None, "should_stop": lambda: False, **changes}
-    return audio.decode(source, target, **wishes)
+    wishes = {"name": source.name, "max_seconds": 60, "on_probe": lambda probe: None}
+    beats = {"on_progress": lambda seconds: None, "should_stop": lambda: False}
+    return audio.decode(source, target, **{**wishes, **beats, **changes})
+
+
+def look(source: Path, target: Path, **changes) -> audio.Probe:
+    """What the recording is said to be while it is decoded; it must be said once."""
+    probes: list[audio.Probe] = []
+    decode(source, target, on_probe=probes.append, **changes)
+    (probe,) = probes
+    return probe
 
 
 @pytest.fixture
@@ -93,7 +105,7 @@ def test_an_installation_without_ffmpeg_uses_the_one_that_came_with_a_package(mo
     assert audio.ffmpeg_path() == imageio_ffmpeg.get_ffmpeg_exe()
 
 
-def test_ffmpeg_nowhere_is_said_in_a_sentence(monkeypatch):
+def test_ffmpeg_nowhere_is_said_in_a_sentence(pcm, monkeypatch):
     def raises() -> str:
         raise RuntimeError("No ffmpeg exe could be found")
 
@@ -101,7 +113,7 @@ def test_ffmpeg_nowhere_is_said_in_a_sentence(monkeypatch):
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", raises)
 
     with pytest.raises(errors.FFmpegMissing):
-        audio.probe(MEDIA / "film.mp4", name="film.mp4")
+        decode(MEDIA / "film.mp4", pcm)
 
 
 # ------------------------------------------------------------------ looking
@@ -109,13 +121,13 @@ def test_ffmpeg_nowhere_is_said_in_a_sentence(monkeypatch):
 
 @pytest.mark.needs("ffprobe")
 @pytest.mark.parametrize("ending", FORMATS)
-def test_a_probe_says_what_ffprobe_says(tmp_path, ending):
+def test_a_probe_says_what_ffprobe_says(tmp_path, pcm, ending):
     path = make(tmp_path / f"tone.{ending}", *FORMATS[ending])
     shown = "format=format_name,duration:stream=codec_name,sample_rate,channels"
     command = ["ffprobe", "-v", "error", "-show_entries", shown, "-of", "json", str(path)]
     said = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
-    probe = audio.probe(path, name=path.name)
+    probe = look(path, pcm)
 
     assert probe.container == said["format"]["format_name"]
     assert probe.codec == said["streams"][0]["codec_name"]
@@ -128,10 +140,10 @@ def test_a_probe_says_what_ffprobe_says(tmp_path, ending):
 @pytest.mark.parametrize("ending", FORMATS)
 def test_the_packaged_ffmpeg_looks_and_decodes_like_the_machines_own(tmp_path, pcm, monkeypatch, ending):
     path = make(tmp_path / f"tone.{ending}", *FORMATS[ending])
-    own, seconds = audio.probe(path, name=path.name), decode(path, pcm)
+    own, seconds = look(path, pcm), decode(path, pcm)
     monkeypatch.setenv("PATH", "/nonexistent")
 
-    packaged = audio.probe(path, name=path.name)
+    packaged = look(path, pcm)
 
     assert (packaged.container, packaged.codec, packaged.sample_rate, packaged.channels) == (
         own.container, own.codec, own.sample_rate, own.channels,
@@ -142,25 +154,25 @@ def test_the_packaged_ffmpeg_looks_and_decodes_like_the_machines_own(tmp_path, p
 
 
 def test_a_film_has_a_picture_and_its_sound_is_taken(pcm):
-    probe = audio.probe(MEDIA / "film.mp4", name="film.mp4")
+    probe = look(MEDIA / "film.mp4", pcm)
 
     assert probe == audio.Probe("mov,mp4,m4a,3gp,3g2,mj2", "aac", 44100, 1, 1.0, has_video=True)
     assert decode(MEDIA / "film.mp4", pcm) == pytest.approx(1.0, abs=0.1)
 
 
-def test_a_cover_picture_makes_no_film(tmp_path):
+def test_a_cover_picture_makes_no_film(tmp_path, pcm):
     tune = make(tmp_path / "tune.mp3")
     cover = ["-f", "lavfi", "-i", "color=red:size=32x32:duration=1", "-map", "0", "-map", "1", "-frames:v", "1"]
     song = make(tmp_path / "song.mp3", *cover, "-disposition:v", "attached_pic")
 
-    assert not audio.probe(song, name="song.mp3").has_video
-    assert audio.probe(tune, name="tune.mp3").codec == audio.probe(song, name="song.mp3").codec
+    assert not look(song, pcm).has_video
+    assert look(tune, pcm).codec == look(song, pcm).codec
 
 
-def test_a_file_that_declares_no_duration_has_none(tmp_path):
+def test_a_file_that_declares_no_duration_has_none(tmp_path, pcm):
     live = make(tmp_path / "live.mkv", "-c:a", "libopus", "-live", "1", "-f", "webm")
 
-    assert audio.probe(live, name="live.mkv").duration is None
+    assert look(live, pcm).duration is None
 
 
 @pytest.mark.parametrize(
@@ -168,33 +180,32 @@ def test_a_file_that_declares_no_duration_has_none(tmp_path):
     [("mono", 1), ("stereo", 2), ("5.1(side)", 6), ("7.1", 8), ("7.1.4", 12), ("3 channels", 3), ("1 channels", 1)],
 )
 def test_channels_are_counted_in_every_way_ffmpeg_writes_them(layout, channels):
-    report = f"\n  Stream #0:0[0x1](eng): Audio: aac (LC) (mp4a / 0x6134706D), 48000 Hz, {layout}, fltp\n"
+    stream = f"Stream #0:0[0x1](eng): Audio: aac (LC) (mp4a / 0x6134706D), 48000 Hz, {layout}, fltp"
+    report = f"[info] Input #0, mov, from 'file:1':\n[info]   {stream}\n"
 
-    assert audio._parse("mov", report).channels == channels
+    assert audio._parse(report).channels == channels
 
 
-def test_an_empty_file_is_called_empty(tmp_path):
+def test_an_empty_file_is_called_empty(tmp_path, pcm):
     (tmp_path / "empty").touch()
 
     with pytest.raises(errors.EmptyFile):
-        audio.probe(tmp_path / "empty", name="empty.mp3")
+        decode(tmp_path / "empty", pcm)
 
 
 def test_a_recording_that_left_the_disk_is_missing(tmp_path, pcm):
-    with pytest.raises(errors.RecordingMissing):
-        audio.probe(tmp_path / "gone", name="gone.mp3")
     with pytest.raises(errors.RecordingMissing):
         decode(tmp_path / "gone", pcm)
 
 
 @pytest.mark.parametrize("binary", ["machine", "package"])
 @pytest.mark.parametrize("file", ["text.mp3", "playlist.wav"])
-def test_a_foreign_file_is_not_media_whatever_its_name(monkeypatch, file, binary):
+def test_a_foreign_file_is_not_media_whatever_its_name(pcm, monkeypatch, file, binary):
     if binary == "package":
         monkeypatch.setenv("PATH", "/nonexistent")
 
     with pytest.raises(errors.NotMedia, match=r"although it is named song\.mp3"):
-        audio.probe(MEDIA / file, name="song.mp3")
+        decode(MEDIA / file, pcm, name="song.mp3")
 
 
 @pytest.mark.parametrize("binary", ["machine", "package"])
@@ -204,7 +215,7 @@ def test_a_playlist_never_makes_ffmpeg_read_another_file(tmp_path, pcm, monkeypa
     if binary == "package":
         monkeypatch.setenv("PATH", "/nonexistent")
 
-    with pytest.raises(errors.DamagedFile):
+    with pytest.raises(errors.NotMedia):
         decode(Path(playlist), pcm)
     assert list(pcm.parent.iterdir()) == []
 
@@ -215,8 +226,6 @@ def test_a_video_without_sound_has_no_sound_track(pcm, monkeypatch, binary):
         monkeypatch.setenv("PATH", "/nonexistent")
 
     with pytest.raises(errors.NoAudio):
-        audio.probe(MEDIA / "silent.mkv", name="silent.mkv")
-    with pytest.raises(errors.NoAudio):
         decode(MEDIA / "silent.mkv", pcm)
 
 
@@ -225,10 +234,30 @@ def test_a_damaged_file_is_told_in_ffmpegs_words_without_our_paths(tmp_path, pcm
     damaged = tmp_path / "damaged"
     damaged.write_bytes(whole[:5000])
 
-    for act in (lambda: audio.probe(damaged, name="tone.m4a"), lambda: decode(damaged, pcm)):
-        with pytest.raises(errors.DamagedFile) as caught:
-            act()
-        assert caught.value.values == {"detail": "moov atom not found"}
+    with pytest.raises(errors.DamagedFile) as caught:
+        decode(damaged, pcm)
+    assert caught.value.values == {"detail": "moov atom not found"}
+
+
+def test_a_file_that_keeps_ffmpeg_looking_is_given_up_early(pcm, fake_ffmpeg, started, monkeypatch):
+    fake_ffmpeg("exec /bin/sleep 60")
+    monkeypatch.setattr(audio, "LOOK_SECONDS", 1)
+
+    with pytest.raises(errors.DecodingTimedOut, match="longer than 1 seconds"):
+        decode(MEDIA / "film.mp4", pcm)
+    assert started[0].returncode == -signal.SIGKILL
+
+
+def test_what_hears_of_a_recording_may_stop_its_decoding(pcm, fake_ffmpeg, started):
+    fake_ffmpeg("echo progress=continue; exec /bin/sleep 60")
+
+    def refuse(probe: audio.Probe) -> None:
+        raise errors.DiskFull
+
+    with pytest.raises(errors.DiskFull):
+        decode(MEDIA / "film.mp4", pcm, on_probe=refuse)
+    assert started[0].returncode == -signal.SIGKILL
+    assert list(pcm.parent.iterdir()) == []
 
 
 # ------------------------------------------------------------------ decoding
@@ -300,7 +329,7 @@ def test_work_that_is_not_wanted_any_more_is_killed(pcm, fake_ffmpeg, started, r
 
 def test_a_decoding_without_end_is_stopped_by_the_clock(pcm, fake_ffmpeg, started, monkeypatch):
     fake_ffmpeg("exec /bin/sleep 60")
-    monkeypatch.setattr(audio, "_decoding_limits", lambda max_seconds: audio._Limits(1, 1000, 1000))
+    monkeypatch.setattr(audio, "_decoding_limits", lambda max_seconds: audio._Limits(1, 1000))
 
     with pytest.raises(errors.DecodingTimedOut, match="longer than 1 seconds"):
         decode(MEDIA / "film.mp4", pcm)
@@ -364,6 +393,24 @@ def test_ffmpeg_sees_none_of_our_environment(pcm, fake_ffmpeg, monkeypatch):
     assert names - {"PWD", "SHLVL", "_", "OLDPWD"} == {"PATH", "LC_ALL", "HOME"}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a child with its parent")
+def test_ffmpeg_does_not_outlive_a_killed_worker(tmp_path):
+    sound = make(tmp_path / "sound.wav")
+    (tmp_path / "ffmpeg").write_text("#!/bin/sh\nexec sleep 61.25\n")
+    (tmp_path / "ffmpeg").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    program = f"""
+from pathlib import Path
+from transcription import audio
+decode = dict(name="", max_seconds=60, on_probe=print, on_progress=print, should_stop=lambda: False)
+audio.decode(Path({str(sound)!r}), Path({str(tmp_path / "out.pcm")!r}), **decode)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env=environment) as worker:
+        wait_until(lambda: any("sleep 61.25" in words for *_, words in processes_here()))
+        worker.kill()
+    wait_until(lambda: not any("sleep 61.25" in words for *_, words in processes_here()), 5)
+
+
 def test_what_a_killed_attempt_left_behind_goes(tmp_path, pcm):
     leftover = pcm.with_name(f"{pcm.name}.0123abcd.part")
     leftover.touch()
@@ -399,7 +446,7 @@ def test_a_recording_cut_in_half_is_noticed(tmp_path, pcm):
     whole = make(tmp_path / "tone.mp3", seconds=20).read_bytes()
     (tmp_path / "half").write_bytes(whole[: len(whole) // 2])
 
-    declared = audio.probe(tmp_path / "half", name="tone.mp3").duration
+    declared = look(tmp_path / "half", pcm).duration
 
     assert audio.is_truncated(declared, decode(tmp_path / "half", pcm))
 

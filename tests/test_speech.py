@@ -3,13 +3,14 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.server import NANO
-from transcription import audio, errors
+from transcription import audio, errors, speech
 from transcription.speech import SpeechFinder
 
 
@@ -25,9 +26,8 @@ def pcm(tmp_path: Path) -> Path:
     """A sentence between two silences of two seconds."""
     path = tmp_path / "sound.pcm"
     sentence = tmp_path / "sentence.pcm"
-    audio.decode(
-        NANO / "nano" / "bears.wav", sentence, max_seconds=60, on_progress=lambda _: None, should_stop=lambda: False
-    )
+    heard = {"on_probe": lambda _: None, "on_progress": lambda _: None, "should_stop": lambda: False}
+    audio.decode(NANO / "nano" / "bears.wav", sentence, name="bears.wav", max_seconds=60, **heard)
     path.write_bytes(bytes(64000) + sentence.read_bytes() + bytes(64000))
     return path
 
@@ -61,6 +61,22 @@ def test_a_child_that_dies_fails_who_asked_and_the_next_gets_another(finder: Spe
     with pytest.raises(errors.EngineFailed):
         finder.find(pcm, on_beat=kill)
     assert finder.find(pcm, on_beat=ignore)
+
+
+def test_a_child_that_says_no_more_is_replaced_though_it_lives(
+    finder: SpeechFinder, pcm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dying process closes its pipes before the kernel calls it dead."""
+    with monkeypatch.context() as patch:
+        patch.setattr(speech, "PROGRAM", ("-c", "import os, time; os.close(1); time.sleep(60)"))
+        with pytest.raises(errors.EngineFailed):
+            finder.find(pcm, on_beat=ignore)
+
+    def lose_patience(seconds: float) -> None:
+        assert time.monotonic() - began < 30
+
+    began = time.monotonic()
+    assert finder.find(pcm, on_beat=lose_patience)
 
 
 def test_what_the_beat_raises_passes_through_and_the_child_goes_on(finder: SpeechFinder, pcm: Path) -> None:

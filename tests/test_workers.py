@@ -7,7 +7,7 @@ from django.conf import LazySettings
 from django.db import DatabaseError
 
 from tests.server import wait_until
-from transcription import queue, workers
+from transcription import queue, retention, workers
 from transcription.models import Worker
 from transcription.workers import WorkerProcess
 
@@ -52,3 +52,30 @@ def test_a_worker_that_begins_while_the_database_does_not_answer_lives_once_it_d
         wait_until(lambda: Worker.alive().filter(pk=process.row.pk).exists(), 5)
     finally:
         process.end()
+
+
+@pytest.mark.parametrize(("queue_name", "does"), [(queue.DEFAULT_QUEUE, True), ("device.cpu", False)])
+def test_the_default_worker_enforces_retention_whatever_it_meets(
+    monkeypatch: pytest.MonkeyPatch, settings: LazySettings, queue_name: str, does: bool
+) -> None:
+    settings.HEARTBEAT_SECONDS = 0.01
+    monkeypatch.setattr(workers, "FIRST_RETENTION", 0.01)
+    monkeypatch.setattr(workers, "NEXT_RETENTION", 0.01)
+    monkeypatch.setattr(queue, "ring", lambda *queues: None)
+    runs = []
+
+    def meet() -> None:
+        runs.append(1)
+        raise ValueError("nobody thought of this")
+
+    monkeypatch.setattr(retention, "enforce", meet)
+    process = WorkerProcess(queue_name)
+    process.begin()
+    try:
+        if does:
+            wait_until(lambda: len(runs) > 2, 5)
+        born = process.row.heartbeat_at
+        wait_until(lambda: Worker.objects.get(pk=process.row.pk).heartbeat_at > born, 5)
+    finally:
+        process.end()
+    assert bool(runs) == does

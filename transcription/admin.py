@@ -1,9 +1,10 @@
 """Review of past jobs. What happened is read here, not changed: only a name and a note may be."""
 
 import uuid
+from collections.abc import Callable
 from typing import Any, ClassVar
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -13,8 +14,9 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 
-from transcription import exports, jobs
+from transcription import errors, exports, jobs
 from transcription.api import media, transcript
 from transcription.models import ApiToken, Event, Job, Recording, Worker
 from transcription.templatetags.stenograf import clock, language_name, size
@@ -48,15 +50,18 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = (
         "name_shown", "owner", "status", "model", "language_shown", "duration_shown", "processing_shown", "created_at",
     )  # fmt: skip
-    list_filter = ("status", "model", "language", "engine", ("owner", admin.RelatedOnlyFieldListFilter), "created_at")
+    list_filter = (
+        "status", "priority", "model", "language", "engine", ("owner", admin.RelatedOnlyFieldListFilter), "created_at",
+    )  # fmt: skip
     search_fields = ("name", "recording__original_name", "text", "owner__username")
     date_hierarchy = "created_at"
     list_select_related = ("owner", "recording")
     list_per_page = 50
     show_full_result_count = False
+    actions = ("cancel", "retry")
     inlines = (EventInline,)
     fieldsets: ClassVar[Any] = (
-        (None, {"fields": ("name", "notes", "owner", "status", "error_shown", "links_shown")}),
+        (None, {"fields": ("name", "notes", "owner", "status", "priority", "error_shown", "links_shown")}),
         (_("Recording"), {"fields": ("recording", "duration_shown", "language_shown", "language_probability")}),
         (_("How it was done"), {"fields": ("model", "options", "engine", "device", "versions", "weights_sha256")}),
         (_("When"), {"fields": ("created_at", "preparing_at", "transcribing_at", "finishing_at", "finished_at")}),
@@ -89,6 +94,34 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         for job in queryset.select_related("recording"):
             jobs.delete(job)
 
+    @admin.action(description=_("Cancel the selected jobs"), permissions=["change"])
+    def cancel(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
+        turned, left = _turn(queryset, jobs.cancel)
+        said = ngettext("%(count)s job is cancelled.", "%(count)s jobs are cancelled.", turned)
+        self._say(request, said, turned)
+        said = ngettext(
+            "%(count)s job had ended already: there was nothing to cancel.",
+            "%(count)s jobs had ended already: there was nothing to cancel.",
+            left,
+        )
+        self._say(request, said, left, messages.WARNING)
+
+    @admin.action(description=_("Try the selected jobs again"), permissions=["change"])
+    def retry(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
+        turned, left = _turn(queryset, jobs.retry)
+        said = ngettext("%(count)s job is queued again.", "%(count)s jobs are queued again.", turned)
+        self._say(request, said, turned)
+        said = ngettext(
+            "%(count)s job stays as it is: only a failed or cancelled one whose sound is here can be tried again.",
+            "%(count)s jobs stay as they are: only failed or cancelled ones whose sound is here can be tried again.",
+            left,
+        )
+        self._say(request, said, left, messages.WARNING)
+
+    def _say(self, request: HttpRequest, said: str, count: int, level: int = messages.SUCCESS) -> None:
+        if count:
+            self.message_user(request, said % {"count": count}, level)
+
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
         return [
@@ -99,8 +132,8 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def text(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
         job = self._seen(request, job_id)
-        export = exports.FORMATS["txt"]
-        return HttpResponse(export.render(transcript.segments(job)), content_type=export.content_type)
+        text = exports.to_txt(transcript.segments(job))
+        return HttpResponse(text, content_type=exports.FORMATS["txt"].content_type)
 
     def audio(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
         return media.respond(request, self._seen(request, job_id).recording)
@@ -145,6 +178,19 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             reverse("admin:transcription_job_audio", args=(job.pk,)),
             _("sound"),
         )
+
+
+def _turn(selected: QuerySet[Job], turn: Callable[[Job], bool]) -> tuple[int, int]:
+    """How many of the selected jobs were turned, and how many could not be."""
+    won = [_is_turned(job, turn) for job in selected.select_related("recording").defer("text", "recording__peaks")]
+    return sum(won), len(won) - sum(won)
+
+
+def _is_turned(job: Job, turn: Callable[[Job], bool]) -> bool:
+    try:
+        return turn(job)
+    except errors.RecordingMissing:
+        return False
 
 
 @admin.register(Recording)

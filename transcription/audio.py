@@ -5,23 +5,28 @@ memory, time and disk that the kernel gives it, an environment without our secre
 list of formats a playlist named .wav makes FFmpeg read another user's recording.
 """
 
+import math
 import os
 import re
 import selectors
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import imageio_ffmpeg
 from pydub import AudioSegment
+from pydub.silence import detect_leading_silence
 
 from transcription import errors, processes
+from transcription.stopwatch import timed
 
 SAMPLE_RATE = 16000
 BYTES_A_SECOND = SAMPLE_RATE * 2  # mono s16le
@@ -48,19 +53,19 @@ ENVIRONMENT = {
 }  # FFREPORT would write files, a proxy would call
 
 # CPU seconds, the largest file in blocks of 512 bytes (some shells count 1024, and -fs still holds), memory in KiB.
-# macOS has no limit on memory. `exec` makes the shell become FFmpeg, so that killing the child kills FFmpeg.
+# `exec` makes the shell become FFmpeg, so that killing the child kills FFmpeg.
 # A machine whose own limits are narrower keeps those, and what the shell says of it is not FFmpeg's.
 LIMITED = (
-    '{ ulimit -c 0; ulimit -t "$1"; ulimit -f "$2"; ulimit -n 64; '
-    '[ "$(uname)" = Linux ] && ulimit -v "$3"; } 2>/dev/null; shift 3; exec "$@"'
+    '{ ulimit -c 0; ulimit -t "$1"; ulimit -f "$2"; ulimit -n 64; ulimit -v "$3"; } 2>/dev/null; shift 3; exec "$@"'
 )
-MEMORY_KIB = 4 * 1024**2
+MEMORY_KIB = str(4 * 1024**2) if sys.platform == "linux" else "unlimited"  # macOS has no limit on memory
 
-PROBE_SECONDS = 30
-WORDS_BYTES = 64 * 1024  # kept of what FFmpeg says while it decodes
-REPORT_BYTES = 1024**2  # kept of its report on a file: an audiobook has a thousand chapters
+LOOK_SECONDS = 30  # the longest that FFmpeg may look at a file before it decodes
+REPORT_BYTES = 1024**2  # kept of its report on the file, which comes first: an audiobook has a thousand chapters
+WORDS_BYTES = 64 * 1024  # kept of what it says at the end
 BEAT_SECONDS = 0.5
 PIECE_BYTES = 1024**2
+MINUTE_BYTES = 60 * BYTES_A_SECOND
 
 
 @dataclass(frozen=True)
@@ -89,60 +94,44 @@ def ffmpeg_path() -> str:
         raise errors.FFmpegMissing from error
 
 
-def probe(path: Path, *, name: str) -> Probe:
-    """Look what a recording is, without decoding it; `name` is what its owner calls it.
-
-    FFmpeg's report of its input is read, as ffprobe cannot be walled in: it stops at the first stream whose decoder is
-    not on the list, thus at every film and every cover picture.
-
-    Raises RecordingMissing, EmptyFile, NotMedia, NoAudio, DamagedFile, DecodingTimedOut, FFmpegMissing.
-    """
-    _check(path)
-    arguments = [
-        ffmpeg_path(),
-        "-hide_banner",
-        "-nostdin",
-        "-loglevel",
-        "info",
-        *WALLS,
-        "-i",
-        f"file:{path.absolute()}",
-    ]
-    report = _run(arguments, _Limits(PROBE_SECONDS, 0, REPORT_BYTES)).words
-    header = re.search(r"^Input #0, (.+), from '", report, re.MULTILINE)
-    if header is None:
-        raise _unreadable(report, name)
-    return _parse(header[1], report[header.end() :])
-
-
+@timed("decoding")
 def decode(
     source: Path,
     target: Path,
     *,
+    name: str,
     max_seconds: int,
+    tempo: float = 1.0,
+    on_probe: Callable[[Probe], None],
     on_progress: Callable[[float], None],
     should_stop: Callable[[], bool],
 ) -> float:
-    """Decode a recording to headerless 16 kHz mono s16le in `target`, and return its seconds.
+    """Decode a recording to headerless 16 kHz mono s16le in `target`, and return the recording's seconds.
 
-    `target` appears whole or not at all. `on_progress` gets the seconds decoded so far at least every second, even when
-    FFmpeg is silent; what it raises passes through. When `should_stop` says so, LeaseLost is raised.
+    `name` is what its owner calls it; of the decoded sound a second holds `tempo` of the recording's, at its pitch. `target` appears whole or not at all. `on_probe` hears once what the recording
+    is, within a second of FFmpeg's knowing it. `on_progress` gets the seconds decoded so far at least every second, even
+    when FFmpeg is silent. What they raise passes through. When `should_stop` says so, LeaseLost is raised.
 
-    Raises RecordingMissing, EmptyFile, NoAudio, TooLong, DamagedFile, DecodingTimedOut, DiskFull, FFmpegMissing.
+    FFmpeg is started once for both: a start costs up to a tenth of a second. Its report of the input is read, as ffprobe
+    cannot be walled in: it stops at the first stream whose decoder is not on the list, thus at every film and every
+    cover picture.
+
+    Raises RecordingMissing, EmptyFile, NotMedia, NoAudio, TooLong, DamagedFile, DecodingTimedOut, DiskFull,
+    FFmpegMissing.
     """
     _check(source)
     with _draft(target) as draft:
-        watch = _Watch(on_progress, should_stop)
-        ended = _run(_decoding(source, draft, max_seconds), _decoding_limits(max_seconds), watch)
+        watch = _Watch(on_probe, lambda decoded: on_progress(tempo * decoded), should_stop)
+        ended = _run(_decoding(source, draft, max_seconds, tempo), _decoding_limits(max_seconds, tempo), watch)
         if ended.returncode != 0:
-            raise _undecodable(ended)
-        return _keep(draft, target, max_seconds)
+            raise _undecodable(ended, name)
+        return _keep(draft, target, max_seconds, tempo)
 
 
-def _keep(draft: Path, target: Path, max_seconds: int) -> float:
-    """Give a finished draft its name and return its seconds."""
+def _keep(draft: Path, target: Path, max_seconds: int, tempo: float) -> float:
+    """Give a finished draft its name and return the recording's seconds."""
     try:
-        seconds = draft.stat().st_size / BYTES_A_SECOND
+        seconds = tempo * draft.stat().st_size / BYTES_A_SECOND
         if seconds == 0:
             raise errors.NoAudio
         if seconds > max_seconds:
@@ -168,6 +157,7 @@ def is_truncated(declared: float | None, decoded: float) -> bool:
     return declared is not None and decoded < 0.95 * declared
 
 
+@timed("measuring loudness")
 def peaks(pcm: Path, *, count: int = 240) -> list[int]:
     """Loudness, 0-100 of the loudest, of `count` equal parts of 16 kHz mono s16le, for the player's wave.
 
@@ -193,14 +183,53 @@ def _height(read: Callable[[int], bytes], size: int) -> int:
     return height
 
 
+def sounding(pcm: Path, *, threshold: float, shortest: float) -> tuple[float, float]:
+    """Where sound begins and ends in 16 kHz mono s16le, in seconds, without the silence at both ends.
+
+    Silence is what stays below `threshold` dBFS for at least `shortest` seconds. Heard minute by minute from each end;
+    where there is nothing but silence both are 0.
+    """
+    size = pcm.stat().st_size // 2 * 2
+    head = _silence(_minutes(pcm, range(0, size, MINUTE_BYTES), size), threshold)
+    if head >= size / BYTES_A_SECOND:
+        return 0.0, 0.0
+    backwards = (minute.reverse() for minute in _minutes(pcm, reversed(range(0, size, MINUTE_BYTES)), size))
+    tail = _silence(backwards, threshold)
+    whole = size / BYTES_A_SECOND
+    return head if head >= shortest else 0.0, whole - tail if tail >= shortest else whole
+
+
+def _minutes(pcm: Path, places: Iterable[int], size: int) -> Iterator[AudioSegment]:
+    with pcm.open("rb") as file:
+        for place in places:
+            file.seek(place)
+            piece = file.read(min(MINUTE_BYTES, size - place))
+            yield AudioSegment(piece, sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
+
+
+def _silence(minutes: Iterable[AudioSegment], threshold: float) -> float:
+    """The seconds of silence before the first sound."""
+    seconds = 0.0
+    for minute in minutes:
+        silent = min(float(detect_leading_silence(minute, threshold)) / 1000, float(minute.duration_seconds))
+        seconds += silent
+        if silent < minute.duration_seconds - 0.01:  # it looks at ten milliseconds at a time
+            return seconds
+    return seconds
+
+
 # ------------------------------------------------------------------ what FFmpeg is told
 
 
-def _decoding(source: Path, draft: Path, max_seconds: int) -> list[str]:
-    # A second more than allowed, so that a recording which is too long is seen to be, and never cut.
-    seconds = max_seconds + 1
+def _most_seconds(max_seconds: int, tempo: float) -> int:
+    """Of decoded sound: a second more than allowed, so that what is too long is seen to be, and never cut."""
+    return math.ceil((max_seconds + 1) / tempo)
+
+
+def _decoding(source: Path, draft: Path, max_seconds: int, tempo: float) -> list[str]:
+    seconds = _most_seconds(max_seconds, tempo)
     return [
-        *(ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "error"),
+        *(ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info"),
         *("-progress", "pipe:1", "-stats_period", str(BEAT_SECONDS)),
         *(*WALLS, "-vn", "-sn", "-dn", "-i", f"file:{source.absolute()}", "-map", "0:a:0", "-vn", "-sn", "-dn"),
         *(
@@ -213,27 +242,40 @@ def _decoding(source: Path, draft: Path, max_seconds: int) -> list[str]:
             "-map_chapters",
             "-1",
         ),
+        *(() if tempo == 1 else ("-filter:a", f"atempo={tempo:g}")),
         *("-ac", "1", "-ar", str(SAMPLE_RATE), "-c:a", "pcm_s16le", "-f", "s16le", "-y", f"file:{draft.absolute()}"),
     ]
 
 
 @dataclass(frozen=True)
 class _Limits:
-    """What a run of FFmpeg may take: seconds on the clock, bytes of its file, bytes of its words that are kept."""
+    """What a run of FFmpeg may take: seconds on the clock, bytes of its file."""
 
     seconds: float
     file_bytes: int
-    kept_bytes: int
 
     def around(self, arguments: Sequence[str]) -> list[str]:
         """The arguments with the limits before them. Two threads may use twice the clock's seconds."""
         limits = (int(2 * self.seconds), self.file_bytes // 512 + 1, MEMORY_KIB)
-        return ["/bin/sh", "-c", LIMITED, "sh", *map(str, limits), *arguments]
+        return [*_dying_with_us(), "/bin/sh", "-c", LIMITED, "sh", *map(str, limits), *arguments]
 
 
-def _decoding_limits(max_seconds: int) -> _Limits:
+@cache
+def _dying_with_us() -> tuple[str, ...]:
+    """What has the kernel kill a program when the thread that started it is gone; nothing where there is no such thing.
+
+    A Mac's FFmpeg outlives its killed worker until its limits end it.
+    """
+    program = shutil.which("setpriv")
+    words = () if program is None else (str(Path(program).absolute()), "--pdeathsig", "KILL")
+    if not words or subprocess.run([*words, "true"], capture_output=True, check=False).returncode:
+        return ()  # BusyBox's knows no such option
+    return words
+
+
+def _decoding_limits(max_seconds: int, tempo: float) -> _Limits:
     """A minute, and an hour for the longest day: the slowest machine decodes far faster than 24 times the real time."""
-    return _Limits(60 + max_seconds / 24, (max_seconds + 2) * BYTES_A_SECOND, WORDS_BYTES)
+    return _Limits(60 + max_seconds / 24, (_most_seconds(max_seconds, tempo) + 1) * BYTES_A_SECOND)
 
 
 # ------------------------------------------------------------------ running it
@@ -242,21 +284,32 @@ def _decoding_limits(max_seconds: int) -> _Limits:
 @dataclass(frozen=True)
 class _Ended:
     returncode: int
-    words: str  # from stderr
+    report: str  # the beginning of what it said
+    words: str  # the end of it
 
 
 class _Watch:
-    """Tells the owner of a run how far it is, and the run whether it is still wanted."""
+    """Tells the owner of a run what is decoded and how far it is, and the run whether it is still wanted."""
 
-    def __init__(self, on_progress: Callable[[float], None], should_stop: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        on_probe: Callable[[Probe], None],
+        on_progress: Callable[[float], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.on_probe = on_probe
         self.on_progress = on_progress
         self.should_stop = should_stop
+        self.has_looked = False
         self.seconds = 0.0
 
-    def beat(self, output: bytes) -> None:
+    def beat(self, output: bytes, report: bytes) -> None:
         """Raises LeaseLost when the run is no longer wanted."""
         if self.should_stop():
             raise errors.LeaseLost
+        if output and not self.has_looked:  # it decodes, thus its report is whole
+            self.has_looked = True
+            self.on_probe(_parse(report.decode(errors="replace")))
         times = re.findall(rb"^out_time_us=(\d+)$", output, re.MULTILINE)
         if times:
             self.seconds = int(times[-1]) / 1e6
@@ -265,12 +318,12 @@ class _Watch:
 
 @dataclass
 class _Pipes:
-    """Both pipes of a running program; the last `kept_bytes` of each are kept."""
+    """Both pipes of a running program: the end of each is kept, and of its words also the beginning."""
 
     process: subprocess.Popen[bytes]
-    kept_bytes: int
     output: bytearray = field(default_factory=bytearray)
     words: bytearray = field(default_factory=bytearray)
+    report: bytearray = field(default_factory=bytearray)
 
     def __post_init__(self) -> None:
         assert self.process.stdout is not None  # noqa: S101  # both are pipes
@@ -284,7 +337,9 @@ class _Pipes:
         for key, _ in self._selector.select(seconds):
             piece, kept = os.read(key.fd, 65536), key.data
             kept += piece
-            del kept[: -self.kept_bytes]
+            del kept[:-WORDS_BYTES]
+            if kept is self.words:
+                self.report += piece[: REPORT_BYTES - len(self.report)]
             if not piece:
                 self._selector.unregister(key.fileobj)
         return bool(self._selector.get_map())
@@ -296,7 +351,7 @@ class _Pipes:
                 pipe.close()
 
 
-def _run(arguments: Sequence[str], limits: _Limits, watch: _Watch | None = None) -> _Ended:
+def _run(arguments: Sequence[str], limits: _Limits, watch: _Watch) -> _Ended:
     """Run FFmpeg to its end within limits; it is killed and waited for on every way out.
 
     Raises DecodingTimedOut, FFmpegMissing, and what the watch raises.
@@ -308,32 +363,33 @@ def _run(arguments: Sequence[str], limits: _Limits, watch: _Watch | None = None)
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    pipes = _Pipes(process, limits.kept_bytes)
+    pipes = _Pipes(process)
     try:
         _follow(pipes, limits.seconds, watch)
         returncode = process.wait(limits.seconds)
     except subprocess.TimeoutExpired as error:
-        raise errors.DecodingTimedOut(seconds=round(limits.seconds)) from error
+        raise errors.DecodingTimedOut(seconds=round(error.timeout)) from error
     finally:
         process.kill()
         process.wait()
         pipes.close()
     if returncode in (126, 127):  # the shell's word for a program that it cannot start
         raise errors.FFmpegMissing
-    return _Ended(returncode, pipes.words.decode(errors="replace"))
+    return _Ended(returncode, pipes.report.decode(errors="replace"), pipes.words.decode(errors="replace"))
 
 
-def _follow(pipes: _Pipes, seconds: float, watch: _Watch | None) -> None:
+def _follow(pipes: _Pipes, seconds: float, watch: _Watch) -> None:
     """Read the pipes until the program closes them. Raises TimeoutExpired, and what the watch raises."""
     began = last_beat = time.monotonic()
     is_open = True
     while is_open:
         is_open = pipes.read(BEAT_SECONDS)
         now = time.monotonic()
-        if now - began > seconds:
-            raise subprocess.TimeoutExpired(pipes.process.args, seconds)
-        if watch is not None and (now - last_beat >= BEAT_SECONDS or not is_open):
-            watch.beat(bytes(pipes.output))
+        longest = seconds if pipes.output else min(seconds, LOOK_SECONDS)
+        if now - began > longest:
+            raise subprocess.TimeoutExpired(pipes.process.args, longest)
+        if now - last_beat >= BEAT_SECONDS or not is_open:
+            watch.beat(bytes(pipes.output), bytes(pipes.report))
             last_beat = now
 
 
@@ -359,13 +415,12 @@ def _check(path: Path) -> None:
         raise errors.EmptyFile
 
 
-def _parse(container: str, report: str) -> Probe:
-    """Read the lines that FFmpeg prints under `Input #0`."""
+def _parse(report: str) -> Probe:
+    """Read the lines that FFmpeg prints under `Input #0`; whatever is not found in them stays empty."""
+    container, report = _input(report) or ("", "")
     streams = re.findall(r"^\s+Stream #0:\d+(?:\[\w+\])?(?:\([^)]*\))?: (Audio|Video): (.*)$", report, re.MULTILINE)
     sounds = [words for kind, words in streams if kind == "Audio"]
-    if not sounds:
-        raise errors.NoAudio
-    described = re.match(r"(\w+).*?(?:, (\d+) Hz, ([^,]+)|$)", sounds[0])
+    described = re.match(r"(\w+).*?(?:, (\d+) Hz, ([^,]+)|$)", sounds[0]) if sounds else None
     codec, sample_rate, layout = described.groups() if described else ("", None, None)
     return Probe(
         container=container,
@@ -375,6 +430,15 @@ def _parse(container: str, report: str) -> Probe:
         duration=_duration(report),
         has_video=any(kind == "Video" and "(attached pic)" not in words for kind, words in streams),
     )
+
+
+def _input(report: str) -> tuple[str, str] | None:
+    """The container that FFmpeg found, and the lines on what is in it; None when it could not open the file."""
+    plain = re.sub(r"^\[info\] ", "", report, flags=re.MULTILINE)
+    found = re.search(
+        r"^Input #0, (.+), from '(.*?)(?=^Stream mapping:|^Output #0|\Z)", plain, re.MULTILINE | re.DOTALL
+    )
+    return (found[1], found[2]) if found else None
 
 
 def _duration(report: str) -> float | None:
@@ -409,7 +473,7 @@ def _unreadable(report: str, name: str) -> errors.Problem:
     return errors.DamagedFile(detail=words[-1])
 
 
-def _undecodable(ended: _Ended) -> errors.Problem:
+def _undecodable(ended: _Ended, name: str) -> errors.Problem:
     """The problem of a run that failed."""
     if "matches no streams" in ended.words:
         return errors.NoAudio()
@@ -421,16 +485,24 @@ def _undecodable(ended: _Ended) -> errors.Problem:
         return errors.OutOfMemory()
     if ended.returncode < 0:
         return errors.DamagedFile(detail=f"FFmpeg crashed on it ({signal.Signals(-ended.returncode).name})")
-    words = _said(ended.words) or [ended.words.strip().rsplit(": ")[-1]]
-    return errors.DamagedFile(detail=words[-1] or "FFmpeg gave no reason")
+    if _input(ended.report) is None:
+        return _unreadable(ended.words, name)
+    words = _said(ended.words) or [line.rpartition(": ")[2] for line in _complaints(ended.words)]
+    return errors.DamagedFile(detail=words[-1] if words else "FFmpeg gave no reason")
 
 
 def _said(words: str) -> list[str]:
     """FFmpeg's sentences, one line each and short, without its addresses, our paths and our lists."""
-    lines = [re.sub(r"^(\[[^\]]* @ \w+\] )+", "", line) for line in words.splitlines()]
     lines = [
         re.sub(r"file:.*?(?=: |\.?$)|(?<=whitelist) '.*", "", line).strip(" .:")
-        for line in lines
+        for line in _complaints(words)
         if not EMPTY_WORDS.match(line)
     ]
     return [line[:200] for line in lines if line]
+
+
+def _complaints(words: str) -> list[str]:
+    """The lines that say what is wrong, without FFmpeg's addresses and levels; a line's continuation has none."""
+    lines = [re.sub(r"^(\[[^\]]* @ \w+\] )+", "", line) for line in words.strip().splitlines()]
+    wrong = [line for line in lines if not line.startswith(("[info] ", "[warning] "))]
+    return [re.sub(r"^\[(error|fatal|panic)\] ", "", line) for line in wrong]

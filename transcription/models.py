@@ -39,6 +39,8 @@ class Worker(models.Model):
     pid = models.PositiveIntegerField("PID")
     engine = models.CharField(_("engine"), max_length=30, blank=True)
     model_loaded = models.CharField(_("loaded model"), max_length=100, blank=True)
+    compute_types = models.JSONField(_("types of numbers"), default=list)  # that its device can compute with
+    threads = models.PositiveSmallIntegerField(_("CPU threads"), default=0)  # at most
     started_at = models.DateTimeField(_("started"), default=timezone.now)
     heartbeat_at = models.DateTimeField(_("last heartbeat"), default=timezone.now, db_index=True)
 
@@ -154,6 +156,8 @@ class Job(Claimable):
     priority = models.SmallIntegerField(_("priority"), choices=Priority.choices, default=Priority.NORMAL)
     model = models.CharField(_("model"), max_length=100)  # a catalogue name or a folder's name
     options = models.JSONField(_("options"))  # TranscriptionOptions, frozen when the job was submitted
+    asked_engine = models.CharField(_("engine asked for"), max_length=30, blank=True)  # empty: any
+    asked_device = models.CharField(_("device asked for"), max_length=20, blank=True)  # or its kind; empty: any
     warnings = models.JSONField(_("warnings"), default=list)
     error_code = models.CharField(_("error code"), max_length=40, blank=True)
     error_values = models.JSONField(default=dict)
@@ -257,6 +261,30 @@ class Section(Claimable):
 
     def __str__(self) -> str:
         return f"{self.job_id} {self.index}"
+
+
+class Download(Claimable):
+    """A model that is to be fetched: jobs wait for it, or somebody asked for it. Gone when it is here."""
+
+    model = models.CharField(_("model"), max_length=100, primary_key=True)  # a catalogue name
+    progress = models.FloatField(_("progress, 0-1"), default=0)
+    is_asked_for = models.BooleanField(_("asked for"), default=False)  # by a person, not only by jobs
+    error_code = models.CharField(_("error code"), max_length=40, blank=True)  # then it is not tried again by itself
+    error_values = models.JSONField(default=dict)
+    created_at = models.DateTimeField(_("added"), default=timezone.now)
+
+    class Meta:
+        verbose_name = _("download")
+        verbose_name_plural = _("downloads")
+        ordering = ("created_at", "model")
+
+    def __str__(self) -> str:
+        return self.model
+
+    @property
+    def error_message(self) -> str:
+        """The sentence that says what went wrong, in the reader's language; empty when nothing did."""
+        return gettext(errors.BY_CODE[self.error_code].sentence) % self.error_values if self.error_code else ""
 
 
 class Segment(models.Model):

@@ -1,11 +1,12 @@
 """From a recording on disk to a stored transcript, in three steps that any worker may take up after another's death.
 
-`prepare` asks FFmpeg what the recording is and has it decoded to PCM, then stores its sections. `transcribe` has a
+`prepare` has FFmpeg say what the recording is and decode it to PCM, then stores its sections. `transcribe` has a
 section decoded by the device's engine and stores each segment as it comes. `finish` joins the text. Each step holds a
 claim; losing it (LeaseLost) means that somebody else has the work now, and ends the step without a trace.
 """
 
 import contextlib
+import math
 import tempfile
 import threading
 import time
@@ -17,34 +18,43 @@ from pathlib import Path
 from django.conf import settings
 from django.db.models import F
 
-from transcription import audio, catalogue, devices, errors, queue
+from transcription import audio, catalogue, devices, errors, queue, stopwatch, weights
 from transcription.models import Job, Recording, Section, Segment
-from transcription.queue import JobClaim, SectionClaim
+from transcription.queue import DownloadClaim, JobClaim, SectionClaim
 from transcription.speech import SpeechFinder
-from transcription.stopwatch import timed, waited_for
+from transcription.stopwatch import timed
 from transcription.timeline import Timeline
 from transcription.whisper import sections
 from transcription.whisper.engine import Event, Sound
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment as DecodedSegment
+from transcription.whisper.sections import Span
 
 SHORTEST_REST = 0.1  # seconds; of less an engine makes nothing
 LONGEST_PROMPT = 400  # characters; an engine takes half a window of tokens, and cuts from the left
 
 
-@timed("prepared job {claim.job}")
+@timed("preparing")
 def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) -> None:
-    """Probe and decode a queued job's recording and store its sections. Raises what is wrong with it."""
+    """Probe and decode a queued job's recording and store its sections. Raises what is wrong with it.
+
+    A job whose model is not here waits for it first.
+    """
     started = time.monotonic()
     job = Job.objects.select_related("recording").get(pk=claim.job)
-    model = catalogue.find(job.model, devices.engine().name)
-    probe = _probe(job.recording)
-    audio.check_space(settings.RECORDINGS_DIR, probe.duration, reserve=settings.FREE_SPACE_RESERVE_BYTES)
-    lease = _Lease(claim, probe.duration, stopping)
+    engine = devices.engine().name
+    if catalogue.on_disk(job.model, engine) is None and weights.can_fetch(job.model, engine):
+        queue.wait_for_model(claim)
+        return
+    model = catalogue.find(job.model, engine)
+    lease = _Lease(claim, job.recording, stopping)
     seconds = audio.decode(
         job.recording.path,
         job.pcm_path,
+        name=job.recording.original_name,
         max_seconds=settings.MAX_DURATION_SECONDS,
+        tempo=job.transcription_options.up_speed,
+        on_probe=lease.probed,
         on_progress=lease.decoded,
         should_stop=stopping.is_set,
     )
@@ -54,13 +64,19 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
             claim,
             _sections(job, seconds, finder, lease.listened),
             language=job.transcription_options.language or job.language,
-            warnings=["input_truncated"] if audio.is_truncated(probe.duration, seconds) else [],
+            warnings=_warnings(job, is_truncated=audio.is_truncated(lease.duration, seconds)),
             weights_sha256=catalogue.weights_sha256(model),
             processing_seconds=F("processing_seconds") + time.monotonic() - started,
         )
     except errors.LeaseLost:
         queue.remove_unwanted_pcm(job.pk)  # deleted while FFmpeg worked, thus before there was any to delete
         raise
+
+
+def _warnings(job: Job, *, is_truncated: bool) -> list[str]:
+    """What the door warned of, and what is found out now."""
+    before = [warning for warning in job.warnings if warning != "input_truncated"]
+    return [*before, *(["input_truncated"] if is_truncated else [])]
 
 
 def _sections(job: Job, seconds: float, finder: SpeechFinder, on_beat: Callable[[float], None]) -> list[Section]:
@@ -74,10 +90,24 @@ def _sections(job: Job, seconds: float, finder: SpeechFinder, on_beat: Callable[
 def _cut(
     pcm: Path, seconds: float, options: TranscriptionOptions, finder: SpeechFinder, on_beat: Callable[[float], None]
 ) -> list[sections.Section]:
-    """Find speech where that is wanted, and divide the recording."""
+    """Find speech where that is wanted, divide the recording, and keep of it what shall be heard."""
+    tempo = options.up_speed
     is_uncut = sections.is_uncut(sections=options.sections, vad_filter=options.vad_filter)
-    stretches = [] if is_uncut else finder.find(pcm, on_beat=on_beat)
-    return sections.cut(stretches, seconds, sections=options.sections, vad_filter=options.vad_filter)
+    found = [] if is_uncut else finder.find(pcm, on_beat=lambda heard: on_beat(tempo * heard))
+    stretches = [(tempo * start, tempo * end) for start, end in found]
+    divided = sections.cut(stretches, seconds, sections=options.sections, vad_filter=options.vad_filter)
+    return sections.clipped(divided, _clips(pcm, seconds, options))
+
+
+def _clips(pcm: Path, seconds: float, options: TranscriptionOptions) -> list[Span]:
+    """What shall be heard of a recording: the clips that were asked for, without the silence at its ends."""
+    first, last = 0.0, seconds
+    if options.remove_silence:
+        sound = audio.sounding(pcm, threshold=options.silence_threshold, shortest=options.silence_duration)
+        first, last = (options.up_speed * end for end in sound)
+    edges = (*options.clip_timestamps, seconds)  # an end that is missing is the recording's
+    clips = list(zip(edges[::2], edges[1::2], strict=False)) if options.clip_timestamps else [(0.0, seconds)]
+    return [(max(start, first), min(end, last)) for start, end in clips]
 
 
 def _row(job: Job, index: int, section: sections.Section) -> Section:
@@ -91,9 +121,7 @@ def _row(job: Job, index: int, section: sections.Section) -> Section:
     )
 
 
-def _probe(recording: Recording) -> audio.Probe:
-    """Ask FFmpeg what the recording is, and store the answer."""
-    probe = audio.probe(recording.path, name=recording.original_name)
+def _store_probe(recording: Recording, probe: audio.Probe) -> None:
     Recording.objects.filter(pk=recording.pk).update(
         container=probe.container[:60],
         codec=probe.codec[:40],
@@ -102,7 +130,6 @@ def _probe(recording: Recording) -> audio.Probe:
         has_video=probe.has_video,
         duration=probe.duration,
     )
-    return probe
 
 
 def _store_sound(job: Job, seconds: float) -> None:
@@ -111,13 +138,20 @@ def _store_sound(job: Job, seconds: float) -> None:
 
 
 class _Lease:
-    """Renews a job's lease and moves its progress while it is prepared, at most once a second."""
+    """Stores what a recording is, and renews its job's lease and moves its progress at most once a second."""
 
-    def __init__(self, claim: JobClaim, duration: float | None, stopping: threading.Event) -> None:
+    def __init__(self, claim: JobClaim, recording: Recording, stopping: threading.Event) -> None:
         self.claim = claim
-        self.duration = duration
+        self.recording = recording
+        self.duration: float | None = None  # as the file declares it
         self.stopping = stopping
         self.renewed = time.monotonic()
+
+    def probed(self, probe: audio.Probe) -> None:
+        """Raises DiskFull when the decoded sound will not fit."""
+        audio.check_space(settings.RECORDINGS_DIR, probe.duration, reserve=settings.FREE_SPACE_RESERVE_BYTES)
+        _store_probe(self.recording, probe)
+        self.duration = probe.duration
 
     def decoded(self, seconds: float) -> None:
         self._renew(0.5 * seconds / self.duration if self.duration else None)
@@ -133,6 +167,26 @@ class _Lease:
             queue.renew_job(self.claim, progress=None if progress is None else min(1.0, progress))
 
 
+@timed("fetching weights")
+def fetch(claim: DownloadClaim, stopping: threading.Event) -> None:
+    """Bring a model to this machine, and let the jobs go on that wait for it. Raises Problem.
+
+    Raises LeaseLost within a second of nobody's wanting it any more.
+    """
+    renewed = -math.inf
+
+    def on_progress(done: int, whole: int) -> None:
+        nonlocal renewed
+        if stopping.is_set():
+            raise errors.LeaseLost
+        if time.monotonic() - renewed >= 1:
+            renewed = time.monotonic()
+            queue.renew_download(claim, progress=min(1.0, done / whole) if whole else 0.0)
+
+    weights.fetch(claim.model, devices.engine().name, on_progress=on_progress)
+    queue.downloaded(claim)
+
+
 def transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.Event) -> None:
     """Have a section decoded and store what comes of it, from the last stored segment on.
 
@@ -146,20 +200,20 @@ def transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.
     queue.section_done(
         claim,
         seconds=time.monotonic() - started,
-        engine=devices.engine().name,
+        engine=runner.abilities.name,
         device=runner.device,
         versions=runner.versions,
     )
 
 
 def _decode(work: "_Work", runner: devices.Runner, stopping: threading.Event) -> None:
-    model = catalogue.find(work.section.job.model, devices.engine().name)
+    model = catalogue.find(work.section.job.model, runner.abilities.name)
     decoding = runner.decode(work.section.pk, work.sound, model, work.options, beat=1.0)
     alive = time.monotonic()
     try:
         # Closed at once when something goes wrong here: the runner must not go on with what nobody will store.
         with contextlib.closing(decoding):
-            for event in waited_for(f"engine, for section {work.section.pk}", decoding):
+            for event in decoding:
                 if stopping.is_set():
                     raise errors.LeaseLost
                 work.store(event)
@@ -182,15 +236,15 @@ class _Work:
         self.rest = whole.since(stored[-1][0]) if stored else whole
         self.heard = whole.seconds - self.rest.seconds
         self.segments = len(stored)
-        self.options = _going_on(section.job, "".join(text for _, text in stored))
+        self.options = _going_on(section, "".join(text for _, text in stored))
 
     @property
     def sound(self) -> Sound:
-        return _sound(self.section.job.pcm_path, self.rest)
+        return _sound(self.section.job.pcm_path, self.rest, self.options.up_speed)
 
     @cached_property
     def timeline(self) -> Timeline:
-        return Timeline(self.rest.spans)
+        return Timeline(self.rest.spans, self.options.up_speed)
 
     def store(self, event: Event | None) -> None:
         """Store one event of the runner's; None is a beat."""
@@ -200,30 +254,48 @@ class _Work:
             case {"event": "language", "language": language, "probability": probability}:
                 queue.found_language(self.claim, language, probability)
             case {"event": "progress", "seconds": seconds}:
-                queue.store_progress(self.claim, self.heard + seconds)
+                queue.store_progress(self.claim, self.heard + seconds * self.options.up_speed)
             case {"event": "segment", "segment": said}:
                 segment = DecodedSegment.from_json(said)
-                transcribed = self.heard + segment.end
-                queue.store_segment(self.claim, self.segments, self.timeline.restore(segment), transcribed=transcribed)
+                transcribed = self.heard + segment.end * self.options.up_speed
+                restored = self.timeline.restore(segment)
+                queue.store_segment(self.claim, self.segments, restored, transcribed=transcribed)
                 self.segments += 1
+                if self.options.verbose:
+                    queue.note(self.section.job_id, "decoded", _measures(restored))
+            case {"event": "done", "seconds": seconds}:
+                stopwatch.say("the engine", seconds)
             case _:
                 _raise_error(event)
 
 
-def _going_on(job: Job, said: str) -> TranscriptionOptions:
+def _measures(segment: DecodedSegment) -> str:
+    """What an engine thought of a segment, in a line."""
+    measures = f"logprob {segment.avg_logprob:.2f}, compression {segment.compression_ratio:.2f}"
+    times = f"{segment.start:.2f}-{segment.end:.2f} s"
+    return f"{times}: temperature {segment.temperature:.1f}, {measures}, no speech {segment.no_speech_prob:.2f}"
+
+
+def _going_on(section: Section, said: str) -> TranscriptionOptions:
     """A job's options for a section whose beginning may be stored already: what was said is the prompt."""
-    options = replace(job.transcription_options, language=job.language or None)
+    asked = section.job.transcription_options
+    options = replace(
+        asked,
+        language=None if asked.multilingual else section.job.language or None,
+        prefix=asked.prefix if section.index == 0 and not said else None,
+    )
     if not said:
         return options
     return replace(options, initial_prompt=f"{options.initial_prompt or ''} {said.strip()[-LONGEST_PROMPT:]}".strip())
 
 
-def _sound(pcm: Path, section: sections.Section) -> Sound:
-    spans = [(round(start * audio.SAMPLE_RATE), round(end * audio.SAMPLE_RATE)) for start, end in section.spans]
+def _sound(pcm: Path, section: sections.Section, tempo: float) -> Sound:
+    rate = audio.SAMPLE_RATE / tempo  # samples that stand for a second of the recording
+    spans = [(round(start * rate), round(end * rate)) for start, end in section.spans]
     return Sound(pcm, tuple(spans))
 
 
-@timed("finished job {claim.job}")
+@timed("finishing")
 def finish(claim: JobClaim) -> None:
     """Join the text of a job whose sections are all done."""
     started = time.monotonic()
@@ -240,12 +312,20 @@ def transcribe_file(
     Gives `{"event": "sound", "duration": seconds}` and then the engine's events, segments in the recording's time.
     Raises Problem.
     """
-    weights = catalogue.find(model, devices.engine().name)
-    audio.probe(source, name=source.name)
+    weights = catalogue.find(model, runner.abilities.name)
     with tempfile.TemporaryDirectory(prefix="stenograf-") as folder:
         pcm = Path(folder) / "sound.pcm"
         limit = settings.MAX_DURATION_SECONDS
-        seconds = audio.decode(source, pcm, max_seconds=limit, on_progress=_ignore, should_stop=_never)
+        seconds = audio.decode(
+            source,
+            pcm,
+            name=source.name,
+            max_seconds=limit,
+            tempo=options.up_speed,
+            on_probe=_ignore,
+            on_progress=_ignore,
+            should_stop=_never,
+        )
         yield {"event": "sound", "duration": seconds}
         finder = SpeechFinder()
         try:
@@ -254,9 +334,10 @@ def transcribe_file(
             finder.stop()
         for index, section in enumerate(found):
             for event in _decode_part(index, pcm, section, weights, options, runner):
-                if event["event"] == "language":
+                if event["event"] == "language" and not options.multilingual:
                     options = replace(options, language=event["language"])
                 yield event
+            options = replace(options, prefix=None)
 
 
 def _decode_part(
@@ -267,9 +348,10 @@ def _decode_part(
     options: TranscriptionOptions,
     runner: devices.Runner,
 ) -> Iterator[Event]:
-    timeline = Timeline(section.spans)
+    timeline = Timeline(section.spans, options.up_speed)
+    sound = _sound(pcm, section, options.up_speed)
     try:
-        for event in runner.decode(index, _sound(pcm, section), weights, options, beat=1.0):
+        for event in runner.decode(index, sound, weights, options, beat=1.0):
             match event:
                 case None:
                     continue
@@ -282,8 +364,8 @@ def _decode_part(
         raise errors.RunnerDied(attempts=1) from error
 
 
-def _ignore(seconds: float) -> None:
-    """Nobody waits for the progress of decoding on the command line."""
+def _ignore(said: object) -> None:
+    """Nobody waits for what is known of a recording, or for its progress, on the command line."""
 
 
 def _never() -> bool:

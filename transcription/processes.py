@@ -52,9 +52,16 @@ class LineChild:
     `on_line` gets each line it says, in a thread of this child's own, and None when it will say no more.
     """
 
-    def __init__(self, arguments: Sequence[str], *, on_line: Callable[[dict[str, Any] | None], None]) -> None:
-        environment = {**os.environ, **SILENT, "PYTHONPATH": str(Path(__file__).parent.parent)}
-        self._process = start(arguments, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        on_line: Callable[[dict[str, Any] | None], None],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        env = {**os.environ, **SILENT, "PYTHONPATH": str(Path(__file__).parent.parent), **(environment or {})}
+        self._process = start(arguments, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._is_silent = False
         threading.Thread(target=self._listen, args=(on_line,), daemon=True).start()
 
     def _listen(self, on_line: Callable[[dict[str, Any] | None], None]) -> None:
@@ -64,6 +71,7 @@ class LineChild:
                 on_line(json.loads(line))
         except ValueError:  # a line cut off by its death, or the pipe closed by stop()
             pass
+        self._is_silent = True  # first: who is told of the end may ask at once whether this child still runs
         on_line(None)
 
     @property
@@ -72,7 +80,8 @@ class LineChild:
 
     @property
     def is_running(self) -> bool:
-        return self._process.poll() is None
+        """False from its last line on: a process that dies closes its pipes a moment before the kernel calls it dead."""
+        return not self._is_silent and self._process.poll() is None
 
     def say(self, line: dict[str, Any]) -> None:
         """Raises OSError when it is gone."""

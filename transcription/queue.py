@@ -16,13 +16,13 @@ from datetime import datetime, timedelta
 from celery import current_app
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import Case, Exists, F, OuterRef, Q, QuerySet, Subquery, Sum, When
 from django.db.models.functions import Greatest
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
 from transcription import errors
-from transcription.models import Event, Job, Section, Segment, Worker
+from transcription.models import Download, Event, Job, Section, Segment, Worker
 from transcription.stopwatch import timed
 from transcription.whisper.result import Segment as DecodedSegment
 
@@ -56,6 +56,14 @@ class SectionClaim:
 
     job: uuid.UUID
     section: int
+    token: uuid.UUID
+
+
+@dataclass(frozen=True)
+class DownloadClaim:
+    """The right to fetch a model until the lease runs out."""
+
+    model: str
     token: uuid.UUID
 
 
@@ -112,10 +120,14 @@ def claim_section(worker: Worker) -> SectionClaim | None:
 
     High priority goes first. Then users take turns: the one whose last section was begun longest ago. Of one user's
     recordings the shortest goes first, so that a voice message waits for no more than the rest of one section of a
-    lecture. A job's language is that of its first section, which the others wait for.
+    lecture. A job's language is that of its first section, which the others wait for unless each shall have its own.
+    A job that asked for an engine or a device waits for a worker that has it.
     """
+    kind = worker.device.partition(":")[0]
     ready = Section.objects.filter(
-        Q(index=0) | ~Q(job__language=""),
+        Q(index=0) | ~Q(job__language="") | Q(job__options__multilingual=True),
+        job__asked_engine__in=("", worker.engine),
+        job__asked_device__in=("", kind, worker.device),
         status=Section.Status.QUEUED,
         job__status=Job.Status.TRANSCRIBING,
         next_attempt_at__lte=timezone.now(),
@@ -183,7 +195,7 @@ def _held_section(claim: SectionClaim) -> QuerySet[Section]:
 # ---------------------------------------------------------------- what comes of a claim
 
 
-@timed("stored the sections of job {claim.job}")
+@timed("storing sections")
 def prepared(claim: JobClaim, sections: list[Section], **facts: object) -> None:
     """Store a job's sections and open it to the device workers, in one transaction. Raises LeaseLost.
 
@@ -210,7 +222,7 @@ def found_language(claim: SectionClaim, language: str, probability: float) -> No
             transaction.on_commit(ring_devices, robust=True)
 
 
-@timed("stored a segment of section {claim.section}")
+@timed("storing a segment")
 def store_segment(claim: SectionClaim, index: int, segment: DecodedSegment, *, transcribed: float) -> None:
     """Store a section's `index`th segment, in the recording's time. Raises LeaseLost.
 
@@ -219,6 +231,9 @@ def store_segment(claim: SectionClaim, index: int, segment: DecodedSegment, *, t
     with transaction.atomic():
         moved = Greatest(F("transcribed"), transcribed)
         _must_win(_held_section(claim).update(lease_until=_lease(), transcribed=moved))
+        # Before the segment: it locks the job's row, so that a job's segments appear in the order of their ids, and who
+        # reads on from an id misses none.
+        _move_progress(claim.job)
         Segment.objects.create(
             job_id=claim.job,
             section_id=claim.section,
@@ -234,7 +249,6 @@ def store_segment(claim: SectionClaim, index: int, segment: DecodedSegment, *, t
             no_speech_prob=segment.no_speech_prob,
             words=None if segment.words is None else [asdict(word) for word in segment.words],
         )
-        _move_progress(claim.job)
 
 
 def store_progress(claim: SectionClaim, seconds: float) -> None:
@@ -250,7 +264,7 @@ def _move_progress(job_id: uuid.UUID) -> None:
     Job.objects.filter(pk=job_id).update(progress=share, waiting_for="")  # what moves waits for nothing
 
 
-@timed("closed section {claim.section}")
+@timed("closing the section")
 def section_done(claim: SectionClaim, *, seconds: float, engine: str, device: str, versions: dict[str, str]) -> None:
     """Close a section; the worker that closes a job's last one hands the job on to be finished. Raises LeaseLost.
 
@@ -303,7 +317,9 @@ def cancel(job_id: uuid.UUID) -> bool:
     Who works on it finds its claim gone at the next beat, and stops.
     """
     with transaction.atomic():
-        changes = {"finished_at": timezone.now(), **_UNCLAIMED}
+        # Of the recording nothing was done while the model came.
+        progress = Case(When(status=Job.Status.DOWNLOADING, then=0.0), default=F("progress"))
+        changes = {"finished_at": timezone.now(), "progress": progress, **_UNCLAIMED}
         won = Job.move(job_id, Job.Status.CANCELLED, since=Job.UNFINISHED, **changes)
         if won:
             _remove_pcm(job_id)
@@ -319,7 +335,8 @@ def retry(job_id: uuid.UUID) -> bool:
     """
     with transaction.atomic():
         fresh = {"attempts": 0, "next_attempt_at": timezone.now(), "rung_at": timezone.now(), **_UNCLAIMED}
-        cleared: dict[str, object] = {"error_code": "", "error_values": {}, "finished_at": None, "warnings": []}
+        cleared: dict[str, object] = {"error_code": "", "error_values": {}, "finished_at": None}
+        cleared["waiting_for"] = ""  # a full disk of an earlier attempt
         won = Job.move(job_id, Job.Status.QUEUED, since=(Job.Status.FAILED, Job.Status.CANCELLED), **fresh, **cleared)
         if won:
             left = Section.objects.filter(job_id=job_id).exclude(status=Section.Status.DONE)
@@ -386,9 +403,11 @@ def _another_attempt(problem: errors.Problem, attempts: int) -> dict[str, object
 
 def _note_delay(job_id: uuid.UUID, problem: errors.Problem) -> None:
     """Say why a job does not go on now; what it waits for is said once."""
+    waiting_for = problem.code if problem.waiting else ""
+    is_news = Job.objects.filter(pk=job_id).exclude(waiting_for=waiting_for).update(waiting_for=waiting_for)
     if not problem.waiting:
         note(job_id, "retrying", str(problem))
-    elif Job.objects.filter(pk=job_id).exclude(waiting_for=problem.code).update(waiting_for=problem.code):
+    elif is_news:
         note(job_id, "waiting", str(problem))
 
 
@@ -414,6 +433,120 @@ def _give_back_jobs(jobs: QuerySet[Job], **changes: object) -> int:
     return rows + jobs.filter(status=Job.Status.FINISHING).update(**_UNCLAIMED, **changes)
 
 
+# ---------------------------------------------------------------- models that are fetched
+
+
+def wait_for_model(claim: JobClaim) -> None:
+    """Have a job wait, in nobody's hands, until its model has been fetched. Raises LeaseLost."""
+    with transaction.atomic():
+        held = Job.objects.filter(pk=claim.job, claim=claim.token, status=Job.Status.PREPARING)
+        changes = {"progress": 0, "attempts": F("attempts") - 1, **_UNCLAIMED}
+        _must_win(held.update(status=Job.Status.DOWNLOADING, **changes))
+        model = Job.objects.values_list("model", flat=True).get(pk=claim.job)
+        _order(model)
+        note(claim.job, "downloading", model)
+
+
+def order_model(model: str) -> None:
+    """Have a model fetched for whoever will want it; one that could not be fetched is tried anew."""
+    with transaction.atomic():
+        _order(model, is_asked_for=True)
+
+
+def call_off_model(model: str) -> None:
+    """Fetch a model no longer, unless jobs wait for it; what has come of it stays for another time."""
+    with transaction.atomic():
+        Download.objects.filter(model=model).update(is_asked_for=False)
+        if not _waiting_for(model).exists():
+            Download.objects.filter(model=model).delete()
+
+
+def _order(model: str, **changes: object) -> None:
+    now = timezone.now()
+    anew = {"error_code": "", "error_values": {}, "attempts": 0, "next_attempt_at": now, "rung_at": now}
+    Download.objects.filter(model=model).exclude(error_code="").update(**anew)
+    Download.objects.update_or_create(model=model, defaults=changes)
+    transaction.on_commit(_ring_default, robust=True)
+
+
+def claim_download(worker: Worker) -> DownloadClaim | None:
+    """Take a model that is to be fetched."""
+    waiting = Download.objects.filter(claim=None, error_code="", next_attempt_at__lte=timezone.now())
+    while (model := waiting.values_list("model", flat=True).first()) is not None:
+        token = uuid.uuid4()
+        if waiting.filter(pk=model).update(**_taken(worker, token)):
+            return DownloadClaim(model, token)
+    return None
+
+
+def renew_download(claim: DownloadClaim, *, progress: float) -> None:
+    """Keep a download for another lease, and show its progress on the jobs that wait for it.
+
+    Raises LeaseLost when it is no longer ours to work on, or nobody wants it any more.
+    """
+    with transaction.atomic():
+        held = _held_download(claim)
+        _must_win(held.update(lease_until=_lease(), progress=progress))
+        waiting = _waiting_for(claim.model).update(progress=progress, waiting_for="")
+        is_wanted = bool(waiting) or held.filter(is_asked_for=True).exists()
+        if not is_wanted:
+            held.delete()
+    _must_win(is_wanted)
+
+
+def _held_download(claim: DownloadClaim) -> QuerySet[Download]:
+    return Download.objects.filter(pk=claim.model, claim=claim.token)
+
+
+def _waiting_for(model: str) -> QuerySet[Job]:
+    return Job.objects.filter(model=model, status=Job.Status.DOWNLOADING)
+
+
+def downloaded(claim: DownloadClaim) -> None:
+    """Let the jobs go on that waited for a model. Raises LeaseLost."""
+    with transaction.atomic():
+        _must_win(_held_download(claim).delete()[0])
+        _go_on(_waiting_for(claim.model))
+        transaction.on_commit(_ring_default, robust=True)
+
+
+def _go_on(jobs: QuerySet[Job]) -> None:
+    now = timezone.now()
+    jobs.update(status=Job.Status.QUEUED, progress=0, waiting_for="", next_attempt_at=now, rung_at=now)
+
+
+def retry_download(claim: DownloadClaim, problem: errors.Problem) -> None:
+    """Give a download back after a failed attempt, to be tried again; after the last fail the jobs that wait for it."""
+    with transaction.atomic():
+        held = _held_download(claim)
+        attempts = held.values_list("attempts", flat=True).first()
+        if attempts is None:
+            return
+        again = _another_attempt(problem, attempts)
+        waiting = list(_waiting_for(claim.model).values_list("pk", flat=True))
+        if again is None:
+            _fail_download(claim.model, problem)
+        else:
+            held.update(**_UNCLAIMED, **again)
+        for job in waiting:
+            if again is None:
+                fail(job, problem)
+            else:
+                _note_delay(job, problem)
+
+
+def _fail_download(model: str, problem: errors.Problem) -> None:
+    """Keep what went wrong for the person who asked; the jobs keep it for theirs."""
+    values = {name: str(value) for name, value in problem.values.items()}
+    Download.objects.filter(pk=model, is_asked_for=False).delete()
+    Download.objects.filter(pk=model).update(error_code=problem.code, error_values=values, **_UNCLAIMED)
+
+
+def release_download(claim: DownloadClaim) -> None:
+    """Give a download back because this worker is stopping; a deploy is not a failed attempt."""
+    _held_download(claim).update(attempts=F("attempts") - 1, **_UNCLAIMED)
+
+
 # ---------------------------------------------------------------- the sweeper
 
 
@@ -426,6 +559,7 @@ def sweep() -> None:
     now = timezone.now()
     _sweep_sections(Section.objects.filter(status=Section.Status.TRANSCRIBING, lease_until__lte=now))
     _sweep_jobs(Job.objects.filter(status__in=Job.UNFINISHED, lease_until__lte=now))
+    _sweep_downloads(now)
     _forget_old_workers(now)
     _ring_for_waiting_work(now)
 
@@ -435,7 +569,7 @@ def _expire_leases_of_the_dead() -> None:
     here = Worker.objects.filter(hostname=socket.gethostname())
     dead = [worker for worker in here if not _is_running(worker.pid)]
     for worker in dead:
-        for kind in (Section, Job):
+        for kind in (Section, Job, Download):
             kind.objects.filter(worker=worker).update(lease_until=timezone.now())
         worker.delete()
 
@@ -472,6 +606,12 @@ def _sweep_jobs(lost: Iterable[Job]) -> None:
                 note(job.pk, "returned", "the worker that held the job is gone")
 
 
+def _sweep_downloads(now: datetime) -> None:
+    """Return what dead workers fetched, as often as they die: what has come is gone on from."""
+    Download.objects.filter(lease_until__lte=now).update(attempts=F("attempts") - 1, **_UNCLAIMED)
+    _go_on(Job.objects.filter(status=Job.Status.DOWNLOADING).exclude(model__in=Download.objects.values("model")))
+
+
 def _still_lost(section: Section) -> QuerySet[Section]:
     return Section.objects.filter(pk=section.pk, claim=section.claim, lease_until=section.lease_until)
 
@@ -484,7 +624,9 @@ def _ring_for_waiting_work(now: datetime) -> None:
     """Ring once for each kind of work that waits and was not rung for in the last sweep's time."""
     unheard = Q(next_attempt_at__lte=now, rung_at__lte=now - timedelta(seconds=settings.SWEEP_SECONDS))
     to_prepare = Q(status=Job.Status.QUEUED) | Q(status=Job.Status.FINISHING, claim=None)
-    if Job.objects.filter(unheard, to_prepare).update(rung_at=now):
+    jobs = Job.objects.filter(unheard, to_prepare).update(rung_at=now)
+    downloads = Download.objects.filter(unheard, claim=None, error_code="").update(rung_at=now)
+    if jobs or downloads:
         ring(DEFAULT_QUEUE)
     sections = Section.objects.filter(unheard, status=Section.Status.QUEUED, job__status=Job.Status.TRANSCRIBING)
     if sections.update(rung_at=now):

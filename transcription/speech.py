@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from transcription import errors, processes
+from transcription.stopwatch import timed
 from transcription.whisper.sections import Span
 
 BEAT_SECONDS = 1.0
@@ -29,6 +30,7 @@ class SpeechFinder:
         self._child: processes.LineChild | None = None
         self._askers: dict[str, Answers] = {}
 
+    @timed("finding speech")
     def find(self, pcm: Path, *, on_beat: Callable[[float], None]) -> list[Span]:
         """Where speech is in 16 kHz mono s16le, in seconds, in order.
 
@@ -53,6 +55,8 @@ class SpeechFinder:
                 self._child.say({"do": "find", "id": asker, "pcm": str(pcm)})
             except OSError as error:
                 raise errors.EngineFailed(detail=f"speech could not be looked for ({error})") from error
+            if not self._child.is_running:  # its end may have been told before this asker was there to hear it
+                answers.put(None)
 
     def _forget(self, asker: str) -> None:
         with self._lock:

@@ -5,11 +5,12 @@ import logging
 import re
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery import shared_task, signals
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
 
 from transcription import devices, errors, logs, pipeline, queue
 from transcription.queue import JobClaim, SectionClaim
@@ -44,13 +45,14 @@ def _end(**_: Any) -> None:
 def work_default() -> None:
     """Finish and prepare jobs until none waits; one thread is kept for what takes a moment."""
     for process in _here:
+        process.beside(_fetch_models)
         with process.place_for_large() as takes_large:
             most_bytes = None if takes_large else settings.SMALL_FILE_BYTES
             while process.finder and not process.stopping.is_set():
                 if claim := queue.claim_finished_job(process.row):
-                    _on_job(claim, pipeline.finish, claim)
+                    _on_job(claim, partial(pipeline.finish, claim))
                 elif claim := queue.claim_job(process.row, most_bytes=most_bytes):
-                    _on_job(claim, pipeline.prepare, claim, process.finder, process.stopping)
+                    _on_job(claim, partial(pipeline.prepare, claim, process.finder, process.stopping))
                 else:
                     break
 
@@ -64,31 +66,37 @@ def work_device() -> None:
                 _transcribe(claim, process.runner, process.stopping)
 
 
-def _transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.Event) -> None:
-    """Have a section decoded, and turn whatever goes wrong into what the row says of it."""
+def _fetch_models(process: WorkerProcess) -> None:
+    """Fetch models until none waits. It may take an hour, so it has a thread of its own."""
     try:
-        pipeline.transcribe(claim, runner, stopping)
-    except errors.LeaseLost:
-        queue.release_section(claim)  # changes nothing unless the claim is still ours: then we are stopping
-    except errors.Problem as problem:
-        queue.retry_section(claim, problem)
-    except Exception as error:
-        log.exception("decoding failed")
-        queue.retry_section(claim, _problem_of(error))
+        while not process.stopping.is_set() and (claim := queue.claim_download(process.row)):
+            release, retry = partial(queue.release_download, claim), partial(queue.retry_download, claim)
+            _try(partial(pipeline.fetch, claim, process.stopping), release, retry)
+    finally:
+        connection.close()
 
 
-def _on_job(claim: JobClaim, step: Callable[..., None], *arguments: object) -> None:
-    """Run one step of a job, and turn whatever goes wrong into what the row says of it."""
+def _transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.Event) -> None:
+    release, retry = partial(queue.release_section, claim), partial(queue.retry_section, claim)
+    _try(partial(pipeline.transcribe, claim, runner, stopping), release, retry)
+
+
+def _on_job(claim: JobClaim, step: Callable[[], None]) -> None:
     with logs.about(job=claim.job):
-        try:
-            step(*arguments)
-        except errors.LeaseLost:
-            queue.release_job(claim)
-        except errors.Problem as problem:
-            queue.retry_job(claim, problem)
-        except Exception as error:
-            log.exception("a step failed")
-            queue.retry_job(claim, _problem_of(error))
+        _try(step, partial(queue.release_job, claim), partial(queue.retry_job, claim))
+
+
+def _try(step: Callable[[], None], release: Callable[[], None], retry: Callable[[errors.Problem], None]) -> None:
+    """Do a step, and turn whatever goes wrong into what the row says of it."""
+    try:
+        step()
+    except errors.LeaseLost:
+        release()  # changes nothing unless the claim is still ours: then we are stopping
+    except errors.Problem as problem:
+        retry(problem)
+    except Exception as error:
+        log.exception("a step failed")
+        retry(_problem_of(error))
 
 
 def _problem_of(error: Exception) -> errors.Problem:

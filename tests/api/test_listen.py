@@ -7,12 +7,13 @@ from typing import Any, cast
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.api.rows import a_job, a_recording
 from transcription.api.media import BLOCK, Unsatisfiable, bytes_wanted
-from transcription.models import ApiToken, Job
+from transcription.models import ApiToken, Job, Recording
 
 CONTENT = bytes(range(256)) * 2000  # two blocks
 
@@ -124,6 +125,29 @@ def test_a_recording_that_is_gone_from_the_disk_is_a_sentence(api: Client, job: 
 
     assert answer.status_code == 404
     assert "disk" in answer.json()["detail"]
+
+
+def test_sound_that_retention_removed_is_gone_for_good(api: Client, job: Job) -> None:
+    job.recording.path.unlink()
+    Recording.objects.update(removed_at=timezone.now())
+
+    answer = api.get(f"/api/v1/jobs/{job.pk}/audio/")
+
+    assert answer.status_code == 410
+    assert answer.json() == {
+        "detail": "The sound is removed, as this server keeps it for a limited time; the text is kept."
+    }
+
+
+def test_without_its_sound_a_job_is_not_tried_again(api: Client, job: Job) -> None:
+    Job.objects.update(status="failed", error_code="out_of_memory")
+    Recording.objects.update(removed_at=timezone.now())
+
+    answer = api.post(f"/api/v1/jobs/{job.pk}/retry/")
+
+    assert answer.status_code == 409
+    assert answer.json() == {"detail": "The recording is no longer on this machine's disk. Give it again."}
+    assert Job.objects.get().error_code == "out_of_memory"
 
 
 @given(content=st.binary(max_size=20), first=st.integers(0, 30), last=st.none() | st.integers(0, 30))

@@ -9,6 +9,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from tests.api.rows import a_done_job, a_job, a_recording, a_segment
+from transcription.models import Job
 from transcription.whisper.options import TranscriptionOptions
 
 
@@ -24,6 +25,13 @@ def test_a_job_tells_what_was_asked_and_what_was_found(api: Client, owner: User)
     assert told["duration"] == 2.5
     assert told["error"] is None
     assert api.get(told["links"]["transcript"]["srt"]).status_code == 200
+
+
+@pytest.mark.parametrize("priority", ["high", "normal", "low"])
+def test_a_priority_is_a_word(api: Client, owner: User, priority: str) -> None:
+    job = a_job(owner, priority=Job.Priority[priority.upper()])
+
+    assert api.get(f"/api/v1/jobs/{job.pk}/").json()["priority"] == priority
 
 
 def test_a_failed_job_says_what_went_wrong(api: Client, owner: User) -> None:

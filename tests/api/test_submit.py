@@ -180,8 +180,8 @@ def test_a_full_disk_is_said(api: Client, monkeypatch: pytest.MonkeyPatch) -> No
     assert "space" in answer.json()["detail"]
 
 
-def test_json_is_not_taken(api: Client) -> None:
-    answer = api.post(JOBS, {}, content_type="application/json")
+def test_another_kind_of_body_is_not_taken(api: Client) -> None:
+    answer = api.post(JOBS, "file=x", content_type="application/x-www-form-urlencoded")
 
     assert answer.status_code == 415
     assert answer.json()["detail"]

@@ -4,10 +4,12 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from tests.web.conftest import MakeJob
-from transcription.models import ApiToken, Event, Job
+from transcription import queue
+from transcription.models import ApiToken, Event, Job, Recording
 
 LIST = "/admin/transcription/job/"
 
@@ -118,3 +120,56 @@ def test_the_admin_works_under_the_policy_of_the_pages(chief: Client, make_job: 
     response = chief.get(LIST)
     assert "script-src 'self'" in response["Content-Security-Policy"]
     assert "<style" not in text_of(response)
+
+
+@pytest.fixture
+def _no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "ring", lambda *queues: None)
+
+
+def act(client: Client, action: str, *jobs: Job) -> Any:
+    return client.post(LIST, {"action": action, "_selected_action": [str(job.pk) for job in jobs]}, follow=True)
+
+
+def statuses(*jobs: Job) -> list[str]:
+    return [Job.objects.get(pk=job.pk).status for job in jobs]
+
+
+def test_selected_jobs_are_cancelled_and_those_that_had_ended_are_counted(chief: Client, make_job: MakeJob) -> None:
+    selected = make_job("queued"), make_job("transcribing"), make_job("done")
+    other = make_job("queued")
+    shown = text_of(act(chief, "cancel", *selected))
+    assert statuses(*selected, other) == ["cancelled", "cancelled", "done", "queued"]
+    assert "2 jobs are cancelled." in shown
+    assert "1 job had ended already: there was nothing to cancel." in shown
+
+
+@pytest.mark.usefixtures("_no_broker")
+def test_selected_jobs_are_tried_again_and_those_that_cannot_be_are_counted(chief: Client, make_job: MakeJob) -> None:
+    selected = make_job("failed", error_code="engine_failed"), make_job("done"), make_job("queued")
+    silent = make_job("cancelled")
+    Recording.objects.filter(jobs=silent).update(removed_at=timezone.now())
+    shown = text_of(act(chief, "retry", *selected, silent))
+    assert statuses(*selected, silent) == ["queued", "done", "queued", "cancelled"]
+    assert "1 job is queued again." in shown
+    assert "3 jobs stay as they are: only failed or cancelled ones whose sound is here can be tried again." in shown
+
+
+@pytest.mark.parametrize("action", ["cancel", "retry"])
+def test_who_may_only_look_turns_nothing(client: Client, make_job: MakeJob, action: str) -> None:
+    job = make_job("queued" if action == "cancel" else "failed")
+    clerk = User.objects.create_user("clerk", is_staff=True)
+    clerk.user_permissions.add(Permission.objects.get(codename="view_job"))
+    client.force_login(clerk)
+    assert f'value="{action}"' not in text_of(client.get(LIST))
+    before = statuses(job)
+    act(client, action, job)
+    assert statuses(job) == before
+
+
+def test_jobs_are_listed_by_their_priority(chief: Client, make_job: MakeJob) -> None:
+    make_job(name="Urgent", priority=Job.Priority.HIGH)
+    make_job(name="Usual")
+    shown = text_of(chief.get(LIST, {"priority__exact": "1"}))
+    assert "Urgent" in shown
+    assert "Usual" not in shown

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, JSHandle, Page, expect, sync_playwright
+from playwright.sync_api import Browser, JSHandle, Page, Request, expect, sync_playwright
 
 from tests.server import NANO, PASSWORD, QUICKLY, ROOT, Server
 
@@ -126,12 +126,43 @@ def test_a_file_that_is_no_recording_says_so_in_its_row(nano_server: Server, pag
     expect(row(page, "silent.mkv")).to_contain_text("no sound track", timeout=SLOW)
 
 
+class Streams:
+    """The event streams that a page has opened, and those of them that it still has."""
+
+    def __init__(self, page: Page) -> None:
+        self.opened = 0
+        self.kept: set[Request] = set()
+        page.on("request", self._open)
+        page.on("requestfinished", self._close)
+        page.on("requestfailed", self._close)
+
+    def _open(self, request: Request) -> None:
+        if "/events/" in request.url:
+            self.opened += 1
+            self.kept.add(request)
+
+    def _close(self, request: Request) -> None:
+        self.kept.discard(request)
+
+
+@pytest.fixture
+def streams(page: Page) -> Streams:
+    return Streams(page)
+
+
+def show(page: Page, *, hidden: bool) -> None:
+    """Put the tab into the background or bring it back, as the page is told it: a headless one is always in sight."""
+    page.evaluate(f"Object.defineProperty(document, 'hidden', {{ value: {json.dumps(hidden)}, configurable: true }})")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
 def test_the_text_grows_on_the_page_while_it_is_transcribed(
-    nano_server: Server, page: Page, long_recording: Path
+    nano_server: Server, page: Page, streams: Streams, long_recording: Path
 ) -> None:
     job_id = nano_server.submit(long_recording, language="en")["id"]
     sign_in(page, nano_server)
     page.goto(f"{nano_server.url}/jobs/{job_id}/")
+    page.evaluate("window.told = 0; document.addEventListener('news', () => { window.told += 1; })")
     segments = page.locator(".segment")
     expect(segments.nth(1)).to_be_visible(timeout=SLOW)
     seen = segments.count()
@@ -139,12 +170,60 @@ def test_the_text_grows_on_the_page_while_it_is_transcribed(
     expect(page.get_by_text("Transcribing")).to_have_count(0, timeout=SLOW)
     assert nano_server.job(job_id)["status"] == "done"
     assert segments.count() > seen
-    assert (
-        segments.count()
-        == nano_server.rows("SELECT count(*) FROM transcription_segment WHERE job_id = ?", job_id.replace("-", ""))[0][
-            0
-        ]
-    )
+    assert segments.count() == len(nano_server.segments(job_id))
+    assert page.evaluate("window.told") > 1
+    assert (streams.opened, streams.kept) == (1, set())
+
+
+def test_a_tab_in_the_background_keeps_no_stream(
+    nano_server: Server, page: Page, streams: Streams, lecture: Path
+) -> None:
+    job_id = nano_server.submit(lecture, language="en")["id"]
+    sign_in(page, nano_server)
+    with page.expect_request("**/events/*"):
+        page.goto(f"{nano_server.url}/jobs/{job_id}/")
+    with page.expect_event("requestfailed", lambda request: "/events/" in request.url):
+        show(page, hidden=True)
+    assert streams.kept == set()
+    segments = page.locator(".segment").count()
+    with page.expect_request("**/events/*") as opened:
+        show(page, hidden=False)
+    expect(page.locator(".segment").nth(segments)).to_be_visible(timeout=SLOW)
+    assert streams.kept == {opened.value}
+    with nano_server.client() as client:
+        client.post(f"/api/v1/jobs/{job_id}/cancel/")
+    expect(page.locator("#live")).to_contain_text("Cancelled", timeout=SLOW)
+    assert streams.kept == set()
+
+
+def test_where_no_event_comes_through_the_page_asks_by_itself(
+    nano_server: Server, page: Page, long_recording: Path
+) -> None:
+    page.route("**/events/*", lambda _route: None)  # as a proxy that keeps what comes until the end
+    job_id = nano_server.submit(long_recording, language="en")["id"]
+    sign_in(page, nano_server)
+    page.goto(f"{nano_server.url}/jobs/{job_id}/")
+    expect(page.locator(".segment").first).to_be_visible(timeout=SLOW)
+    assert nano_server.job(job_id)["status"] == "transcribing"
+    expect(page.get_by_text("Transcribing")).to_have_count(0, timeout=SLOW)
+    assert page.locator(".segment").count() == len(nano_server.segments(job_id))
+
+
+def test_a_page_whose_job_is_deleted_stops_asking_and_keeps_its_text(
+    nano_server: Server, page: Page, streams: Streams, complaints: list[str], lecture: Path
+) -> None:
+    job_id = nano_server.submit(lecture, language="en")["id"]
+    sign_in(page, nano_server)
+    page.goto(f"{nano_server.url}/jobs/{job_id}/")
+    expect(page.locator(".segment").first).to_be_visible(timeout=SLOW)
+    with nano_server.client() as client:
+        client.delete(f"/api/v1/jobs/{job_id}/")
+    expect(page.locator("#live")).to_have_count(0)
+    assert page.locator(".segment").count() > 0
+    assert streams.kept == set()
+    page.wait_for_timeout(1500)  # longer than it would pause between two askings
+    assert sum("Not Found" in said for said in complaints) == 1
+    complaints.clear()
 
 
 def test_the_player_plays_from_a_segments_time(nano_server: Server, page: Page, long_recording: Path) -> None:

@@ -42,7 +42,7 @@ def test_another_persons_recordings_are_not_there(client: Client, make_job: Make
     job = make_job()
     client.force_login(User.objects.create_superuser("chief"))
     assert job.name not in text_of(client.get("/"))
-    for name in ("job", "row", "text", "delete"):
+    for name in ("job", "row", "text", "again", "delete"):
         assert client.get(reverse(name, args=(job.pk,))).status_code == 404, name
 
 

@@ -4,9 +4,10 @@ from typing import Any
 
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from tests.web.conftest import MakeJob, add_segment
-from transcription.models import Job, Section, Worker
+from transcription.models import Job, Recording, Section, Worker
 from transcription.web import transcript
 from transcription.web.rows import STATES
 
@@ -92,9 +93,32 @@ def test_a_recording_that_breaks_off_is_said(page: Client, make_job: MakeJob) ->
     assert "The file breaks off at 1:32:07." in text_of(page.get(reverse("job", args=(job.pk,))))
 
 
+def test_where_the_sound_was_removed_a_sentence_stands_in_place_of_the_player(page: Client, make_job: MakeJob) -> None:
+    job = make_job("cancelled", said=(" First.",))
+    address = reverse("job", args=(job.pk,))
+    assert reverse("retry", args=(job.pk,)) in text_of(page.get(address))
+    Recording.objects.update(removed_at=timezone.now())
+    shown = text_of(page.get(address))
+    assert "The sound is removed, as this server keeps it for a limited time; the text is kept." in shown
+    assert "First." in shown
+    for gone in ("<audio", 'id="player"', "player.js", reverse("api:audio", args=(job.pk,))):
+        assert gone not in shown
+    for place in (address, "/"):
+        assert reverse("retry", args=(job.pk,)) not in text_of(page.get(place))
+
+
+def test_a_form_sent_after_the_sound_was_removed_gets_a_sentence(page: Client, make_job: MakeJob) -> None:
+    job = make_job("cancelled")
+    Recording.objects.update(removed_at=timezone.now())
+    shown = text_of(page.post(reverse("retry", args=(job.pk,)), {"from_job": ""}, follow=True))
+    assert "The recording is no longer on this machine&#x27;s disk. Give it again." in shown
+    job.refresh_from_db()
+    assert job.status == "cancelled"
+
+
 def test_text_is_never_markup(page: Client, make_job: MakeJob) -> None:
     job = make_job(said=("<script>alert(1)</script>",), name="<script>x</script>", text="<script>y</script>")
-    for address in (reverse("job", args=(job.pk,)), reverse("delete", args=(job.pk,)), "/"):
+    for address in (*(reverse(name, args=(job.pk,)) for name in ("job", "again", "delete")), "/"):
         assert not re.search(r"<script>[axy]", text_of(page.get(address)))
 
 
@@ -114,7 +138,7 @@ def test_deleting_asks_once_and_says_what_goes(page: Client, make_job: MakeJob) 
 
 def test_pages_hold_no_inline_script_and_no_inline_style(page: Client, make_job: MakeJob) -> None:
     job = make_job(said=("Hello.",))
-    for address in ("/", reverse("job", args=(job.pk,)), reverse("delete", args=(job.pk,))):
+    for address in ("/", *(reverse(name, args=(job.pk,)) for name in ("job", "again", "delete"))):
         shown = text_of(page.get(address))
         assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", shown)), address
         assert not re.search(r"<style|\sstyle=|\son[a-z]+=", shown), address

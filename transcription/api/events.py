@@ -5,12 +5,13 @@ event: segment     a segment as in transcript.json; its id is the stream's, for 
 event: end         {"status": "done"}; then the stream closes
 """
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID
 
+from asgiref.sync import sync_to_async
+from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.utils import translation
 from django.utils.translation import gettext as _
@@ -19,14 +20,19 @@ from transcription.api.authentication import CHALLENGE, no_key, unknown_key, use
 from transcription.api.errors import refuse
 from transcription.api.serializers import finite
 from transcription.models import Job, Segment
+from transcription.watcher import Sight, watching
 
-LOOK_SECONDS = 0.25
 # A proxy closes a connection on which nothing comes; a comment is nothing to the client.
 SILENCE_SECONDS = 15.0
+STILL_HERE = ": still here\n\n"
+AT_ONCE = 200  # segments that are read together
 
 
 async def events(request: HttpRequest, pk: UUID) -> HttpResponseBase:
-    """The events of a job, from its beginning or from after `Last-Event-ID`, until it has ended."""
+    """The events of a job, from its beginning or from after a segment, until it has ended.
+
+    The segment is `Last-Event-ID`'s; a page, which cannot set a header, says `?after=`.
+    """
     if request.method != "GET":
         refused = refuse(request.path, 405, _("Only %(method)s works here.") % {"method": "GET"})
         refused["Allow"] = "GET"
@@ -38,37 +44,46 @@ async def events(request: HttpRequest, pk: UUID) -> HttpResponseBase:
         return refused
     if not await Job.objects.for_user(user).filter(pk=pk).aexists():
         return refuse(request.path, 404, _("There is no such job."))
-    last = request.headers.get("Last-Event-ID", "")
+    last = request.headers.get("Last-Event-ID") or request.GET.get("after", "")
     stream = _stream(pk, int(last) if last.isdecimal() and len(last) < 19 else 0, translation.get_language())
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "X-Job-Id": str(pk)}
     return StreamingHttpResponse(stream, content_type="text/event-stream; charset=utf-8", headers=headers)
 
 
 async def _stream(job_id: UUID, last: int, language: str | None) -> AsyncIterator[str]:
-    seen: dict[str, Any] = {}
-    silent = 0.0
-    while True:
-        job = await Job.objects.filter(pk=job_id).defer("text", "notes").afirst()
-        said = []
-        # The row first, then its segments: when it says that it has ended, none is missing.
-        async for segment in Segment.objects.filter(job_id=job_id, pk__gt=last).order_by("pk"):
-            last = segment.pk
-            said.append(_event("segment", _segment(segment), last))
-        state = _state(job, language)
-        if state != seen:
-            said.insert(0, _event("state", state))
-            seen = state
-        if job is None or job.is_ended:
-            said.append(_event("end", {"status": state["status"]}))
-        silent = 0.0 if said else silent + LOOK_SECONDS
-        if silent >= SILENCE_SECONDS:
-            silent = 0.0
-            said.append(": still here\n\n")
-        for event in said:
-            yield event
-        if job is None or job.is_ended:
-            return
-        await asyncio.sleep(LOOK_SECONDS)
+    told: dict[str, Any] = {}
+    sight: Sight | None = None
+    async with watching(job_id) as watched:
+        while sight is None or not sight.is_over:
+            before, sight = sight, await watched.after(sight, within=SILENCE_SECONDS)
+            if sight is None or sight is before:
+                yield STILL_HERE
+                continue
+            state = _state(sight.job, language)
+            if state != told:
+                told = state
+                yield _event("state", state)
+            while segments := await _after(last, sight, job_id):
+                last = segments[-1].pk
+                yield "".join(_event("segment", _segment(segment), segment.pk) for segment in segments)
+    yield _event("end", {"status": told["status"]})
+
+
+async def _after(last: int, sight: Sight, job_id: UUID) -> Sequence[Segment]:
+    """Some of the segments that whoever has them up to `last` lacks; none when it lacks none."""
+    if last >= sight.newest:
+        return []
+    if last >= sight.since:
+        return [segment for segment in sight.segments if segment.pk > last]
+    return await sync_to_async(_stored)(last, job_id)
+
+
+def _stored(last: int, job_id: UUID) -> list[Segment]:
+    try:
+        stored = Segment.objects.filter(job_id=job_id, pk__gt=last).order_by("pk").defer("tokens")
+        return list(stored[:AT_ONCE])
+    finally:
+        close_old_connections()  # who goes on to wait, it may be for hours, holds none
 
 
 def _state(job: Job | None, language: str | None) -> dict[str, Any]:

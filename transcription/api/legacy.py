@@ -1,8 +1,9 @@
 """The founding documents' doors, at the root: post a recording, wait, get the text."""
 
-import json
+import asyncio
 import tomllib
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, wraps
 from typing import Any, cast
 from uuid import UUID
@@ -12,6 +13,7 @@ from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.files.uploadedfile import UploadedFile
 from django.db import Error as DatabaseFailure
+from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.urls import re_path
 from django.utils.datastructures import MultiValueDict
@@ -25,7 +27,7 @@ from transcription.api import transcript
 from transcription.api.answers import Json
 from transcription.api.authentication import CHALLENGE, key_in, no_key, unknown_key, user_of
 from transcription.api.errors import sentence
-from transcription.api.serializers import JobRequest, always
+from transcription.api.serializers import JobRequest, always, parameters
 from transcription.models import Job, Worker
 
 View = Callable[..., Coroutine[Any, Any, HttpResponse]]
@@ -143,12 +145,9 @@ def _take_multipart_as_multipart(request: HttpRequest) -> None:
 
 def _parameters(text: str | UploadedFile) -> MultiValueDict[str, Any]:
     try:
-        values = json.loads(str(text))
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict):
-        raise Refused(422, _("`params` is a JSON object of parameters."), field="params")
-    return MultiValueDict({name: value if isinstance(value, list) else [value] for name, value in values.items()})
+        return parameters(str(text))
+    except ValueError as error:
+        raise Refused(422, _("`params` is a JSON object of parameters."), field="params") from error
 
 
 def _transcribed(job: Job, format: str) -> HttpResponse:
@@ -223,27 +222,44 @@ def _default_model() -> str:
         return str(settings.DEFAULT_MODEL)
 
 
+# A database that does not answer may keep a thread for half a minute: this one, which has a connection of its own.
+_asking = ThreadPoolExecutor(1, thread_name_prefix="health")
+HEALTH_SECONDS = 5.0
+
+
 @door("GET", needs_key=False)
 async def health(request: HttpRequest) -> HttpResponse:
-    told = await sync_to_async(_health)()
+    """Whether the server can work, said in a few seconds whatever the database does."""
+    asked = asyncio.get_running_loop().run_in_executor(_asking, _alive)
+    try:
+        alive = await asyncio.wait_for(asked, HEALTH_SECONDS)
+    except (DatabaseFailure, TimeoutError):
+        told = _unhealthy(_("The database does not answer."))
+    else:
+        told = await sync_to_async(_health)(alive)
     return Json(told, status=200 if told["ok"] else 503)
 
 
-def _health() -> dict[str, Any]:
+def _alive() -> list[Worker]:
     try:
-        alive = list(Worker.alive())
-    except DatabaseFailure:
-        return _unhealthy(_("The database does not answer."))
+        return list(Worker.alive())
+    finally:
+        connection.close()  # the next one is to the database that is there then
+
+
+def _health(alive: list[Worker]) -> dict[str, Any]:
     loaded = next((worker.model_loaded for worker in alive if worker.model_loaded), "")
     name = loaded or _default_model()
+    kinds = {worker.kind for worker in alive}
     told = {
         "model_loaded": bool(loaded),
         "model_name": name,
         "model": f"whisper-{name}",
         "workers": len(alive),
+        "workers_missing": [kind for kind in Worker.Kind.values if kind not in kinds],
         "version": _version(),
     }
-    reason = _missing({worker.kind for worker in alive})
+    reason = _missing(kinds)
     return {**_unhealthy(reason), **told} if reason else {"status": "healthy", "ok": True, **told}
 
 

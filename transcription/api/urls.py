@@ -3,6 +3,7 @@
 from django.urls import path
 
 from transcription.api import events, media
+from transcription.api.shelf import ModelViewSet
 from transcription.api.viewsets import JobViewSet
 
 app_name = "api"
@@ -15,4 +16,7 @@ urlpatterns = [
     path("jobs/<uuid:pk>/transcript.<slug:extension>", JobViewSet.as_view({"get": "transcript"}), name="transcript"),
     path("jobs/<uuid:pk>/events/", events.events, name="events"),
     path("jobs/<uuid:pk>/audio/", media.audio, name="audio"),
+    path("models/", ModelViewSet.as_view({"get": "list"}), name="models"),
+    path("models/<str:name>/", ModelViewSet.as_view({"delete": "destroy"}), name="model"),
+    path("models/<str:name>/download/", ModelViewSet.as_view({"post": "download"}), name="model-download"),
 ]

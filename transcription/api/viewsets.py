@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import PurePath
-from typing import Any, cast
+from typing import IO, Any, cast
 from uuid import UUID
 
 from django.contrib.auth.models import AbstractBaseUser
@@ -13,9 +13,9 @@ from django.utils.datastructures import MultiValueDict
 from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
 from rest_framework import serializers, status, viewsets
-from rest_framework.exceptions import APIException, NotAuthenticated, NotFound
+from rest_framework.exceptions import APIException, NotAuthenticated, NotFound, ParseError
 from rest_framework.pagination import CursorPagination
-from rest_framework.parsers import MultiPartParser
+from rest_framework.parsers import JSONParser, MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -24,7 +24,7 @@ from transcription.api import transcript
 from transcription.api.answers import Json
 from transcription.api.authentication import no_key
 from transcription.api.errors import sentence
-from transcription.api.serializers import JobInList, JobRequest, JobSerializer
+from transcription.api.serializers import JobInList, JobSerializer, NewJobRequest, parameters
 from transcription.api.uploads import clean_name
 from transcription.models import Job
 
@@ -35,6 +35,16 @@ class NoSpace(APIException):
 
 class Conflict(APIException):
     status_code = status.HTTP_409_CONFLICT
+
+
+class ParametersParser(JSONParser):
+    """A JSON object of parameters, as the form that it stands for."""
+
+    def parse(self, stream: IO[bytes], *_arguments: Any, **_named: Any) -> MultiValueDict[str, Any]:
+        try:
+            return parameters(stream.read())
+        except ValueError as error:
+            raise ParseError(_("The body is not a JSON object of parameters.")) from error
 
 
 class NewestFirst(CursorPagination):
@@ -48,7 +58,7 @@ class JobViewSet(viewsets.GenericViewSet[Job]):
     """A user's jobs; another's are not there."""
 
     pagination_class = NewestFirst
-    parser_classes = (MultiPartParser,)
+    parser_classes = (MultiPartParser, ParametersParser)
     serializer_class = JobSerializer
 
     def get_queryset(self) -> QuerySet[Job]:
@@ -58,10 +68,14 @@ class JobViewSet(viewsets.GenericViewSet[Job]):
         return super().handle_exception(_in_our_words(exc))
 
     def create(self, request: Request) -> Response:
-        asked = JobRequest.of(cast(MultiValueDict[str, Any], request.data), request.query_params)
-        asked.is_valid(raise_exception=True)
+        """Queue a job for a file, or for a recording that is here: a new transcript beside the others."""
         owner = cast(AbstractBaseUser, request.user)
-        job = jobs.submit(owner, asked.upload, **asked.wishes)
+        asked = NewJobRequest.of(cast(MultiValueDict[str, Any], request.data), request.query_params, owner=owner)
+        asked.is_valid(raise_exception=True)
+        if (recording := asked.recording_here) is not None:
+            job = jobs.again(recording, **asked.wishes)
+        else:
+            job = jobs.submit(owner, asked.upload, **asked.wishes)
         headers = {"Location": reverse("api:job", args=(job.pk,)), "X-Job-Id": str(job.pk)}
         return Response(self.get_serializer(job).data, status=status.HTTP_202_ACCEPTED, headers=headers)
 
@@ -114,13 +128,16 @@ class JobViewSet(viewsets.GenericViewSet[Job]):
             raise NotFound(
                 _("There is no format `%(name)s`. Choose one of: %(known)s.") % {"name": extension, "known": known}
             )
-        return HttpResponse(export.render(transcript.segments(job)), content_type=export.content_type)
+        text = export.render(transcript.segments(job), job.transcription_options.highlight)
+        return HttpResponse(text, content_type=export.content_type)
 
 
 def _in_our_words(exc: Exception) -> Exception:
     """The exception with the sentence that the other doors say in its place."""
     if isinstance(exc, errors.DiskFull):  # while the form is read, long before `create`
         return NoSpace(sentence(exc))
+    if isinstance(exc, errors.RecordingMissing):
+        return Conflict(sentence(exc))
     if isinstance(exc, NotAuthenticated):
         return NotAuthenticated(no_key())
     if isinstance(exc, Http404):

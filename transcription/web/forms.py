@@ -1,5 +1,6 @@
 """What the pages ask."""
 
+from dataclasses import asdict
 from typing import Any
 
 from django import forms
@@ -7,12 +8,15 @@ from django.conf import settings
 from django.contrib.auth.forms import AuthenticationForm
 from django.utils.translation import gettext_lazy as _
 
-from transcription import catalogue, errors
+from transcription import catalogue, devices, errors
+from transcription.models import Job
+from transcription.templatetags.stenograf import size
 from transcription.web import languages
 from transcription.whisper.options import TEMPERATURES, TranscriptionOptions, language_code
 
 INPUT = {"class": "input"}
 SELECT = forms.Select({"class": "select"})
+TEMPERATURE = forms.NumberInput(INPUT | {"placeholder": "0"})
 
 
 class SignInForm(AuthenticationForm):
@@ -38,12 +42,32 @@ def _default_model() -> str:
         return ""
 
 
-def _models() -> list[tuple[str, object]]:
-    """What is on disk, and the default even when it is not."""
-    default = _default_model()
+def _models(also: str = "") -> list[tuple[str, object]]:
+    """What is on disk, and what can be fetched; the default and another model even when they are neither."""
     here = list(dict.fromkeys(model.name for model in catalogue.local_models()))
-    missing = [] if default in ("", *here) else [(default, _("%(name)s · not here yet") % {"name": default})]
-    return [*missing, *((name, _("%(name)s · ready") % {"name": name}) for name in here)]
+    sizes = {weights.model: weights.size_bytes for weights in catalogue.published_for(devices.engine().name)}
+    missing = [name for name in dict.fromkeys((_default_model(), also)) if name not in ("", *here)]
+    others = [name for name in sizes if name not in (*here, *missing)]
+    return [
+        *((name, _missing(name, sizes.get(name))) for name in missing),
+        *((name, _("%(name)s · ready") % {"name": name}) for name in here),
+        *((name, _missing(name, sizes.get(name))) for name in others),
+    ]
+
+
+def _missing(name: str, size_bytes: int | None) -> object:
+    """How a model is named that is not here; its size when it can be fetched."""
+    if size_bytes is None:
+        return _("%(name)s · not here yet") % {"name": name}
+    return _("%(name)s · fetched first, %(size)s") % {"name": name, "size": size(size_bytes)}
+
+
+def _if_known(model: str) -> str:
+    """The model's name; empty when it was a folder that is gone."""
+    try:
+        return catalogue.canonical(model)
+    except errors.UnknownModel:
+        return ""
 
 
 class IntakeForm(forms.Form):
@@ -55,21 +79,53 @@ class IntakeForm(forms.Form):
     word_timestamps = forms.BooleanField(required=False)
     initial_prompt = forms.CharField(required=False, widget=forms.TextInput(INPUT))
     beam_size = forms.IntegerField(min_value=1, max_value=16, widget=forms.NumberInput(INPUT))
-    temperature = forms.FloatField(
-        required=False, min_value=0, max_value=1, step_size=0.1, widget=forms.NumberInput(INPUT | {"placeholder": "0"})
-    )
+    temperature = forms.FloatField(required=False, min_value=0, max_value=1, step_size=0.1, widget=TEMPERATURE)
 
     def options(self) -> TranscriptionOptions:
         """Only after `is_valid()`."""
+        return TranscriptionOptions(**self._asked())
+
+    def _asked(self) -> dict[str, Any]:
         asked = self.cleaned_data
-        return TranscriptionOptions(
-            language=language_code(asked["language"]),
-            task=asked["task"],
-            word_timestamps=asked["word_timestamps"],
-            initial_prompt=asked["initial_prompt"] or None,
-            temperature=(asked["temperature"],) if asked["temperature"] else TEMPERATURES,
-            beam_size=asked["beam_size"],
-        )
+        return {
+            "language": language_code(asked["language"]),
+            "task": asked["task"],
+            "word_timestamps": asked["word_timestamps"],
+            "initial_prompt": asked["initial_prompt"] or None,
+            "temperature": (asked["temperature"],) if asked["temperature"] else TEMPERATURES,
+            "beam_size": asked["beam_size"],
+        }
+
+
+class AgainForm(IntakeForm):
+    """How to transcribe a recording once more: as an earlier job was asked for, but for what is changed here."""
+
+    # Without steps: the API takes 0.25 too.
+    temperature = forms.FloatField(required=False, min_value=0, max_value=1, widget=TEMPERATURE)
+
+    def __init__(self, job: Job, data: Any = None) -> None:
+        self.before = job.transcription_options
+        model = _if_known(job.model)
+        super().__init__(data, initial=_shown(self.before) | {"model": model or _default_model()})
+        self.fields["model"] = forms.ChoiceField(choices=_models(model), widget=SELECT)
+
+    def _asked(self) -> dict[str, Any]:
+        asked = super()._asked()
+        if "temperature" not in self.changed_data:  # the field shows one, and there may be several
+            asked["temperature"] = self.before.temperature
+        return asdict(self.before) | asked
+
+
+def _shown(options: TranscriptionOptions) -> dict[str, Any]:
+    """What the form shows of options that were asked for."""
+    return {
+        "language": options.language or "auto",
+        "task": options.task,
+        "word_timestamps": options.word_timestamps,
+        "initial_prompt": options.initial_prompt,
+        "temperature": None if options.temperature == TEMPERATURES else options.temperature[0],
+        "beam_size": options.beam_size,
+    }
 
 
 def defaults() -> dict[str, Any]:

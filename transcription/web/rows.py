@@ -68,9 +68,10 @@ class Row:
 
     @property
     def can_go_on(self) -> bool:
-        """Whether another try may help: always after a cancel, after a failure where its sentence says so."""
+        """Whether another try may help: after a cancel or a failure whose sentence says so, while the sound is here."""
         problem = self.job.problem
-        return self.job.status == Job.Status.CANCELLED or (problem is not None and problem.retryable)
+        may_help = self.job.status == Job.Status.CANCELLED or (problem is not None and problem.retryable)
+        return may_help and self.job.recording.removed_at is None
 
     @property
     def icon(self) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from django.db.models import Count
+from django.db.models import Count, Max
 
 from transcription.models import Job, Section, Segment
 
@@ -22,6 +22,7 @@ class News:
 
     parts: list[Part]
     have: str
+    newest: int  # the id of the last segment, from where the event stream goes on; 0 without any
     is_begun: bool  # whether the page has places for the sections already
 
     def __bool__(self) -> bool:
@@ -34,7 +35,8 @@ def since(job: Job, have: str = "") -> News:
     Counted by section because several machines store theirs at once, and a section taken up again begins anew.
     """
     known = [int(number) for number in have.split(".") if number.isdecimal()]
-    sections = list(Section.objects.filter(job=job).annotate(stored=Count("segments")).order_by("index"))
+    counted = Section.objects.filter(job=job).annotate(stored=Count("segments"), newest=Max("segments"))
+    sections = list(counted.order_by("index"))
     is_begun = len(known) == len(sections) > 0
     before = dict(zip((section.pk for section in sections), known if is_begun else [0] * len(sections), strict=True))
     changed = [section for section in sections if not is_begun or section.stored != before[section.pk]]
@@ -43,7 +45,8 @@ def since(job: Job, have: str = "") -> News:
         segments[segment.section_id].append(segment)
     parts = [_part(section, segments[section.pk], before[section.pk]) for section in changed]
     now = [len(segments[section.pk]) if section.pk in segments else before[section.pk] for section in sections]
-    return News(parts, ".".join(map(str, now)), is_begun)
+    newest = max((section.newest or 0 for section in sections), default=0)
+    return News(parts, ".".join(map(str, now)), newest, is_begun)
 
 
 def _part(section: Section, segments: list[Segment], have: int) -> Part:

@@ -10,10 +10,13 @@ urlpatterns = [
     path("logout/", views.sign_out, name="logout"),
     path("theme/", views.theme, name="theme"),
     path("sample/", views.sample, name="sample"),
+    path("offer/", views.offer, name="offer"),
+    path("offer/answer/", views.answer_offer, name="answer-offer"),
     path("jobs/<uuid:job_id>/", views.job, name="job"),
     path("jobs/<uuid:job_id>/row/", views.row, name="row"),
     path("jobs/<uuid:job_id>/text/", views.text, name="text"),
     path("jobs/<uuid:job_id>/cancel/", views.cancel, name="cancel"),
     path("jobs/<uuid:job_id>/retry/", views.retry, name="retry"),
+    path("jobs/<uuid:job_id>/again/", views.again, name="again"),
     path("jobs/<uuid:job_id>/delete/", views.delete, name="delete"),
 ]

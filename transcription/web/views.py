@@ -11,6 +11,7 @@ from django.contrib import messages
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import LoginView, LogoutView
+from django.core.exceptions import PermissionDenied
 from django.core.files.uploadedfile import UploadedFile
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -19,11 +20,12 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from transcription import catalogue, errors, jobs
+from transcription import catalogue, errors, jobs, shelf
 from transcription.models import Job
+from transcription.web import offer as offers
 from transcription.web import rows, transcript
 from transcription.web.context import THEMES
-from transcription.web.forms import IntakeForm, SignInForm, defaults
+from transcription.web.forms import AgainForm, IntakeForm, SignInForm, defaults
 from transcription.web.sample import upload as sample_upload
 from transcription.whisper.options import TranscriptionOptions
 
@@ -109,6 +111,7 @@ def _dashboard(request: HttpRequest, form: IntakeForm, status: int = 200) -> Htt
         "is_first_page": not before,
         "is_attended": rows.is_attended(),
         "has_models": bool(catalogue.local_models()),
+        "offer": offers.offer(request),
         "max_bytes": settings.MAX_UPLOAD_BYTES,
         "models_dir": settings.MODELS_DIR,
         "any_job": uuid.UUID(int=0),
@@ -135,6 +138,34 @@ def sample(request: HttpRequest) -> HttpResponse:
     with sample_upload() as upload:
         job = _submit(request, upload, None, TranscriptionOptions(word_timestamps=True))
     return redirect("dashboard") if job is None else redirect("job", job_id=job.pk)
+
+
+@fragment
+def offer(request: HttpRequest) -> HttpResponse:
+    """The offer of a better model; 204 when it would look as the one that the page has."""
+    found = offers.offer(request)
+    if found is not None and found.fingerprint == request.GET.get("seen"):
+        return HttpResponse(status=204)
+    return render(request, "_offer.html", {"offer": found, "is_update": True})
+
+
+@login_required
+@require_POST
+def answer_offer(request: HttpRequest) -> HttpResponse:
+    """Fetch the better model in the background, stop fetching it, or offer it no more in this browser."""
+    if not getattr(request.user, "is_staff", False):
+        raise PermissionDenied
+    response, answer = redirect("dashboard"), request.POST.get("answer", "")
+    try:
+        if answer == "fetch":
+            shelf.order(offers.BEST)
+        elif answer in ("stop", "later"):
+            shelf.call_off(offers.BEST)
+    except errors.Problem as problem:
+        messages.error(request, gettext(problem.sentence) % problem.values)
+    if answer == "later":
+        response.set_cookie(offers.LATER, "later", max_age=A_YEAR, samesite="Lax", secure=request.is_secure())
+    return response
 
 
 def _submit(request: HttpRequest, upload: UploadedFile, model: str | None, options: TranscriptionOptions) -> Job | None:
@@ -179,7 +210,8 @@ def text(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
 
 
 def _about(row: rows.Row) -> dict[str, Any]:
-    return {"row": row, "job": row.job, "formats": FORMATS, "speeds": [(f"{speed:g}", speed) for speed in SPEEDS]}
+    speeds = [(f"{speed:g}", speed) for speed in SPEEDS]
+    return {"row": row, "job": row.job, "others": rows.others(row.job), "formats": FORMATS, "speeds": speeds}
 
 
 @login_required
@@ -193,8 +225,33 @@ def cancel(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
 @login_required
 @require_POST
 def retry(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
-    jobs.retry(_row_or_404(request, job_id).job)
+    try:
+        jobs.retry(_row_or_404(request, job_id).job)
+    except errors.RecordingMissing as problem:
+        messages.error(request, gettext(problem.sentence))
     return _back(request, job_id)
+
+
+@page
+@require_http_methods(["GET", "HEAD", "POST"])
+def again(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    """Ask how, and transcribe the same recording once more: a new transcript beside this one."""
+    before = _row_or_404(request, job_id).job
+    form = AgainForm(before, request.POST if request.method == "POST" else None)
+    if not form.is_valid():
+        return render(request, "again.html", {"job": before, "form": form}, status=400 if form.is_bound else 200)
+    try:
+        job = jobs.again(
+            before.recording,
+            model=form.cleaned_data["model"],
+            options=form.options(),
+            name=before.name,
+            priority=Job.Priority(before.priority),
+        )
+    except errors.RecordingMissing as problem:
+        messages.error(request, gettext(problem.sentence))
+        return redirect("job", job_id=job_id)
+    return redirect("job", job_id=job.pk)
 
 
 def _back(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
@@ -208,7 +265,8 @@ def delete(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     """Ask once; deleting is for good."""
     found = _row_or_404(request, job_id)
     if request.method != "POST":
-        return render(request, "confirm_delete.html", {"row": found, "job": found.job})
+        context = {"row": found, "job": found.job, "others": rows.others(found.job).count()}
+        return render(request, "confirm_delete.html", context)
     jobs.delete(found.job)
     messages.success(request, gettext("%(name)s is deleted.") % {"name": found.job.name})
     return redirect("dashboard")

@@ -9,26 +9,97 @@ TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 Task = Literal["transcribe", "translate"]
 
 
+# What belongs to the word after it, and to the word before it (openai-whisper's `transcribe`).
+PREPENDED = "\"'“¿([{-"
+APPENDED = "\"'.。,，!！?？:：”)]}、"
+
+# Types of numbers by their names in CTranslate2, and the short ones that people write.
+COMPUTE_TYPES = (
+    "float32", "float16", "bfloat16", "int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16",
+)  # fmt: skip
+COMPUTE_TYPE_ALIASES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
 @dataclass(frozen=True)
 class TranscriptionOptions:
-    """What was asked of one job. The defaults are openai-whisper's but for `beam_size` and `vad_filter`."""
+    """What was asked of one job. The defaults are openai-whisper's but for `beam_size`, `best_of` and `vad_filter`."""
 
     language: str | None = None  # a code of LANGUAGES; None: detect
+    multilingual: bool = False  # detect the language anew for each section
     task: Task = "transcribe"
     word_timestamps: bool = False
-    initial_prompt: str | None = None
-    temperature: tuple[float, ...] = TEMPERATURES
-    beam_size: int = 5  # at temperature 0
+
+    # what the model hears, in the recording's time
     vad_filter: bool = True  # skip what is not speech
     sections: int | None = None  # into how many a recording may be cut; None: by its length; 1: never
+    clip_timestamps: tuple[float, ...] = ()  # start, end, start, …; the last end may be missing; (): all of it
+    remove_silence: bool = False  # at both ends
+    silence_threshold: float = -60.0  # dBFS
+    silence_duration: float = 0.5  # seconds
+    up_speed: float = 1.0  # tempo, before decoding
+
+    # what it is told before
+    condition_on_previous_text: bool = True
+    initial_prompt: str | None = None
+    carry_initial_prompt: bool = False
+    prefix: str | None = None  # of the first window
+    hotwords: str | None = None
+
+    # how tokens are chosen
+    temperature: tuple[float, ...] = TEMPERATURES
+    beam_size: int = 5  # at temperature 0
+    best_of: int = 5  # above it
+    patience: float = 1.0
+    length_penalty: float | None = None
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    suppress_tokens: tuple[int, ...] = (-1,)  # -1: those that are no speech
+    suppress_blank: bool = True
+    max_length: int | None = None  # tokens a window
+    no_timestamps: bool = False
+    max_initial_timestamp: float = 1.0  # seconds
+    seed: int | None = None
+
+    # what is taken for a failed window
+    compression_ratio_threshold: float | None = 2.4
+    logprob_threshold: float | None = -1.0
+    no_speech_threshold: float | None = 0.6
+    hallucination_silence_threshold: float | None = None  # seconds
+
+    prepend_punctuations: str = PREPENDED
+    append_punctuations: str = APPENDED
+
+    # how it is computed
+    compute_type: str | None = None  # one of COMPUTE_TYPES; None: the device's own
+    threads: int | None = None
+    batch_size: int | None = None
+
+    # what is made of it
+    highlight: bool = False  # subtitles mark the word being spoken
+    verbose: bool = False  # each window is an event of the job
+
+    @property
+    def gives_words(self) -> bool:
+        """Whether the words are wanted with their times."""
+        return self.word_timestamps or self.highlight
+
+    @property
+    def finds_words(self) -> bool:
+        """Whether an engine has to find them: hallucinations are looked for between words."""
+        return self.gives_words or self.hallucination_silence_threshold is not None
 
     def to_json(self) -> dict[str, Any]:
         """A dict that `from_json` takes back."""
-        return {**asdict(self), "temperature": list(self.temperature)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        return cls(**{**values, "temperature": tuple(values["temperature"])})
+        """Raises TypeError for a name that is no option."""
+        known: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**known)
 
 
 # The languages of openai-whisper's tokenizer, in its order. `yue` came with large-v3.

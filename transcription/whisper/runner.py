@@ -1,6 +1,6 @@
 """The child process that owns a device's engine in its main thread and speaks JSON lines with its parent.
 
-    python -m transcription.whisper.runner --engine faster-whisper --device cpu
+    python -m transcription.whisper.runner --engine transcription.whisper.engines.faster_whisper --device cpu
 
 Commands come on standard input, events (`engine.Event`) go to standard output. A crash, a hang or a leak of the native
 libraries costs this process and nothing else. It ends when its standard input does: with its parent.
@@ -11,47 +11,74 @@ libraries costs this process and nothing else. It ends when its standard input d
 
 import argparse
 import importlib
-from collections.abc import Sequence
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from transcription.whisper.engine import ENGINES, Engine, Sound
+from transcription.whisper.engine import Engine, Event, SectionClosed, Sound, Tell
 from transcription.whisper.lines import Line, Parent
 from transcription.whisper.options import TranscriptionOptions
+
+OUT_OF_MEMORY = re.compile(r"out ?of ?memory|insufficient memory|unable to allocate", re.IGNORECASE)
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description="Decode sections for a device worker.")
-    arguments.add_argument("--engine", required=True, choices=ENGINES)
+    arguments.add_argument("--engine", required=True, help="the module of an Engine")
     arguments.add_argument("--device", required=True)
     asked = arguments.parse_args()
     parent = Parent()
-    engine: Engine = importlib.import_module(ENGINES[asked.engine].module).Engine(asked.device)
-    Runner(engine, parent).run()
+    Runner(lambda tell: importlib.import_module(asked.engine).Engine(asked.device, tell), parent).run()
 
 
 class Runner:
     """The loop: take commands in, step the engine, say what came of it."""
 
-    def __init__(self, engine: Engine, parent: Parent) -> None:
-        self.engine = engine
+    def __init__(self, make_engine: Callable[[Tell], Engine], parent: Parent) -> None:
         self.parent = parent
-        self.sections: set[int] = set()
+        self.commands: deque[Line] = deque()
+        self.sections: dict[int, float] = {}  # those that are open, and since when
+        self.engine = make_engine(self.tell)
 
     def run(self) -> None:
-        self.parent.say({"event": "ready", "capacity": self.engine.capacity, "versions": self.engine.versions})
+        can = {"capacity": self.engine.capacity, "compute_types": self.engine.compute_types, "threads": os.cpu_count()}
+        self.parent.say({"event": "ready", "versions": self.engine.versions, **can})
         while True:
-            while not (self.sections and self.parent.commands.empty()):
-                self.obey(self.parent.commands.get())
-            self.step()
+            self.listen()
+            while self.commands:
+                self.obey(self.commands.popleft())
+            if self.sections:
+                self.step()
+
+    def listen(self) -> None:
+        """Take in what the parent has said; wait for it when there is nothing to do."""
+        if not (self.sections or self.commands):
+            self.commands.append(self.parent.commands.get())
+        while not self.parent.commands.empty():
+            self.commands.append(self.parent.commands.get())
+
+    def tell(self, event: Event) -> None:
+        """Say what came of a section. Raises SectionClosed when the parent has closed it meanwhile."""
+        if event["event"] == "done":
+            now = time.monotonic()
+            self.parent.say({**event, "seconds": now - self.sections.pop(event["section"], now)})
+            return
+        self.parent.say(event)
+        self.listen()
+        if any(command["do"] == "close" and command["section"] == event["section"] for command in self.commands):
+            raise SectionClosed
 
     def obey(self, command: Line) -> None:
         section = int(command["section"])
         if command["do"] == "close":
-            self.sections.discard(section)
+            self.sections.pop(section, None)
             self.engine.close(section)
             self.parent.say({"event": "closed", "section": section})
             return
-        self.sections.add(section)
+        self.sections[section] = time.monotonic()
         sound = Sound(Path(command["pcm"]), tuple((start, end) for start, end in command["spans"]))
         try:
             self.engine.open(section, sound, Path(command["model"]), TranscriptionOptions.from_json(command["options"]))
@@ -60,22 +87,20 @@ class Runner:
 
     def step(self) -> None:
         try:
-            for event in self.engine.step():
-                if event["event"] == "done":
-                    self.sections.discard(event["section"])
-                self.parent.say(event)
+            self.engine.step()
+        except SectionClosed:
+            return  # the command that says so is obeyed next
         except Exception as error:  # noqa: BLE001
             self.give_up(error, sorted(self.sections))
 
     def give_up(self, error: Exception, sections: Sequence[int]) -> None:
         """Close these sections and say why."""
         detail = f"{type(error).__name__}: {error}"
-        code = (
-            "out_of_memory" if isinstance(error, MemoryError) or "out of memory" in detail.lower() else "engine_failed"
-        )
+        is_memory = isinstance(error, MemoryError) or OUT_OF_MEMORY.search(detail)
         for section in sections:
-            self.sections.discard(section)
+            self.sections.pop(section, None)
             self.engine.close(section)
+            code = "out_of_memory" if is_memory else "engine_failed"
             self.parent.say({"event": "error", "section": section, "code": code, "detail": detail})
 
 

@@ -9,7 +9,7 @@ long it is, and no three seconds are left over at the end.
 
 import itertools
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,6 +19,7 @@ SHORTEST_SILENCE = 0.3  # seconds; less is a breath or a stop consonant
 LONG_SILENCE = 2.0  # taken out
 PADDING = 0.4  # of it stays on both sides of speech, which begins before it is sure to be speech
 SECTION = 120.0  # seconds that a section has where silence allows
+SHORTEST_CLIP = 0.01  # of less an engine makes nothing
 SHORT = 30.0  # one window of Whisper: a recording so short is decoded whatever was found in it
 
 
@@ -63,6 +64,19 @@ def cut(
     kept = _without_long_silences(stretches, duration) if vad_filter else [(0.0, duration)]
     cuts = _at_most(sections, _silences(stretches, kept), sum(end - start for start, end in kept))
     return [Section(_within(kept, start, end)) for start, end in itertools.pairwise([0.0, *cuts, duration])]
+
+
+def clipped(found: Sequence[Section], clips: Sequence[Span]) -> list[Section]:
+    """What of the sections lies in the clips, which are in order and apart; a section with nothing left goes."""
+    left = (Section(tuple(_common(section.spans, clips))) for section in found)
+    return [section for section in left if section.spans]
+
+
+def _common(spans: Sequence[Span], clips: Sequence[Span]) -> Iterator[Span]:
+    for start, end in spans:
+        for clip_start, clip_end in clips:
+            if min(end, clip_end) - max(start, clip_start) >= SHORTEST_CLIP:
+                yield max(start, clip_start), min(end, clip_end)
 
 
 def is_uncut(*, sections: int | None, vad_filter: bool) -> bool:

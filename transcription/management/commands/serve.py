@@ -1,10 +1,8 @@
 """`manage.py serve`: everything that a first start needs, then the web server and the workers in one process tree."""
 
 import fcntl
-import json
 import os
 import secrets
-import sys
 import threading
 import time
 import urllib.error
@@ -19,8 +17,10 @@ from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from transcription import catalogue, devices, errors, pipeline, weights
+from transcription import catalogue, devices, enginecheck, errors, pipeline, weights
+from transcription.management.progress import Progress
 from transcription.supervisor import Supervisor, is_port_free
+from transcription.whisper.engine import Abilities
 from transcription.whisper.options import TranscriptionOptions
 
 SAMPLES = Path(pipeline.__file__).parent / "samples"
@@ -35,16 +35,15 @@ class Command(BaseCommand):
         lock = _lock()
         if not is_port_free(settings.HOST, settings.PORT):
             raise CommandError(f"Port {settings.PORT} of {settings.HOST} is taken. Stop what uses it, or set PORT.")
-        try:
-            here = devices.here()
-        except errors.Problem as problem:
-            raise CommandError(str(problem)) from problem
+        here = _devices()
         call_command("migrate", verbosity=0)
         self.fetch_weights()
         self.check()
         self.make_administrator()
         self.collect_static_files()
-        self.transcribe_sample(here[0])
+        while self.set_aside_the_engine(here[0]):
+            here = _devices()
+            self.fetch_weights()
         threading.Thread(target=self.say_when_ready, daemon=True).start()
         Supervisor(here).run()
         lock.close()
@@ -55,11 +54,12 @@ class Command(BaseCommand):
             name = catalogue.default()
         except errors.UnknownModel:
             return  # the system checks, which come next, say so
-        if name not in catalogue.MODELS or any(model.name == name for model in catalogue.local_models()):
+        engine = devices.engine().name
+        if catalogue.on_disk(name, engine) is not None or not weights.can_fetch(name, engine):
             return
         self.stdout.write(f"Fetching the weights of {name}, once:")
         try:
-            weights.fetch(name, on_progress=Progress(self.stdout))
+            weights.fetch(name, engine, on_progress=Progress(self.stdout))
         except errors.Problem as problem:
             self.stdout.write(f"\n{problem}\nEverything else works meanwhile.")
         else:
@@ -82,35 +82,50 @@ class Command(BaseCommand):
             call_command("collectstatic", interactive=False, clear=True, verbosity=0)
             stamp.write_text(seen)
 
-    def transcribe_sample(self, device: str) -> None:
-        """On the first start with weights, show that this machine can transcribe, and how fast."""
-        done = settings.DATA_DIR / "sample.json"
-        if done.exists() or not catalogue.local_models():
-            return
-        name = catalogue.default()
+    def set_aside_the_engine(self, device: str) -> bool:
+        """On an engine's first start with weights show that it can transcribe, and how fast.
+
+        Return whether it cannot, and another one takes its place.
+        """
+        engine = devices.engine()
+        model = catalogue.default()
+        is_here = any((local.engine, local.name) == (engine.name, model) for local in catalogue.local_models())
+        if not is_here or enginecheck.is_checked(engine, model):
+            return False
+        verdict = self.transcribe_sample(engine, device, model)
+        if verdict is None:
+            return False
+        enginecheck.remember(verdict)
+        if verdict.problem:
+            self.stdout.write(f"  {engine.name} is set aside: {verdict.problem}.")
+        return devices.engine() != engine
+
+    def transcribe_sample(self, engine: Abilities, device: str, model: str) -> enginecheck.Verdict | None:
+        """Print what an engine makes of the sample; the verdict on it, or None if something else is in the way."""
         language = "ru" if os.environ.get("LANG", "").startswith("ru") else "en"
-        self.stdout.write(f"Transcribing the bundled sample with {name} on {device}:")
-        runner = devices.Runner(device)
+        self.stdout.write(f"Transcribing the bundled sample with {model} on {device}:")
+        runner = devices.Runner(device, engine)
         started, text, duration = time.monotonic(), "", 0.0
+        sample = SAMPLES / f"sample-{language}.ogg"
         try:
             runner.start()
-            for event in pipeline.transcribe_file(
-                SAMPLES / f"sample-{language}.ogg", model=name, options=TranscriptionOptions(), runner=runner
-            ):
+            for event in pipeline.transcribe_file(sample, model=model, options=TranscriptionOptions(), runner=runner):
                 match event:
                     case {"event": "sound", "duration": duration}:
                         pass
                     case {"event": "segment", "segment": {"text": said}}:
                         text += said
+        except (errors.RunnerDied, errors.EngineFailed) as problem:
+            return enginecheck.crashed(engine, device, model, problem=str(problem))
         except errors.Problem as problem:
             self.stdout.write(f"  {problem}")
-            return
+            return None
         finally:
             runner.stop()
         seconds = time.monotonic() - started
         self.stdout.write(f"  {text.strip()}")
         self.stdout.write(f"  {duration:.0f} s of speech in {seconds:.1f} s, {duration / seconds:.1f} times real time.")
-        done.write_text(json.dumps({"model": name, "device": device, "text": text.strip(), "seconds": seconds}))
+        return enginecheck.judge(engine, device, model, language=language, text=text)
 
     def say_when_ready(self) -> None:
         page = _page()
@@ -120,21 +135,11 @@ class Command(BaseCommand):
         self.stdout.flush()
 
 
-class Progress:
-    """Prints how much of a download is here, a line a tenth when nobody watches a terminal."""
-
-    def __init__(self, out: Any) -> None:
-        self.out = out
-        self.shown = -1
-
-    def __call__(self, done: int, whole: int) -> None:
-        step = 1 if sys.stdout.isatty() else 10
-        percent = 100 * done // max(1, whole) // step * step
-        if percent != self.shown:
-            self.shown = percent
-            text = f"  {percent:3d} % of {whole / 1024**2:.0f} MB"
-            self.out.write(f"\r{text}" if sys.stdout.isatty() else text, ending="" if sys.stdout.isatty() else "\n")
-            self.out.flush()
+def _devices() -> list[str]:
+    try:
+        return devices.here()
+    except errors.Problem as problem:
+        raise CommandError(str(problem)) from problem
 
 
 def _make_folders() -> None:

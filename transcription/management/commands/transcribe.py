@@ -93,7 +93,7 @@ class Transcript:
 
 def _render(transcript: Transcript, extension: str, model: str, options: TranscriptionOptions) -> str:
     if extension != "json":
-        return exports.FORMATS[extension].render(transcript.segments)
+        return exports.FORMATS[extension].render(transcript.segments, options.highlight)
     about = {
         "text": _text(transcript.segments),
         "segments": [{"id": index, **segment.to_json()} for index, segment in enumerate(transcript.segments)],

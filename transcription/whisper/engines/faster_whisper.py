@@ -1,17 +1,23 @@
 """faster-whisper as its makers wrote it: `WhisperModel.transcribe` over CTranslate2. Imported only in the runner."""
 
-import math
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import ctranslate2
 from faster_whisper import WhisperModel
-from numpy.typing import NDArray
+from faster_whisper.transcribe import Segment as LibrarySegment
 
-from transcription.whisper.engine import Event, Sound
+from transcription.whisper.engine import Event, Sound, Tell
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment, Word
+from transcription.whisper.samples import finite, read
+
+# A prompt may fill half of the 448 places; of what is left a few are for the tokens that begin a window.
+LONGEST_ASKED = 448 // 2 - 8
+
+Loaded = tuple[Path, str, int]  # where the model is, its type of numbers, its threads
 
 
 class Engine:
@@ -19,77 +25,104 @@ class Engine:
 
     capacity = 1
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, tell: Tell) -> None:
+        self.tell = tell
         self.device, _, index = device.partition(":")
         self.device_index = int(index or 0)
         self.compute_type = "float16" if self.device == "cuda" else "int8"
+        self.compute_types = sorted(ctranslate2.get_supported_compute_types(self.device, self.device_index))
         self.versions = {name: version(name) for name in ("faster-whisper", "ctranslate2")}
         self._model: WhisperModel | None = None
-        self._model_path: Path | None = None
+        self._loaded: Loaded | None = None
         self._open: dict[int, Iterator[Event]] = {}
 
     def open(self, section: int, sound: Sound, model: Path, options: TranscriptionOptions) -> None:
-        if self._model_path != model:
-            self._model = self._model_path = None  # two models at once may not fit, and this one may not load
+        wanted = (model, options.compute_type or self.compute_type, options.threads or 0)
+        if self._loaded != wanted:
+            self._model = self._loaded = None  # two models at once may not fit, and this one may not load
             self._model = WhisperModel(
-                str(model), self.device, self.device_index, self.compute_type, local_files_only=True
+                str(model),
+                self.device,
+                self.device_index,
+                compute_type=wanted[1],
+                cpu_threads=wanted[2],
+                local_files_only=True,
             )
-            self._model_path = model
+            self._loaded = wanted
+        if options.seed is not None:
+            ctranslate2.set_random_seed(options.seed)
         self._open[section] = self._decode(section, sound, options)
 
-    def step(self) -> list[Event]:
-        events = []
+    def step(self) -> None:
         for section, decoding in list(self._open.items()):
             event = next(decoding)
-            events.append(event)
             if event["event"] == "done":
                 self.close(section)
-        return events
+            self.tell(event)
 
     def close(self, section: int) -> None:
         self._open.pop(section, None)
 
     def _decode(self, section: int, sound: Sound, options: TranscriptionOptions) -> Iterator[Event]:
         assert self._model is not None  # noqa: S101  (open() loaded it)
-        segments, about = self._model.transcribe(
-            read(sound),
-            language=options.language,
-            task=options.task,
-            beam_size=options.beam_size,
-            temperature=list(options.temperature),
-            initial_prompt=options.initial_prompt,
-            word_timestamps=options.word_timestamps,
-            vad_filter=False,  # silence is taken out before, the same for every engine
-        )
-        probability = _number(about.language_probability)
+        segments, about = self._model.transcribe(read(sound), **asked_of_the_library(options))
+        probability = finite(about.language_probability)
         yield {"event": "language", "section": section, "language": about.language, "probability": probability}
         for found in segments:
-            segment = Segment(
-                start=float(found.start),
-                end=float(found.end),
-                text=found.text,
-                seek=found.seek,
-                tokens=tuple(found.tokens),
-                temperature=_number(found.temperature),
-                avg_logprob=_number(found.avg_logprob),
-                compression_ratio=_number(found.compression_ratio),
-                no_speech_prob=_number(found.no_speech_prob),
-                words=None
-                if found.words is None
-                else tuple(Word(w.word, float(w.start), float(w.end), float(w.probability)) for w in found.words),
-            )
+            segment = _segment(found, with_words=options.gives_words)
             yield {"event": "segment", "section": section, "segment": segment.to_json()}
         yield {"event": "done", "section": section}
 
 
-def _number(value: float | None) -> float:
-    """A measure as JSON has it: NaN, which a model may give for one, is 0 and costs nobody the text."""
-    return float(value) if value is not None and math.isfinite(value) else 0.0
+def asked_of_the_library(options: TranscriptionOptions) -> dict[str, Any]:
+    """The arguments of `WhisperModel.transcribe`. Clips and silence are taken out before, the same for every engine."""
+    return {
+        "language": options.language,
+        "task": options.task,
+        "beam_size": options.beam_size,
+        "best_of": options.best_of,
+        "patience": options.patience,
+        "length_penalty": 1.0 if options.length_penalty is None else options.length_penalty,
+        "repetition_penalty": options.repetition_penalty,
+        "no_repeat_ngram_size": options.no_repeat_ngram_size,
+        "temperature": list(options.temperature),
+        "compression_ratio_threshold": options.compression_ratio_threshold,
+        "log_prob_threshold": options.logprob_threshold,
+        "no_speech_threshold": options.no_speech_threshold,
+        "condition_on_previous_text": options.condition_on_previous_text,
+        "initial_prompt": options.initial_prompt,
+        "prefix": options.prefix,
+        "hotwords": options.hotwords,
+        "suppress_blank": options.suppress_blank,
+        "suppress_tokens": list(options.suppress_tokens),
+        "without_timestamps": options.no_timestamps,
+        "max_initial_timestamp": options.max_initial_timestamp,
+        "max_new_tokens": _most_tokens(options),
+        "word_timestamps": options.finds_words,
+        "hallucination_silence_threshold": options.hallucination_silence_threshold,
+        "prepend_punctuations": options.prepend_punctuations,
+        "append_punctuations": options.append_punctuations,
+        "vad_filter": False,
+    }
 
 
-def read(sound: Sound) -> NDArray[np.float32]:
-    """The samples of a sound as floats in [-1, 1).  # (samples,)"""
-    samples = np.memmap(sound.path, dtype="<i2", mode="r")
-    floats = np.concatenate([samples[start:end] for start, end in sound.spans], dtype=np.float32)
-    floats /= 32768.0  # in place: an hour is 230 MB
-    return floats
+def _most_tokens(options: TranscriptionOptions) -> int | None:
+    """Of a window; None, which is what the prompt leaves, where the library would refuse what is asked."""
+    crowded = options.hotwords is not None or options.prefix is not None
+    return None if options.max_length is None or options.max_length > LONGEST_ASKED or crowded else options.max_length
+
+
+def _segment(found: LibrarySegment, *, with_words: bool) -> Segment:
+    words = [Word(w.word, float(w.start), float(w.end), float(w.probability)) for w in found.words or ()]
+    return Segment(
+        start=float(found.start),
+        end=float(found.end),
+        text=found.text,
+        seek=found.seek,
+        tokens=tuple(found.tokens),
+        temperature=finite(found.temperature),
+        avg_logprob=finite(found.avg_logprob),
+        compression_ratio=finite(found.compression_ratio),
+        no_speech_prob=finite(found.no_speech_prob),
+        words=tuple(words) if with_words else None,
+    )

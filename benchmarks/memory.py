@@ -1,0 +1,240 @@
+"""The memory of every process while a very large and a very long recording go through a real server of its own.
+
+    python -m benchmarks.memory [--hours 10] [--gigabytes 5]
+
+The large one is silence in an RF64 file, the long one is the tests' own sentences in Opus; each is sent in one request.
+Exits with 1 when a job did not end as done, when the web process or a worker was above 300 MB, or when the runner was
+above what it had after loading its model by more than 300 MB. Needs as much of the disk as three of the large file.
+"""
+
+import argparse
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.machine import machine
+from tests.server import NANO, QUICKLY, Server, processes
+from transcription import audio
+
+MB = 1024**2
+LIMIT = 300 * MB
+EVERY = 0.5  # seconds
+PATIENCE = 6 * 3600.0  # seconds for one job
+
+# The processes by what their command lines have; the first that fits.
+ROLES = (
+    ("runner", "transcription.whisper.runner"),
+    ("speech finder", "transcription.whisper.vad"),
+    ("FFmpeg", "ffmpeg "),
+    ("web", "uvicorn"),
+    ("default worker", "-Q default"),
+    ("device worker", "-Q device."),
+    ("supervisor", "manage.py serve"),
+)
+LIMITED = ("web", "default worker", "device worker", "speech finder")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the memory that very large and very long recordings take.")
+    parser.add_argument("--hours", type=float, default=10, help="of the long recording; 0 leaves it out")
+    parser.add_argument("--gigabytes", type=float, default=5, help="of the large file; 0 leaves it out")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="stenograf-memory-") as folder:
+        sys.exit(not Measurement(Path(folder)).run(asked.hours, asked.gigabytes))
+
+
+class Measurement:
+    """A server, the samples of its processes, and what went wrong."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.server = Server(folder / "data", NANO, DEFAULT_MODEL="nano", SWEEP_SECONDS="15")
+        self.sampler = Sampler()
+        self.problems: list[str] = []
+
+    def run(self, hours: float, gigabytes: float) -> bool:
+        """Print the peaks; return whether all is well."""
+        print(f"{machine()}; load average {os.getloadavg()[0]:.2f}", flush=True)
+        self.server.start()
+        try:
+            self.sampler.root = self.server.process.pid if self.server.process else 0
+            with self.sampler.running():
+                self.transcribe("a short clip", NANO / "nano" / "bears.wav")
+                loaded = self.sampler.peaks["a short clip"].get("runner", Memory()).rss
+                if gigabytes:
+                    silence = write_silence(self.folder / "large.wav", int(gigabytes * 1024**3))
+                    self.transcribe(f"{gigabytes:g} GB", silence)
+                    silence.unlink()
+                if hours:
+                    self.transcribe_long(f"{hours:g} h", hours)
+        finally:
+            self.server.stop()
+        self.judge(loaded)
+        return not self.problems
+
+    def transcribe(self, phase: str, path: Path) -> str:
+        """Send a recording, wait for the end of its job, and return the job's id."""
+        self.sampler.phase = phase
+        began = time.monotonic()
+        job = self.server.submit(path, **QUICKLY)["id"]
+        uploaded = time.monotonic()
+        while (ended := self.server.job(job))["status"] not in ("done", "failed", "cancelled"):
+            assert time.monotonic() - uploaded < PATIENCE, f"{phase} took too long"
+            time.sleep(1)
+        self.report(phase, path, uploaded - began, time.monotonic() - uploaded, ended)
+        return str(job)
+
+    def report(self, phase: str, path: Path, upload: float, rest: float, ended: dict) -> None:
+        size, duration = path.stat().st_size / MB, ended["recording"]["duration"] or 0
+        sent = f"{size:,.1f} MB sent in {upload:.1f} s"
+        done = f"{duration / 3600:.2f} h {ended['status']} in {rest:.1f} s"
+        print(f"{phase}: {sent}, {done}; load average {os.getloadavg()[0]:.2f}", flush=True)
+        if ended["status"] != "done":
+            self.problems.append(f"{phase}: {ended['status']}: {ended['error']}")
+
+    def transcribe_long(self, phase: str, hours: float) -> None:
+        """The long recording, and then all that somebody may ask of its transcript."""
+        path = write_speech(self.folder / "long.ogg", hours)
+        job = self.transcribe(phase, path)
+        self.sampler.phase = f"{phase}, read"
+        with self.server.client() as client:
+            for address in ("transcript.json", "transcript.srt", "events/"):
+                began = time.monotonic()
+                size = len(client.get(f"/api/v1/jobs/{job}/{address}").raise_for_status().content)
+                print(f"{phase}: {address} {size / MB:.1f} MB in {time.monotonic() - began:.1f} s", flush=True)
+        heard = self.server.segments(job)
+        print(f"{phase}: {len(heard)} segments, the last ends at {heard[-1][1] / 3600 if heard else 0:.2f} h")
+        if not heard or heard[-1][1] < 3600 * hours - 60:
+            self.problems.append(f"{phase}: the transcript does not reach the end")
+
+    def judge(self, loaded: int) -> None:
+        """Print the highest of each process in each phase, and note what is above its limit."""
+        phases = list(self.sampler.peaks)
+        print(f"\npeaks in MB, resident (proportional)\n{'':16}" + "".join(f"{phase:>18}" for phase in phases))
+        for role, _ in ROLES:
+            cells = [self.sampler.peaks[phase].get(role) for phase in phases]
+            print(f"{role:16}" + "".join(f"{str(cell or '-'):>18}" for cell in cells))
+            highest = max((cell.rss for cell in cells if cell), default=0)
+            limit = {"runner": loaded + LIMIT, **dict.fromkeys(LIMITED, LIMIT)}.get(role)
+            if limit is not None and highest > limit:
+                self.problems.append(f"{role}: {highest / MB:.0f} MB, above {limit / MB:.0f} MB")
+        if self.sampler.lacking:
+            self.problems.append(f"never seen: {', '.join(self.sampler.lacking)}")
+        well = f"None was above {LIMIT // MB} MB, nor the runner above its {loaded / MB:.0f} MB with the model by more."
+        print("\n" + ("\n".join(self.problems) or well))
+
+
+class Memory:
+    """What a process takes, in bytes: resident, and its share of what it shares with others."""
+
+    def __init__(self, rss: int = 0, pss: int = 0) -> None:
+        self.rss, self.pss = rss, pss
+
+    def raised(self, other: "Memory") -> "Memory":
+        return Memory(max(self.rss, other.rss), max(self.pss, other.pss))
+
+    def __str__(self) -> str:
+        return f"{self.rss / MB:.0f} ({self.pss / MB:.0f})" if self.pss else f"{self.rss / MB:.0f}"
+
+
+class Sampler:
+    """Looks at all processes below `root` twice a second, and keeps the highest of each role and phase."""
+
+    def __init__(self) -> None:
+        self.root = 0
+        self.phase = "start"
+        self.peaks: dict[str, dict[str, Memory]] = {}
+        self._over = threading.Event()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._run, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(EVERY):
+            self.look()
+
+    def look(self) -> None:
+        found = processes()
+        below = {self.root}
+        for pid, parent, _ in sorted(found):
+            if parent in below:
+                below.add(pid)
+        peaks = self.peaks.setdefault(self.phase, {})
+        for pid, _, words in found:
+            role = next((role for role, part in ROLES if part in words), None)
+            if pid in below and role is not None:
+                peaks[role] = peaks.get(role, Memory()).raised(memory(pid))
+
+    @property
+    def lacking(self) -> list[str]:
+        """The roles that no look has found; FFmpeg may be quicker than a look."""
+        seen = {role for peaks in self.peaks.values() for role in peaks}
+        return [role for role, _ in ROLES if role not in seen and role != "FFmpeg"]
+
+
+def memory(pid: int) -> Memory:
+    """What a process takes now; nothing of one that is gone. Linux tells the proportional share, `ps` does not."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup")
+    if rollup.exists():
+        try:
+            said = dict(line.split(":", 1) for line in rollup.read_text().splitlines()[1:])
+        except OSError:
+            return Memory()
+        return Memory(*(int(said[name].split()[0]) * 1024 for name in ("Rss", "Pss")))
+    asked = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return Memory(int(asked.stdout or 0) * 1024)
+
+
+def write_silence(path: Path, size: int) -> Path:
+    """An RF64 file of so many bytes, all silence: 48 kHz, stereo, 32-bit float; it takes no place on the disk."""
+    header = b"RF64" + struct.pack("<I", 0xFFFFFFFF) + b"WAVE"
+    sound = size - 80
+    sound -= sound % 8
+    header += b"ds64" + struct.pack("<IQQQI", 28, 72 + sound, sound, sound // 8, 0)
+    header += b"fmt " + struct.pack("<IHHIIHH", 16, 3, 2, 48000, 48000 * 8, 8, 32)
+    header += b"data" + struct.pack("<I", 0xFFFFFFFF)
+    with path.open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + sound)
+    return path
+
+
+def write_speech(path: Path, hours: float) -> Path:
+    """Sentences that the tests' model knows, with pauses: ten minutes of them, again and again, in Opus."""
+    piece = path.with_suffix(".wav")
+    order = random.Random(8)
+    sentences = json.loads((NANO / "nano" / "sentences.json").read_text())
+    spoken = [item["file"] for item in sentences if item["file"].endswith(".wav") and item["language"] == "en"]
+    with wave.open(str(piece), "wb") as joined:
+        joined.setparams((1, 2, 16000, 0, "NONE", ""))
+        while joined.tell() < 600 * 16000:
+            with wave.open(str(NANO / "nano" / order.choice(spoken))) as sentence:
+                joined.writeframes(sentence.readframes(sentence.getnframes()))
+            joined.writeframes(bytes(2 * int(16000 * order.uniform(0.5, 2.5))))
+    ffmpeg = [audio.ffmpeg_path(), "-v", "error", "-nostdin", "-y"]
+    encoded = path.with_stem(path.stem + "-piece")
+    subprocess.run([*ffmpeg, "-i", str(piece), "-c:a", "libopus", "-b:a", "24k", str(encoded)], check=True)
+    loop = ["-stream_loop", "-1", "-i", str(encoded), "-t", str(hours * 3600), "-c", "copy"]
+    subprocess.run([*ffmpeg, *loop, str(path)], check=True)
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""What many clients that wait cost the web process: event streams of unfinished jobs, and the dashboard meanwhile.
+
+    python -m benchmarks.streams [--clients 200] [--jobs 1] [--seconds 20]
+
+The server is a real one with the tests' model, which transcribes all the while and so leaves the web process no more
+than its share of the machine. With `--jobs 50` the clients are spread over fifty jobs, most of which wait. Linux only.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import tempfile
+import time
+import wave
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from benchmarks.machine import machine
+from tests.server import NANO, PASSWORD, Server, processes, wait_until
+
+AIM = 1.0  # seconds, of the dashboard's median
+LOOKS_EVERY = 0.5  # seconds, between two askings for the dashboard
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the web process has used so far, and what it holds."""
+
+    at: float
+    cpu_seconds: float
+    threads: int
+    megabytes: int
+    database_files: int  # open ones: a connection holds up to three
+
+    @classmethod
+    def of(cls, pid: int) -> "Usage":
+        about = Path(f"/proc/{pid}")
+        user, system = about.joinpath("stat").read_text().rpartition(")")[2].split()[11:13]
+        status = dict(line.split(":\t", 1) for line in about.joinpath("status").read_text().splitlines())
+        files = [_target(link) for link in about.joinpath("fd").iterdir()]
+        return cls(
+            time.monotonic(),
+            (int(user) + int(system)) / os.sysconf("SC_CLK_TCK"),
+            int(status["Threads"]),
+            int(status["VmRSS"].split()[0]) // 1024,
+            sum("stenograf.sqlite3" in file for file in files),
+        )
+
+    def show(self, name: str, since: "Usage", dashboard: list[float], events: int) -> None:
+        cpu = 100 * (self.cpu_seconds - since.cpu_seconds) / (self.at - since.at)
+        slowest, median = max(dashboard), statistics.median(dashboard)
+        held = f"{self.threads:8}{self.megabytes:8}{self.database_files:10}"
+        print(f"{name:18}{cpu:8.1f}{1000 * median:12.0f}{1000 * slowest:10.0f}{held}{events:10}")
+
+
+def _target(link: Path) -> str:
+    with contextlib.suppress(OSError):  # closed meanwhile
+        return str(link.readlink())
+    return ""
+
+
+class Clients:
+    """Streams that are read by nobody in particular; `events` counts what came."""
+
+    def __init__(self, server: Server, jobs: list[str]) -> None:
+        self.server = server
+        self.jobs = jobs
+        self.events = 0
+        self.heard = 0
+
+    @contextlib.asynccontextmanager
+    async def following(self, count: int) -> AsyncIterator[None]:
+        """Open so many streams, go on when each has said something, and hang up afterwards."""
+        limits = httpx.Limits(max_connections=None)
+        headers = {"Authorization": f"Token {self.server.token}"}
+        async with httpx.AsyncClient(base_url=self.server.url, headers=headers, limits=limits, timeout=120) as client:
+            streams = [asyncio.create_task(self._follow(client, self.jobs[i % len(self.jobs)])) for i in range(count)]
+            while self.heard < count:
+                await asyncio.sleep(0.05)
+            yield
+            for stream in streams:
+                stream.cancel()
+            await asyncio.gather(*streams, return_exceptions=True)
+
+    async def _follow(self, client: httpx.AsyncClient, job_id: str) -> None:
+        is_heard = False
+        async with client.stream("GET", f"/api/v1/jobs/{job_id}/events/") as answer:
+            async for piece in answer.aiter_raw():
+                self.events += piece.count(b"event: ")
+                self.heard += not is_heard
+                is_heard = True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure what clients that wait cost the web process.")
+    parser.add_argument("--clients", type=int, default=200)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    asked = parser.parse_args()
+    print(f"{machine()}; load average {os.getloadavg()[0]:.2f}")
+    print(f"{asked.clients} streams of {asked.jobs} job(s), {asked.seconds:g} s each\n")
+    with tempfile.TemporaryDirectory(prefix="stenograf-streams-") as folder:
+        recording = make_lecture(Path(folder) / "lecture.wav", minutes=60)
+        server = Server(Path(folder) / "data", NANO, DEFAULT_MODEL="nano")
+        server.start()
+        try:
+            jobs = [server.submit(recording, language="en")["id"]]
+            clip = make_lecture(Path(folder) / "clip.wav", minutes=0.2)
+            jobs += [server.submit(clip, language="en", priority="low")["id"] for _ in range(asked.jobs - 1)]
+            wait_until(lambda: server.segments(jobs[0]), 120)
+            asyncio.run(measure(server, jobs, asked.clients, asked.seconds))
+        finally:
+            server.stop()
+
+
+def make_lecture(path: Path, minutes: float) -> Path:
+    """The tests' English sentences, again and again: the model is busy with it for longer than we look."""
+    sentences = json.loads((NANO / "nano" / "sentences.json").read_text())
+    spoken = [item["file"] for item in sentences if item["file"].endswith(".wav") and item["language"] == "en"]
+    with wave.open(str(path), "wb") as lecture:
+        lecture.setnchannels(1)
+        lecture.setsampwidth(2)
+        lecture.setframerate(16000)
+        while lecture.tell() < minutes * 60 * 16000:
+            for name in spoken:
+                with wave.open(str(NANO / "nano" / name)) as sentence:
+                    lecture.writeframes(sentence.readframes(sentence.getnframes()) + bytes(2 * 16000))
+    return path
+
+
+async def measure(server: Server, jobs: list[str], clients: int, seconds: float) -> None:
+    """Look at the web process and the dashboard without streams, with them, and when they are gone."""
+    (pid,) = [pid for pid, _parent, words in processes() if "uvicorn" in words and f"--port {server.port}" in words]
+    print(f"{'':18}{'CPU, %':>8}{'dashboard':>12}{'slowest':>10}{'threads':>8}{'MB':>8}{'db files':>10}{'events':>10}")
+    following = Clients(server, jobs)
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as person:
+        await _sign_in(person)
+        await _look(person, pid, "nobody waits", seconds, following)
+        began = time.monotonic()
+        async with following.following(clients):
+            print(f"  all streams are open after {time.monotonic() - began:.1f} s")
+            met = await _look(person, pid, f"{clients} streams", seconds, following)
+        await asyncio.sleep(2)
+        await _look(person, pid, "all have left", seconds / 2, following)
+    status = server.job(jobs[0])["status"]
+    assert status == "transcribing", f"The job was {status} before the end: take a longer recording."
+    print(f"\nThe aim, a dashboard within {AIM:g} s, is {'met' if met <= AIM else 'MISSED'}.")
+
+
+async def _sign_in(person: httpx.AsyncClient) -> None:
+    await person.get("/login/")
+    form = {"username": "admin", "password": PASSWORD, "csrfmiddlewaretoken": person.cookies["csrftoken"]}
+    answer = await person.post("/login/", data=form)
+    assert answer.status_code == 302, answer.status_code
+
+
+async def _look(person: httpx.AsyncClient, pid: int, name: str, seconds: float, clients: Clients) -> float:
+    """Ask for the dashboard for so many seconds; return the median of its answers, in seconds."""
+    before, events, times = Usage.of(pid), clients.events, []
+    while time.monotonic() < before.at + seconds:
+        began = time.monotonic()
+        (await person.get("/")).raise_for_status()
+        times.append(time.monotonic() - began)
+        await asyncio.sleep(LOOKS_EVERY)
+    Usage.of(pid).show(name, before, times, clients.events - events)
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    main()

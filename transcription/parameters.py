@@ -1,0 +1,339 @@
+"""The parameters of a transcription: their names, what each may be, and how it is read from text or JSON.
+
+One table for all doors, for the environment (`DEFAULT_<PARAMETER>`) and for the flags of the command line. The doors
+translate the sentences; nothing here imports Django, so that the settings can.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+from transcription.whisper.options import COMPUTE_TYPE_ALIASES, COMPUTE_TYPES, TEMPERATURES, language_code
+
+# Of what somebody sent, in a sentence about it.
+LONGEST_ECHO = 60
+MOST_TEMPERATURES = 16
+MOST_CLIPS = 1000
+MOST_TOKENS = 1000
+# The smallest of Whisper's vocabularies has 51864 tokens; CTranslate2 writes past its memory for one that is not there.
+LAST_TOKEN = 51863
+LONGEST_PROMPT = 10_000  # characters, of which a model hears the last two hundred words
+LONGEST_PREFIX = 200
+LONGEST_PUNCTUATIONS = 200
+
+TRUE = ("true", "t", "yes", "y", "on", "1")
+FALSE = ("false", "f", "no", "n", "off", "0")
+
+
+def _(sentence: str) -> str:
+    """Mark a sentence for translation; the doors translate it when somebody reads it."""
+    return sentence
+
+
+class Refused(ValueError):
+    """What was sent for a parameter is not taken; the sentence says what is. `values` fill its places."""
+
+    def __init__(self, sentence: str, *, name: str, **values: object) -> None:
+        self.sentence, self.name = sentence, name
+        self.values: dict[str, object] = {"name": name, **values}
+        super().__init__(sentence % self.values)
+
+
+# ------------------------------------------------------------------ kinds of parameters
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a parameter may be. Its fields are the places of its sentence."""
+
+    sentence: ClassVar[str]
+    takes_several: ClassVar[bool] = False
+
+    def read(self, sent: Any) -> Any:
+        """The value of what was sent, which is a list where several are taken.
+
+        Raises ValueError, TypeError, OverflowError or RecursionError.
+        """
+        raise NotImplementedError
+
+    @property
+    def places(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Truth(Kind):
+    sentence = _("`%(name)s` is true or false.")
+
+    def read(self, sent: Any) -> bool:
+        written = str(sent).strip().lower()
+        if written not in TRUE + FALSE:
+            raise ValueError(sent)
+        return written in TRUE
+
+
+@dataclass(frozen=True)
+class Choice(Kind):
+    sentence = _("`%(name)s` is one of: %(known)s.")
+
+    names: tuple[str, ...]
+    aliases: tuple[tuple[str, str], ...] = ()
+
+    def read(self, sent: Any) -> str:
+        written = _text(sent).lower()
+        name = dict(self.aliases).get(written, written)
+        if name not in self.names:
+            raise ValueError(sent)
+        return name
+
+    @property
+    def places(self) -> dict[str, Any]:
+        return {"known": ", ".join(self.names)}
+
+
+@dataclass(frozen=True)
+class Text(Kind):
+    sentence = _("`%(name)s` is text of 1 to %(longest)s characters.")
+
+    longest: int
+
+    def read(self, sent: Any) -> str:
+        text = _text(sent)
+        text.encode()  # half a surrogate pair could not be stored
+        if not 0 < len(text) <= self.longest or "\0" in text:
+            raise ValueError(sent)
+        return text
+
+
+@dataclass(frozen=True)
+class Number(Kind):
+    sentence = _("`%(name)s` is a number from %(low)s to %(high)s.")
+
+    low: float
+    high: float
+
+    def read(self, sent: Any) -> float:
+        value = _number(sent)
+        if not self.low <= value <= self.high:
+            raise ValueError(sent)
+        return value
+
+
+@dataclass(frozen=True)
+class NumberAbove(Kind):
+    sentence = _("`%(name)s` is a number above %(low)s, at most %(high)s.")
+
+    low: float
+    high: float
+
+    def read(self, sent: Any) -> float:
+        value = _number(sent)
+        if not self.low < value <= self.high:
+            raise ValueError(sent)
+        return value
+
+
+class AnyNumber(Kind):
+    sentence = _("`%(name)s` is a number.")
+
+    def read(self, sent: Any) -> float:
+        return _number(sent)
+
+
+@dataclass(frozen=True)
+class Whole(Kind):
+    sentence = _("`%(name)s` is a whole number from %(low)s to %(high)s.")
+
+    low: int
+    high: int
+
+    def read(self, sent: Any) -> int:
+        value = _whole(sent)
+        if not self.low <= value <= self.high:
+            raise ValueError(sent)
+        return value
+
+
+@dataclass(frozen=True)
+class Temperatures(Kind):
+    """A number, or several as a JSON list, with commas, or repeated. A 0 by itself is the whole ladder."""
+
+    sentence = _("`%(name)s` is a number from 0 to 1, or a list of at most %(most)s of them.")
+    takes_several = True
+
+    most: int
+
+    def read(self, sent: Any) -> tuple[float, ...]:
+        values = tuple(_number(item) for item in _items(sent))
+        if not 0 < len(values) <= self.most or not all(0 <= value <= 1 for value in values):
+            raise ValueError(sent)
+        is_scalar = len(sent) == 1 and not isinstance(sent[0], list) and "[" not in str(sent[0])
+        return TEMPERATURES if is_scalar and values == (0,) else values
+
+
+@dataclass(frozen=True)
+class Clips(Kind):
+    """Pairs of start and end, as a JSON list, with commas, or repeated."""
+
+    sentence = _(
+        "`%(name)s` is start, end, start, end and so on in seconds, in order and not overlapping, at most %(most)s "
+        "clips; the last end may be missing."
+    )
+    takes_several = True
+
+    most: int
+
+    def read(self, sent: Any) -> tuple[float, ...]:
+        values = tuple(_number(item) for item in _items(sent))
+        is_ordered = all(before <= after for before, after in pairwise(values))
+        are_heard = all(start < end for start, end in zip(values[::2], values[1::2], strict=False))
+        if len(values) > 2 * self.most or not is_ordered or not are_heard or min(values, default=0) < 0:
+            raise ValueError(sent)
+        return values
+
+
+@dataclass(frozen=True)
+class Tokens(Kind):
+    """Ids of tokens as a JSON list, with commas, or repeated. An empty list is none."""
+
+    sentence = _(
+        "`%(name)s` is a list of at most %(most)s token ids from 0 to %(high)s; -1 stands for those that are no speech."
+    )
+    takes_several = True
+
+    most: int
+    high: int
+
+    def read(self, sent: Any) -> tuple[int, ...]:
+        values = tuple(_whole(item) for item in _items(sent))
+        if len(values) > self.most or not all(-1 <= value <= self.high for value in values):
+            raise ValueError(sent)
+        return values
+
+
+class Language(Kind):
+    """A language by its code or its name; None for `auto`, which asks for detection whatever the default is."""
+
+    sentence = _("There is no language `%(sent)s`. Write a code such as ru or en, or auto to detect it.")
+
+    def read(self, sent: Any) -> str | None:
+        return language_code(_text(sent))
+
+
+def _text(sent: Any) -> str:
+    if not isinstance(sent, str):
+        raise TypeError(sent)
+    return sent.strip()
+
+
+def _number(sent: Any) -> float:
+    if isinstance(sent, bool):
+        raise TypeError(sent)
+    value = float(sent)
+    if not math.isfinite(value):
+        raise ValueError(sent)
+    return value
+
+
+def _whole(sent: Any) -> int:
+    value = _number(sent)
+    if not value.is_integer():
+        raise ValueError(sent)
+    return int(value)
+
+
+def _items(sent: Sequence[Any]) -> Iterator[Any]:
+    """One by one what came as JSON lists, as text with commas, or as several fields of one name."""
+    for item in sent:
+        if isinstance(item, str):
+            item = json.loads(item) if item.lstrip().startswith("[") else item.split(",")
+        yield from item if isinstance(item, list) else [item]
+
+
+# ------------------------------------------------------------------ the table
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of the contract's table. `variables` are further names of its default in the environment."""
+
+    name: str
+    kind: Kind
+    help: str
+    aliases: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+
+    def read(self, sent: Sequence[Any]) -> Any:
+        """The value of what was sent, in one field or in several of the name. Raises Refused."""
+        try:
+            return self.kind.read(sent if self.kind.takes_several else sent[0])
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            said = str(sent[0])[:LONGEST_ECHO]
+            raise Refused(self.kind.sentence, name=self.name, sent=said, **self.kind.places) from error
+
+
+# In the order of TranscriptionOptions, whose fields these are.
+OPTIONS = (
+    Parameter("language", Language(), "what is spoken: ru, Russian; auto detects it"),
+    Parameter("multilingual", Truth(), "detect the language anew for each section"),
+    Parameter("task", Choice(("transcribe", "translate")), "translate is into English"),
+    Parameter("word_timestamps", Truth(), "tell the time of each word"),
+    Parameter("vad_filter", Truth(), "skip what is not speech"),
+    Parameter("sections", Whole(1, 999), "into how many parts a recording may be cut; 1: never"),
+    Parameter("clip_timestamps", Clips(MOST_CLIPS), "start,end,start,… in seconds: what of it is transcribed"),
+    Parameter("remove_silence", Truth(), "leave out silence at both ends"),
+    Parameter("silence_threshold", Number(-200, 0), "what is silence, in dB of the loudest possible"),
+    Parameter("silence_duration", NumberAbove(0, 3600), "how long it must last, in seconds"),
+    Parameter("up_speed", Number(0.5, 3), "tempo before decoding; times stay the recording's", (), ("AUDIO_SPEEDUP",)),
+    Parameter("condition_on_previous_text", Truth(), "each window is told the text before it"),
+    Parameter("initial_prompt", Text(LONGEST_PROMPT), "text that seems to come before: names, style", ("prompt",)),
+    Parameter("carry_initial_prompt", Truth(), "tell it to each window, not to the first alone"),
+    Parameter("prefix", Text(LONGEST_PREFIX), "how the first window's text begins"),
+    Parameter("hotwords", Text(LONGEST_PROMPT), "names and terms to expect"),
+    Parameter("temperature", Temperatures(MOST_TEMPERATURES), "0 to 1, or several; 0 tries higher ones where it fails"),
+    Parameter("beam_size", Whole(1, 16), "texts that are followed at temperature 0"),
+    Parameter("best_of", Whole(1, 16), "texts that are tried above temperature 0"),
+    Parameter("patience", NumberAbove(0, 100), "how long a beam search goes on"),
+    Parameter("length_penalty", Number(0, 100), "how much a text's length counts against it"),
+    Parameter("top_p", Number(0, 1), "nucleus sampling above temperature 0"),
+    Parameter("repetition_penalty", NumberAbove(0, 100), "above 1: against saying a word again"),
+    Parameter("no_repeat_ngram_size", Whole(0, 448), "so many tokens in a row never come twice; 0: they may"),
+    Parameter("suppress_tokens", Tokens(MOST_TOKENS, LAST_TOKEN), "ids that never come; -1: what is no speech"),
+    Parameter("suppress_blank", Truth(), "no empty beginning"),
+    Parameter("max_length", Whole(1, 448), "tokens a window", ("sample_len",)),
+    Parameter("no_timestamps", Truth(), "decode without times inside a window", ("without_timestamps",)),
+    Parameter("max_initial_timestamp", Number(0, 30), "a window's text begins by then, in seconds"),
+    Parameter("seed", Whole(0, 2**32 - 1), "makes sampling repeatable"),
+    Parameter("compression_ratio_threshold", AnyNumber(), "above it a window is too repetitive"),
+    Parameter("logprob_threshold", AnyNumber(), "below it a window is too unsure", ("log_prob_threshold",)),
+    Parameter("no_speech_threshold", Number(0, 1), "above it an unsure window is silence"),
+    Parameter("hallucination_silence_threshold", Number(0, 3600), "skip longer silence where text seems made up, in s"),
+    Parameter("prepend_punctuations", Text(LONGEST_PUNCTUATIONS), "what belongs to the word after it"),
+    Parameter("append_punctuations", Text(LONGEST_PUNCTUATIONS), "what belongs to the word before it"),
+    Parameter("compute_type", Choice(COMPUTE_TYPES, tuple(COMPUTE_TYPE_ALIASES.items())), "type of numbers"),
+    Parameter("threads", Whole(1, 1024), "CPU threads of the engine"),
+    Parameter("batch_size", Whole(1, 64), "windows that are decoded at once"),
+    Parameter("highlight", Truth(), "subtitles mark the word being spoken"),
+    Parameter("verbose", Truth(), "a log line for each window"),
+)
+FP16 = Parameter("fp16", Truth(), "another way to ask for float16 or float32")
+ENGINE = Parameter("engine", Text(30), "mlx-whisper or faster-whisper; auto: any")
+DEVICE = Parameter("device", Text(20), "cpu, gpu, cuda, cuda:1, mps; auto: any")
+PRIORITY = Parameter("priority", Choice(("high", "normal", "low")), "who is served first")
+
+PARAMETERS = (*OPTIONS, FP16, ENGINE, DEVICE, PRIORITY)
+BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
+ALIASES = {alias: parameter.name for parameter in PARAMETERS for alias in parameter.aliases}
+
+
+def options_in(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that are options; `fp16` is a way to name a compute type. Raises Refused."""
+    options = {parameter.name: asked[parameter.name] for parameter in OPTIONS if parameter.name in asked}
+    if "fp16" in asked:
+        named = "float16" if asked["fp16"] else "float32"
+        if options.setdefault("compute_type", named) != named:
+            said = _("`%(name)s` and `compute_type` disagree. Leave one of them out.")
+            raise Refused(said, name="fp16")
+    return options

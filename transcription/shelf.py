@@ -1,0 +1,126 @@
+"""What every door does with models: list them, ask for one, call it off, remove it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transcription import catalogue, devices, errors, queue, weights
+from transcription.catalogue import LocalModel
+from transcription.models import Download, Job
+from transcription.published import Weights
+
+
+@dataclass(frozen=True)
+class ShelfModel:
+    """A model for an engine: on disk, on its way, or published and not here."""
+
+    name: str
+    engine: str
+    local: LocalModel | None
+    published: Weights | None
+    download: Download | None
+    is_default: bool
+
+    @property
+    def state(self) -> str:
+        """`here`, `downloading`, `failed` (to be fetched), `partial` (broken off), or `missing`."""
+        if self.local is not None:
+            return "here"
+        if self.download is not None:
+            return "failed" if self.download.error_code else "downloading"
+        return "partial" if self.progress else "missing"
+
+    @property
+    def size_bytes(self) -> int | None:
+        """On disk when it is here, else to be fetched."""
+        if self.local is not None:
+            return self.local.size_bytes
+        return None if self.published is None else self.published.size_bytes
+
+    @property
+    def path(self) -> Path | None:
+        return None if self.local is None else self.local.path
+
+    @property
+    def progress(self) -> float:
+        """How much of it is here, 0-1."""
+        if self.local is not None:
+            return 1.0
+        if self.download is not None and not self.download.error_code:
+            return self.download.progress
+        return min(1.0, weights.bytes_begun(self.name, self.engine) / self.size_bytes) if self.size_bytes else 0.0
+
+
+def models() -> list[ShelfModel]:
+    """Those of this installation's engine, in the catalogue's order, then what else lies in the models folder."""
+    engine = devices.engine().name
+    published = {model.name: model.weights_for(engine) for model in catalogue.MODELS.values()}
+    local = {(model.name, model.engine): model for model in catalogue.local_models()}
+    downloads = Download.objects.in_bulk()
+    default = _default()
+
+    def on_shelf(name: str, of_engine: str) -> ShelfModel:
+        is_ours = of_engine == engine
+        return ShelfModel(
+            name=name,
+            engine=of_engine,
+            local=local.get((name, of_engine)),
+            published=published.get(name) if is_ours else None,
+            download=downloads.get(name) if is_ours else None,
+            is_default=is_ours and name == default,
+        )
+
+    ours = [(name, engine) for name, weights_of in published.items() if weights_of or (name, engine) in local]
+    return [on_shelf(*key) for key in dict.fromkeys([*ours, *local])]
+
+
+def find(name: str) -> ShelfModel:
+    """The model that somebody means, for this installation's engine. Raises UnknownModel."""
+    wanted = catalogue.canonical(name)
+    engine = devices.engine().name
+    found = [model for model in models() if model.name == wanted]
+    ours = [model for model in found if model.engine == engine]
+    if not found:
+        raise errors.UnknownModel(name=wanted, known=", ".join(model.name for model in models()))
+    return (ours or found)[0]
+
+
+def order(name: str) -> None:
+    """Have a model fetched in the background unless it is here. Raises UnknownModel, ModelMissing."""
+    model, engine = find(name), devices.engine().name
+    if catalogue.on_disk(model.name, engine) is not None:
+        return
+    if not weights.can_fetch(model.name, engine):
+        catalogue.find(model.name, engine)
+    queue.order_model(model.name)
+
+
+def call_off(name: str) -> None:
+    """Fetch a model no longer, unless jobs wait for it. Raises UnknownModel."""
+    queue.call_off_model(find(name).name)
+
+
+def remove(name: str) -> list[LocalModel]:
+    """Remove a model, for whichever engine, and what is there of its download; return what there was.
+
+    Raises UnknownModel, ModelMissing, ModelInUse.
+    """
+    model = find(name)
+    found = [local for local in catalogue.local_models() if local.name == model.name]
+    needed = Job.objects.filter(model=model.name, status__in=Job.UNFINISHED).count()
+    if needed:
+        raise errors.ModelInUse(name=model.name, count=needed)
+    if not found and model.state == "missing":
+        catalogue.find(model.name, model.engine)
+    queue.call_off_model(model.name)
+    for local in found:
+        weights.remove(local)
+    weights.forget_begun(model.name, model.engine)
+    return found
+
+
+def _default() -> str:
+    """The default model's name; empty when DEFAULT_MODEL names none, which a list must survive."""
+    try:
+        return catalogue.default()
+    except errors.UnknownModel:
+        return ""

@@ -1,0 +1,53 @@
+"""The better model that an administrator is offered while a smaller one is the best here."""
+
+import math
+from dataclasses import dataclass
+
+from django.http import HttpRequest
+
+from transcription import catalogue, errors, shelf
+from transcription.models import Download
+from transcription.shelf import ShelfModel
+
+BEST, *SMALLER = catalogue.AUTO
+LATER = "offer"  # the cookie of a browser that does not want to be asked again
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A model that can be had, is on its way, or has just come."""
+
+    model: ShelfModel
+
+    @property
+    def download(self) -> Download | None:
+        return self.model.download
+
+    @property
+    def percent(self) -> int:
+        return math.floor(100 * self.model.progress)
+
+    @property
+    def fingerprint(self) -> str:
+        """Another one when it would look different."""
+        return f"{self.model.state}-{self.percent}"
+
+
+def offer(request: HttpRequest) -> Offer | None:
+    """What to offer to who looks; what is on its way is shown though they said no."""
+    if not getattr(request.user, "is_staff", False):
+        return None
+    best = next((model for model in shelf.models() if model.name == BEST and model.published), None)
+    if best is None:
+        return None
+    if best.state == "here":
+        return Offer(best) if "seen" in request.GET else None  # news only to who saw it come
+    is_wanted = _default() in SMALLER and LATER not in request.COOKIES
+    return Offer(best) if is_wanted or best.download is not None else None
+
+
+def _default() -> str:
+    try:
+        return catalogue.default() if catalogue.local_models() else ""
+    except errors.UnknownModel:
+        return ""

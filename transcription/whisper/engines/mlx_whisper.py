@@ -1,0 +1,166 @@
+"""mlx-whisper as its makers wrote it: `mlx_whisper.transcribe`.
+
+Imported only in the runner, whose main thread owns MLX. The library decodes a section in one call and gives its
+segments at the end; until then its progress bar tells how far it is.
+"""
+
+import importlib
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace, TracebackType
+from typing import Any, Self
+
+import mlx.core as mx
+import numpy as np
+from mlx_whisper.audio import N_FRAMES, N_SAMPLES, log_mel_spectrogram, pad_or_trim
+from numpy.typing import NDArray
+
+from transcription.whisper.engine import Sound, Tell
+from transcription.whisper.options import TranscriptionOptions
+from transcription.whisper.result import Segment, Word
+from transcription.whisper.samples import finite, read
+
+# The package's `transcribe` is the function; its module of the same name is found only so.
+library: Any = importlib.import_module("mlx_whisper.transcribe")
+
+FRAMES_A_SECOND = 100
+CACHE_BYTES = 512 * 1024**2  # of MLX's, which else keeps a buffer for each length of sound it ever met
+LONGEST_ASKED = 448 // 2  # tokens of a window beside a prompt that fills its half
+
+
+class Engine:
+    """One model on one device. float16 on a GPU, float32 on a CPU, which knows no shorter numbers."""
+
+    capacity = 1
+
+    def __init__(self, device: str, tell: Tell) -> None:
+        self.tell = tell
+        self.versions = {name: version(name) for name in ("mlx-whisper", "mlx")}
+        self.compute_types = ["float16", "float32"]
+        self.compute_type = "float32" if device == "cpu" else "float16"
+        mx.set_default_device(mx.cpu if device == "cpu" else mx.gpu)
+        mx.set_cache_limit(CACHE_BYTES)
+        self._loaded: tuple[Path, mx.Dtype] | None = None
+        self._open: dict[int, tuple[Sound, TranscriptionOptions]] = {}
+
+    def open(self, section: int, sound: Sound, model: Path, options: TranscriptionOptions) -> None:
+        self._load(model, getattr(mx, options.compute_type or self.compute_type))
+        self._open[section] = (sound, options)
+
+    def _load(self, model: Path, dtype: mx.Dtype) -> None:
+        """Load a model unless it is loaded in this type of numbers, which the library would not look at."""
+        if self._loaded == (model, dtype):
+            return
+        holder = library.ModelHolder
+        holder.model = holder.model_path = self._loaded = None  # two at once may not fit, and this one may not load
+        mx.clear_cache()
+        holder.get_model(str(model), dtype)
+        self._loaded = (model, dtype)
+
+    def step(self) -> None:
+        for section, (sound, options) in list(self._open.items()):
+            try:
+                self._decode(section, read(sound), options)
+            finally:
+                self.close(section)
+            self.tell({"event": "done", "section": section})
+
+    def close(self, section: int) -> None:
+        if self._open.pop(section, None) is not None:
+            mx.clear_cache()
+
+    def _decode(self, section: int, samples: NDArray[np.float32], options: TranscriptionOptions) -> None:
+        assert self._loaded is not None  # noqa: S101  (open() loaded it)
+        path, dtype = self._loaded
+        language, probability = self._language(samples, options, dtype)
+        self.tell({"event": "language", "section": section, "language": language, "probability": probability})
+        library.tqdm = SimpleNamespace(tqdm=lambda **_: _Bar(section, self.tell))
+        found = library.transcribe(
+            samples,
+            path_or_hf_repo=str(path),
+            verbose=False,  # which is what makes it show its progress
+            fp16=dtype == mx.float16,
+            **{**asked_of_the_library(options), "language": language},
+        )
+        for said in found["segments"]:
+            if said["text"].strip():  # what it has thought better of is left in empty
+                segment = _segment(said, with_words=options.gives_words)
+                self.tell({"event": "segment", "section": section, "segment": segment.to_json()})
+
+    def _language(
+        self, samples: NDArray[np.float32], options: TranscriptionOptions, dtype: mx.Dtype
+    ) -> tuple[str, float]:
+        """As the library detects it by itself; it does not tell how sure it is."""
+        model = library.ModelHolder.model
+        if options.language is not None or not model.is_multilingual:
+            return options.language or "en", 1.0
+        mel = log_mel_spectrogram(samples[:N_SAMPLES], n_mels=model.dims.n_mels, padding=N_SAMPLES)
+        _, probabilities = model.detect_language(pad_or_trim(mel, N_FRAMES, axis=-2).astype(dtype))
+        best = max(probabilities, key=probabilities.__getitem__)
+        return best, finite(probabilities[best])
+
+
+class _Bar:
+    """Stands in for the progress bar of the library: a sign of life after each window."""
+
+    def __init__(self, section: int, tell: Tell) -> None:
+        self.section = section
+        self.tell = tell
+        self.frames = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """There is nothing to take down."""
+
+    def update(self, frames: int) -> None:
+        self.frames += frames
+        self.tell({"event": "progress", "section": self.section, "seconds": self.frames / FRAMES_A_SECOND})
+
+
+def asked_of_the_library(options: TranscriptionOptions) -> dict[str, Any]:
+    """The arguments of `mlx_whisper.transcribe`. Clips and silence are taken out before, the same for every engine."""
+    return {
+        "language": options.language,
+        "task": options.task,
+        "temperature": options.temperature,
+        "best_of": options.best_of,
+        "length_penalty": options.length_penalty,
+        "compression_ratio_threshold": options.compression_ratio_threshold,
+        "logprob_threshold": options.logprob_threshold,
+        "no_speech_threshold": options.no_speech_threshold,
+        "condition_on_previous_text": options.condition_on_previous_text,
+        "initial_prompt": options.initial_prompt,
+        "prefix": options.prefix,
+        "suppress_blank": options.suppress_blank,
+        "suppress_tokens": list(options.suppress_tokens),
+        "without_timestamps": options.no_timestamps,
+        "max_initial_timestamp": options.max_initial_timestamp,
+        "sample_len": None if options.max_length is None else min(options.max_length, LONGEST_ASKED),
+        "word_timestamps": options.finds_words,
+        "hallucination_silence_threshold": options.hallucination_silence_threshold,
+        "prepend_punctuations": options.prepend_punctuations,
+        "append_punctuations": options.append_punctuations,
+    }
+
+
+def _segment(said: dict[str, Any], *, with_words: bool) -> Segment:
+    words = [
+        Word(word["word"], float(word["start"]), float(word["end"]), finite(word["probability"]))
+        for word in said.get("words") or ()
+    ]
+    return Segment(
+        start=float(said["start"]),
+        end=float(said["end"]),
+        text=said["text"],
+        seek=int(said["seek"]),
+        tokens=tuple(said["tokens"]),
+        temperature=finite(said["temperature"]),
+        avg_logprob=finite(said["avg_logprob"]),
+        compression_ratio=finite(said["compression_ratio"]),
+        no_speech_prob=finite(said["no_speech_prob"]),
+        words=tuple(words) if with_words else None,
+    )
