@@ -12,8 +12,9 @@ BIN := $(VENV)/bin
 run: $(VENV)/.installed
 	$(BIN)/python manage.py serve
 
+# SLOW=1 adds the tests that take minutes each: real speech at length, half-hour recordings, the soak.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	SLOW=$(SLOW) $(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -25,6 +25,7 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import os
 import selectors
 import stat
@@ -328,25 +329,30 @@ class Transport(filesystem.Transport):
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
         self.state = virtual.BrokerState()  # kombu's is one for all connections, whatever their folders
+        self._bells = Path(client.transport_options["folder"]) / "bells"
         self._bell: Bell | None = None
 
-    def drain_events(self, connection: Any, timeout: float | None = None) -> None:
+    def drain_events(self, connection: Any, timeout: float | None = None) -> None:  # type: ignore[override]
         """Deliver the next message, waiting for it. Raises TimeoutError when none comes in time."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
         while True:
-            # Before we look: whoever publishes after the look rings.
-            bell = self._bell = Bell.hung(self._bell, Path(self.client.transport_options["folder"]) / "bells")
+            # Before the look: whoever publishes after it rings.
+            self._bell = Bell.hung(self._bell, self._bells)
             try:
-                self.cycle.get(self._deliver, timeout=timeout)
+                self.cycle.get(self._deliver, timeout=timeout)  # type: ignore[union-attr]
             except Empty:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
+                left = deadline - time.monotonic()
+                if left <= 0:
                     raise TimeoutError from None
-                pause = self.polling_interval if bell is None else LOOK_SECONDS
-                pause = pause if left is None else min(pause, left)
-                time.sleep(pause) if bell is None else bell.wait(pause)
+                self._wait(left)
             else:
                 return
+
+    def _wait(self, longest: float) -> None:
+        if self._bell is None:
+            time.sleep(min(longest, float(self.polling_interval or LOOK_SECONDS)))
+        else:
+            self._bell.wait(min(longest, LOOK_SECONDS))
 
     def close_connection(self, connection: Any) -> None:
         super().close_connection(connection)

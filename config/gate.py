@@ -39,6 +39,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 API_UPLOAD = re.compile(r"/api/v1/jobs/?")
+OPENAI_UPLOAD = re.compile(r"/v1/audio/(transcriptions|translations)")
 LEGACY_UPLOAD = re.compile(r"/transcribe/?")
 PAGE_UPLOAD = re.compile(r"/")
 
@@ -189,7 +190,7 @@ def _wrong_host(request: ASGIRequest) -> HttpResponse | None:
 
 
 def _is_upload(request: ASGIRequest) -> bool:
-    doors = (API_UPLOAD, LEGACY_UPLOAD, PAGE_UPLOAD)
+    doors = (API_UPLOAD, OPENAI_UPLOAD, LEGACY_UPLOAD, PAGE_UPLOAD)
     return request.method == "POST" and any(door.fullmatch(request.path) for door in doors)
 
 
@@ -211,7 +212,7 @@ def _too_large(request: ASGIRequest, length: int) -> HttpResponse | None:
 
 
 async def _stranger(request: ASGIRequest) -> HttpResponse | None:
-    """A refusal for whoever may not upload here: by key or session on the API, by key at the documents' door."""
+    """A refusal for whoever may not upload here: by key or session on the API, by key at the other programs' doors."""
     if await sync_to_async(_is_known)(request):
         return None
     if PAGE_UPLOAD.fullmatch(request.path):
@@ -231,7 +232,7 @@ def _is_known(request: ASGIRequest) -> bool:
     key = None if PAGE_UPLOAD.fullmatch(request.path) else key_in(request.headers)
     if key is not None:
         user = user_of(key)
-    elif not LEGACY_UPLOAD.fullmatch(request.path):
+    elif not (LEGACY_UPLOAD.fullmatch(request.path) or OPENAI_UPLOAD.fullmatch(request.path)):
         user = _user_of_session(request)
     if user is None:
         close_old_connections()  # Django, which does that after a request, does not see this one.

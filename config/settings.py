@@ -17,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.log import CallbackFilter
 from tzlocal import get_localzone_name
 
-from transcription.parameters import OPTIONS, PRIORITY, Parameter, Refused
+from transcription.parameters import OPTIONS, Parameter, Refused
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -158,7 +158,8 @@ DEFAULT_MODEL = env.str("DEFAULT_MODEL", default="auto")
 # A file with models of one's own, in the form of transcription/published.toml.
 MODEL_CATALOGUE = _path("MODEL_CATALOGUE", "") if env.str("MODEL_CATALOGUE", default="") else None
 # What holds where a request says nothing, of those parameters for which a DEFAULT_<PARAMETER> is set.
-DEFAULTS = _defaults((*OPTIONS, PRIORITY))
+DEFAULTS = _defaults(OPTIONS)
+DEFAULT_PRIORITY = _choice("DEFAULT_PRIORITY", "normal", ("high", "normal", "low"))
 
 # ------------------------------------------------------------------ the queue
 

@@ -1,4 +1,4 @@
-"""Every address: the API, the founding documents' doors, the admin, and the pages at the root."""
+"""Every address: the API, OpenAI's door, the founding documents' doors, the admin, and the pages at the root."""
 
 from django.contrib import admin
 from django.urls import include, path, re_path
@@ -10,6 +10,8 @@ urlpatterns = [
     path("i18n/", include("django.conf.urls.i18n")),
     path("api/v1/", include("transcription.api.urls")),
     re_path(r"^api(?:/|$)", errors.unknown_address),
+    path("v1/", include("transcription.api.openai")),
+    re_path(r"^v1(?:/|$)", errors.unknown_address),
     path("", include("transcription.api.legacy")),
     path("", include("transcription.web.urls")),
 ]

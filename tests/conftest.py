@@ -4,8 +4,10 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import wave
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,6 +29,7 @@ PROGRAMS = {
     "chromium": "apt-get install chromium",
     "xgettext": "apt-get install gettext",
     "speech prompts": "apt-get install asterisk-core-sounds-{ru,en}-g722 asterisk-core-sounds-{ru,en}",
+    "strace": "apt-get install strace, where one program may watch another (ptrace)",
     "weights of base": "make run (it fetches them once)",
     "mlx-whisper": "pip install --no-deps -r requirements-mlx-linux.txt (glibc 2.35 or newer)",
 }
@@ -35,13 +38,33 @@ PROGRAMS = {
 def is_here(program: str) -> bool:
     if program == "speech prompts":
         return speech.is_here()
+    if program == "strace":
+        return _can_trace()
     if program == "mlx-whisper":
         return find_spec("mlx_whisper") is not None
     return shutil.which(program) is not None
 
 
+@cache
+def _can_trace() -> bool:
+    """A container may have strace and forbid it to look."""
+    if shutil.which("strace") is None:
+        return False
+    return subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True, check=False).returncode == 0
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: minutes of work, left out unless SLOW is set")
     config.addinivalue_line("markers", "needs(*programs): skipped, and named at the end, where one is missing")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the slow ones out of `make test`; `make test SLOW=1` and `.ci/run` have them in."""
+    if os.environ.get("SLOW"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    items[:] = [item for item in items if item not in slow]
+    config.hook.pytest_deselected(items=slow)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

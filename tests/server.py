@@ -152,7 +152,9 @@ class Server:
 
 def processes() -> list[tuple[int, int, str]]:
     """(pid, parent's pid, command line) of every process of this machine."""
-    listing = subprocess.run(["ps", "-axo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    listing = subprocess.run(
+        ["ps", "-axww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    ).stdout
     found = re.findall(r"^\s*(\d+)\s+(\d+)\s+(.*)$", listing, re.MULTILINE)
     return [(int(pid), int(parent), words) for pid, parent, words in found]
 

@@ -1,7 +1,9 @@
 """Real voices: telephone prompts of Debian packages, with their texts. Neither is in the repository."""
 
 import gzip
+import random
 import subprocess
+import wave
 from pathlib import Path
 
 from transcription import audio
@@ -21,6 +23,42 @@ def is_here() -> bool:
 
 def _texts(language: str) -> Path:
     return Path(f"/usr/share/doc/asterisk-core-sounds-{language}/core-sounds-{language}.txt.gz")
+
+
+def sentences(language: str) -> list[str]:
+    """The names of prompts that say a sentence of five words or more, in the order of the package."""
+    found = []
+    with gzip.open(_texts(language), "rt", encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            name, _, said = line.partition(":")
+            is_whole = not set("[]<>(){}0123456789…") & set(said) and "..." not in said
+            if is_whole and len(said.split()) >= 5 and (SOUNDS / VOICES[language] / f"{name}.g722").exists():
+                found.append(name)
+    return found
+
+
+def join(language: str, path: Path, *, seconds: float, seed: int = 1) -> list[str]:
+    """Write prompts with pauses of 0.4 to 3 s between them as one WAV file; return what is said in it."""
+    rng = random.Random(seed)
+    names = rng.sample(sentences(language), k=60)
+    said = []
+    with wave.open(str(path), "wb") as joined:
+        joined.setparams((1, 2, 16000, 0, "NONE", ""))
+        for name in names:
+            if joined.tell() >= seconds * 16000:
+                break
+            joined.writeframes(bytes(2 * int(16000 * rng.uniform(0.4, 3.0))))
+            joined.writeframes(pcm(language, name))
+            said.append(text(language, name))
+    return said
+
+
+def pcm(language: str, name: str) -> bytes:
+    """A prompt as 16 kHz mono s16le."""
+    source = SOUNDS / VOICES[language] / f"{name}.g722"
+    program = [audio.ffmpeg_path(), "-nostdin", "-loglevel", "error", "-f", "g722", "-i", str(source)]
+    command = [*program, "-f", "s16le", "-ac", "1", "-ar", "16000", "-"]
+    return subprocess.run(command, capture_output=True, check=True).stdout
 
 
 def text(language: str, name: str) -> str:

@@ -36,8 +36,3 @@ def test_a_default_model_that_is_not_there_stops_the_start(settings: LazySetting
     found = checks.the_default_model_is_known()[0]
     assert found.is_serious()
     assert "DEFAULT_MODEL: There is no model named enormous" in found.msg
-
-
-def test_a_default_language_that_does_not_exist_stops_the_start(settings: LazySettings) -> None:
-    settings.DEFAULT_LANGUAGE = "elvish"
-    assert "DEFAULT_LANGUAGE" in checks.the_default_language_is_known()[0].msg

@@ -133,7 +133,11 @@ def database_of(server: Server) -> Path:
 
 
 BREAKS: list[tuple[str, Callable[[Server], object], str]] = [
-    ("settings", lambda server: server.environment.update(DEFAULT_LANGUAGE="elvish"), "DEFAULT_LANGUAGE is 'elvish'"),
+    (
+        "settings",
+        lambda server: server.environment.update(DEFAULT_MODEL="enormous"),
+        "There is no model named enormous",
+    ),
     ("ffmpeg", lambda server: a_fake_ffmpeg(server, "exit 127"), "There is no FFmpeg that runs: install it"),
     ("ffmpeg", lambda server: a_fake_ffmpeg(server, "exit 1"), "bin/ffmpeg cannot read the bundled sample"),
     ("devices", lambda server: server.environment.update(MODEL_DEVICE="cuda:7"), "MODEL_DEVICE is cuda:7, but this"),

@@ -93,6 +93,7 @@ def test_it_gives_what_the_library_gives_by_itself(runner: devices.Runner, nano:
         assert next(event["language"] for event in events if event["event"] == "language") == library["language"]
 
 
+@pytest.mark.slow
 def test_real_speech_gives_what_the_library_gives_by_itself(
     runner: devices.Runner, base_weights: Path, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """What the settings promise."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import pytest
 from django.conf import settings
 from django.utils.module_loading import import_string
 
+from tests.parameter_values import GOOD
 from tests.server import ROOT
+from transcription.parameters import OPTIONS, Text
 
 
 @pytest.mark.parametrize("name", settings.MIDDLEWARE)
@@ -39,6 +42,10 @@ def test_the_data_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
         ("DATA_DIR", "/dev/null/data"),
         ("RETENTION_DAYS_AUDIO", "a month"),
         ("RETENTION_DAYS_JOBS", "99999"),
+        ("DEFAULT_LANGUAGE", "elvish"),
+        ("DEFAULT_PRIORITY", "urgent"),
+        ("AUDIO_SPEEDUP", "9"),
+        *((f"DEFAULT_{parameter.name.upper()}", "∅") for parameter in OPTIONS if not isinstance(parameter.kind, Text)),
     ],
 )
 def test_a_wrong_value_stops_the_program_with_its_name(name: str, value: str) -> None:
@@ -47,3 +54,22 @@ def test_a_wrong_value_stops_the_program_with_its_name(name: str, value: str) ->
     assert answer.stderr.splitlines()[-1].startswith(
         f"django.core.exceptions.ImproperlyConfigured: {name} is {value!r}"
     )
+
+
+def test_every_parameter_has_a_default_of_the_installations() -> None:
+    answer = read("settings.DEFAULTS", **{f"DEFAULT_{name.upper()}": text for name, text, _, _ in GOOD})
+    assert ast.literal_eval(answer.stdout) == {name: option for name, _, _, option in GOOD}
+
+
+@pytest.mark.parametrize(
+    ("environment", "defaults"),
+    [
+        ({}, {}),
+        ({"DEFAULT_SEED": " ", "DEFAULT_LANGUAGE": ""}, {}),
+        ({"DEFAULT_LANGUAGE": "auto"}, {"language": None}),
+        ({"AUDIO_SPEEDUP": "1.2"}, {"up_speed": 1.2}),
+        ({"AUDIO_SPEEDUP": "1.2", "DEFAULT_UP_SPEED": "1.5"}, {"up_speed": 1.5}),
+    ],
+)
+def test_what_is_not_set_is_no_default(environment: dict[str, str], defaults: dict[str, object]) -> None:
+    assert ast.literal_eval(read("settings.DEFAULTS", **environment).stdout) == defaults

@@ -72,7 +72,8 @@ MINUTE_BYTES = 60 * BYTES_A_SECOND
 class Probe:
     """What FFmpeg says of a recording, in its own names: container "mov,mp4,m4a,3gp,3g2,mj2", codec "aac".
 
-    `duration` in seconds as the file declares it, which may be a lie; None when it declares none.
+    `duration` in seconds as the file declares it, which may be a lie; None when it declares none. FFmpeg's estimate by
+    size and bit rate is no declaration: for an AAC that begins with silence it is ten times the truth.
     """
 
     container: str
@@ -108,23 +109,28 @@ def decode(
 ) -> float:
     """Decode a recording to headerless 16 kHz mono s16le in `target`, and return the recording's seconds.
 
-    `name` is what its owner calls it; of the decoded sound a second holds `tempo` of the recording's, at its pitch. `target` appears whole or not at all. `on_probe` hears once what the recording
-    is, within a second of FFmpeg's knowing it. `on_progress` gets the seconds decoded so far at least every second, even
-    when FFmpeg is silent. What they raise passes through. When `should_stop` says so, LeaseLost is raised.
+    `name` is what its owner calls it; of the decoded sound a second holds `tempo` of the recording's, at its pitch.
+    `target` appears whole or not at all. `on_probe` hears once what the recording is, within a second of FFmpeg's
+    knowing it. `on_progress` gets the seconds decoded so far at least every second, even when FFmpeg is silent. What
+    they raise passes through. When `should_stop` says so, LeaseLost is raised.
 
-    FFmpeg is started once for both: a start costs up to a tenth of a second. Its report of the input is read, as ffprobe
-    cannot be walled in: it stops at the first stream whose decoder is not on the list, thus at every film and every
-    cover picture.
+    FFmpeg is started once for both: a start costs up to a tenth of a second. Its report of the input is read, as
+    ffprobe cannot be walled in: it stops at the first stream whose decoder is not on the list, thus at every film and
+    every cover picture.
 
     Raises RecordingMissing, EmptyFile, NotMedia, NoAudio, TooLong, DamagedFile, DecodingTimedOut, DiskFull,
     FFmpegMissing.
     """
     _check(source)
     with _draft(target) as draft:
-        watch = _Watch(on_probe, lambda decoded: on_progress(tempo * decoded), should_stop)
+        watch = _Watch(
+            lambda report: on_probe(_parse(report, _claim(source))),
+            lambda decoded: on_progress(tempo * decoded),
+            should_stop,
+        )
         ended = _run(_decoding(source, draft, max_seconds, tempo), _decoding_limits(max_seconds, tempo), watch)
         if ended.returncode != 0:
-            raise _undecodable(ended, name)
+            raise _undecodable(ended, name, max_seconds)
         return _keep(draft, target, max_seconds, tempo)
 
 
@@ -135,7 +141,7 @@ def _keep(draft: Path, target: Path, max_seconds: int, tempo: float) -> float:
         if seconds == 0:
             raise errors.NoAudio
         if seconds > max_seconds:
-            raise errors.TooLong(hours=f"{max_seconds / 3600:g}")
+            raise _too_long(max_seconds)
         draft.replace(target)
     except FileNotFoundError as error:
         # Only another attempt at the same work removes a draft, and it began because this one's lease had run out.
@@ -153,8 +159,11 @@ def check_space(folder: Path, seconds: float | None, *, reserve: int) -> None:
 
 
 def is_truncated(declared: float | None, decoded: float) -> bool:
-    """Whether a file breaks off: FFmpeg calls a half-uploaded one a success, so the seconds are compared."""
-    return declared is not None and decoded < 0.95 * declared
+    """Whether a file breaks off: FFmpeg calls a half-uploaded one a success, so the seconds are compared.
+
+    By half a second the sound of any file may be shorter: by a picture that lasts longer, or by what its encoder added.
+    """
+    return declared is not None and decoded < min(0.95 * declared, declared - 0.5)
 
 
 @timed("measuring loudness")
@@ -293,11 +302,11 @@ class _Watch:
 
     def __init__(
         self,
-        on_probe: Callable[[Probe], None],
+        on_report: Callable[[str], None],
         on_progress: Callable[[float], None],
         should_stop: Callable[[], bool],
     ) -> None:
-        self.on_probe = on_probe
+        self.on_report = on_report
         self.on_progress = on_progress
         self.should_stop = should_stop
         self.has_looked = False
@@ -309,7 +318,7 @@ class _Watch:
             raise errors.LeaseLost
         if output and not self.has_looked:  # it decodes, thus its report is whole
             self.has_looked = True
-            self.on_probe(_parse(report.decode(errors="replace")))
+            self.on_report(report.decode(errors="replace"))
         times = re.findall(rb"^out_time_us=(\d+)$", output, re.MULTILINE)
         if times:
             self.seconds = int(times[-1]) / 1e6
@@ -415,9 +424,25 @@ def _check(path: Path) -> None:
         raise errors.EmptyFile
 
 
-def _parse(report: str) -> Probe:
+def _claim(path: Path) -> float:
+    """How many times as many bytes as there are a RIFF file (WAV, AVI) says that it has; 1 when it does not say.
+
+    FFmpeg goes by those that are there, so half of a WAV would seem whole.
+    """
+    with path.open("rb") as file:
+        head = file.read(8)
+    if not head.startswith(b"RIFF") or len(head) < 8:
+        return 1.0
+    size = int.from_bytes(head[4:], "little") + 8
+    is_known = size < 2**31 - 2**20  # what is recorded into a pipe claims the most that it can
+    return max(1.0, size / path.stat().st_size) if is_known else 1.0
+
+
+def _parse(report: str, claim: float) -> Probe:
     """Read the lines that FFmpeg prints under `Input #0`; whatever is not found in them stays empty."""
+    is_estimated = "Estimating duration from bitrate" in report and claim == 1
     container, report = _input(report) or ("", "")
+    duration = None if is_estimated else _duration(report)
     streams = re.findall(r"^\s+Stream #0:\d+(?:\[\w+\])?(?:\([^)]*\))?: (Audio|Video): (.*)$", report, re.MULTILINE)
     sounds = [words for kind, words in streams if kind == "Audio"]
     described = re.match(r"(\w+).*?(?:, (\d+) Hz, ([^,]+)|$)", sounds[0]) if sounds else None
@@ -427,7 +452,7 @@ def _parse(report: str) -> Probe:
         codec=codec,
         sample_rate=int(sample_rate or 0),
         channels=_channels(layout or ""),
-        duration=_duration(report),
+        duration=duration and round(claim * duration, 2),
         has_video=any(kind == "Video" and "(attached pic)" not in words for kind, words in streams),
     )
 
@@ -462,7 +487,10 @@ def _channels(layout: str) -> int:
 
 # What FFmpeg says of anything that it cannot open, and of a file that only looks a little like one of its formats.
 FOREIGN = re.compile(r"Format not on whitelist|detected only with low score|Not detecting ")
-EMPTY_WORDS = re.compile(r"^\s*(file:|Error opening |Error parsing |Last message repeated|To ignore this)")
+EMPTY_WORDS = re.compile(
+    r"^\s*(file:|Error opening |Error parsing |Last message repeated|To ignore this"
+    r"|Task finished with error|Terminating thread|Nothing was written)"
+)
 
 
 def _unreadable(report: str, name: str) -> errors.Problem:
@@ -473,14 +501,22 @@ def _unreadable(report: str, name: str) -> errors.Problem:
     return errors.DamagedFile(detail=words[-1])
 
 
-def _undecodable(ended: _Ended, name: str) -> errors.Problem:
+def _too_long(max_seconds: int) -> errors.TooLong:
+    return errors.TooLong(hours=f"{max_seconds / 3600:g}")
+
+
+def _undecodable(ended: _Ended, name: str, max_seconds: int) -> errors.Problem:
     """The problem of a run that failed."""
-    if "matches no streams" in ended.words:
+    complaints = "\n".join(_complaints(ended.words))  # a recording's title may say anything
+    if "matches no streams" in complaints:
         return errors.NoAudio()
-    if re.search("No space left on device|Disk quota exceeded", ended.words):
+    if re.search("No space left on device|Disk quota exceeded", complaints):
         return errors.DiskFull()
-    if ended.returncode == 255:  # how FFmpeg answers SIGTERM and SIGINT: this machine is stopping
+    # This machine is stopping. A file may bring about the same 255: that is a -1 from any of FFmpeg's functions.
+    if ended.returncode == 255 and "received signal" in ended.words:
         return errors.Problem(detail="FFmpeg was told to stop")
+    if ended.returncode == -signal.SIGXFSZ:  # one packet may be unpacked to more than all that is allowed
+        return _too_long(max_seconds)
     if ended.returncode == -signal.SIGKILL:  # not by us: Linux out of memory, for our limits come later than the clock
         return errors.OutOfMemory()
     if ended.returncode < 0:
@@ -502,7 +538,10 @@ def _said(words: str) -> list[str]:
 
 
 def _complaints(words: str) -> list[str]:
-    """The lines that say what is wrong, without FFmpeg's addresses and levels; a line's continuation has none."""
-    lines = [re.sub(r"^(\[[^\]]* @ \w+\] )+", "", line) for line in words.strip().splitlines()]
-    wrong = [line for line in lines if not line.startswith(("[info] ", "[warning] "))]
+    """The lines that say what is wrong, without FFmpeg's addresses and levels; a line's continuation has none.
+
+    What begins with a space continues the recording's own title or comment.
+    """
+    lines = [re.sub(r"^(\[[^\]]* @ \w+\] )+", "", line) for line in words.splitlines()]
+    wrong = [line for line in lines if line and not line.startswith(("[info] ", "[warning] ", " "))]
     return [re.sub(r"^\[(error|fatal|panic)\] ", "", line) for line in wrong]

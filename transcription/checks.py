@@ -7,7 +7,6 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
 from transcription import audio, catalogue, devices, errors
-from transcription.whisper.options import language_code
 
 
 @register
@@ -43,14 +42,4 @@ def the_default_model_is_known(**_: Any) -> list[CheckMessage]:
         catalogue.default()
     except errors.UnknownModel as problem:
         return [Error(f"DEFAULT_MODEL: {problem}", id="transcription.E001")]
-    return []
-
-
-@register
-def the_default_language_is_known(**_: Any) -> list[CheckMessage]:
-    try:
-        language_code(settings.DEFAULT_LANGUAGE)
-    except ValueError:
-        said = f"DEFAULT_LANGUAGE is {settings.DEFAULT_LANGUAGE!r}: write a code such as ru, or nothing to detect it."
-        return [Error(said, id="transcription.E002")]
     return []

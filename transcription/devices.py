@@ -42,15 +42,16 @@ def is_installed(abilities: Abilities) -> bool:
     return find_spec(abilities.package.replace("-", "_")) is not None
 
 
-def here() -> list[str]:
+def here(abilities: Abilities | None = None) -> list[str]:
     """The devices that MODEL_DEVICE takes of this machine's: GPUs when there are any, else the CPU.
 
+    For an engine that is not the installation's own it may be named.
     Raises UnknownDevice when MODEL_DEVICE names one that is not here, or that the engine cannot use.
     """
     wanted = settings.MODEL_DEVICE
     if wanted == "cpu":
         return ["cpu"]
-    gpus = _gpus(engine())
+    gpus = _gpus(abilities or engine())
     if wanted == "auto":
         return gpus or ["cpu"]
     found = [gpu for gpu in gpus if wanted in ("gpu", gpu, gpu.partition(":")[0])]

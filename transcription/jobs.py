@@ -4,31 +4,62 @@ import errno
 import os
 import shutil
 import uuid
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Required, TypedDict, Unpack
 
+from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.files.uploadedfile import UploadedFile
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
+from django.utils import timezone
 
 from transcription import errors, queue
 from transcription.models import Job, Recording
 from transcription.watcher import watching
 from transcription.whisper.options import TranscriptionOptions
 
+# How long a done job answers a request that comes once more, and one that comes with its key.
+DONE_IS_KEPT_FOR = timedelta(minutes=10)
+KEY_IS_KEPT_FOR = timedelta(hours=24)
+
+
+class Wishes(TypedDict, total=False):
+    """What somebody wants of a job; without a priority it has this installation's default."""
+
+    model: Required[str]
+    options: Required[TranscriptionOptions]
+    priority: Job.Priority
+    engine: str  # empty: any
+    device: str  # or its kind; empty: any
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """By what a request is known when it comes once more: what it asks, and the key that its client may have given it.
+
+    `digest` is of everything that the text depends on, and of who asks.
+    """
+
+    digest: str
+    key: str = ""
+
+
+class KeyTaken(Exception):
+    """A client gave the key of an earlier request to another one."""
+
 
 def submit(
-    owner: AbstractBaseUser,
-    upload: UploadedFile,
-    *,
-    model: str,
-    options: TranscriptionOptions,
-    name: str = "",
-    priority: Job.Priority = Job.Priority.NORMAL,
+    owner: AbstractBaseUser, upload: UploadedFile, *, name: str = "", mark: Mark | None = None, **wishes: Unpack[Wishes]
 ) -> Job:
     """Store an upload and queue a job for it; when this returns, the file is on disk and the rows are committed.
 
-    The upload must have been taken by HashingUploadHandler. Raises DiskFull.
+    With a mark, a request that has come before gets the job that it got then, unless that failed or is long done.
+    The upload must have been taken by HashingUploadHandler. Raises DiskFull, KeyTaken.
     """
     recording = Recording(
         owner_id=owner.pk,
@@ -39,22 +70,34 @@ def submit(
     _keep(Path(upload.temporary_file_path()), recording.path)  # type: ignore[attr-defined]
     try:
         with transaction.atomic():
-            recording.save(force_insert=True)
-            job = Job(name=name or recording.original_name, model=model, options=options.to_json(), priority=priority)
-            return _queue(recording, job)
+            job = None if mark is None else _earlier(owner, mark)
+            if job is None:
+                recording.save(force_insert=True)
+                return _queue(recording, _job(name or recording.original_name, wishes, mark))
     except BaseException:
         recording.path.unlink(missing_ok=True)
         raise
+    recording.path.unlink(missing_ok=True)
+    return job
 
 
-def again(
-    recording: Recording,
-    *,
-    model: str,
-    options: TranscriptionOptions,
-    name: str = "",
-    priority: Job.Priority = Job.Priority.NORMAL,
-) -> Job:
+def _earlier(owner: AbstractBaseUser, mark: Mark) -> Job | None:
+    """The job that this request made when it came before. Until the transaction ends no other of its owner is marked.
+
+    Raises KeyTaken.
+    """
+    # Two at the same instant make one job. SQLite has no such lock and needs none: its transactions begin IMMEDIATE.
+    get_user_model().objects.select_for_update(no_key=True).get(pk=owner.pk)
+    named = Q(idempotency_key=mark.key) if mark.key else Q(request_digest=mark.digest, idempotency_key="")
+    kept = KEY_IS_KEPT_FOR if mark.key else DONE_IS_KEPT_FOR
+    lately = Q(status__in=Job.UNFINISHED) | Q(status=Job.Status.DONE, finished_at__gt=timezone.now() - kept)
+    found = Job.objects.filter(lately, named, owner_id=owner.pk).first()
+    if found is not None and found.request_digest != mark.digest:
+        raise KeyTaken
+    return found
+
+
+def again(recording: Recording, *, name: str = "", **wishes: Unpack[Wishes]) -> Job:
     """Queue a new job for a recording that is here; its other jobs keep their text.
 
     Without a name it gets that of the recording's newest job. Raises RecordingMissing.
@@ -64,7 +107,21 @@ def again(
         if kept is None or kept.removed_at is not None or not kept.path.exists():
             raise errors.RecordingMissing
         name = name or kept.jobs.values_list("name", flat=True).first() or kept.original_name
-        return _queue(kept, Job(name=name, model=model, options=options.to_json(), priority=priority))
+        return _queue(kept, _job(name, wishes))
+
+
+def _job(name: str, wishes: Wishes, mark: Mark | None = None) -> Job:
+    return Job(
+        name=name,
+        model=wishes["model"],
+        options=wishes["options"].to_json(),
+        priority=wishes.get("priority", Job.Priority[settings.DEFAULT_PRIORITY.upper()]),
+        asked_engine=wishes.get("engine", ""),
+        asked_device=wishes.get("device", ""),
+        warnings=wishes.get("warnings", []),
+        request_digest=mark.digest if mark else "",
+        idempotency_key=mark.key if mark else "",
+    )
 
 
 def _hold(recording: Recording) -> Recording | None:

@@ -159,6 +159,9 @@ class Job(Claimable):
     asked_engine = models.CharField(_("engine asked for"), max_length=30, blank=True)  # empty: any
     asked_device = models.CharField(_("device asked for"), max_length=20, blank=True)  # or its kind; empty: any
     warnings = models.JSONField(_("warnings"), default=list)
+    # By what a client that sends its request once more is known (`jobs.Mark`); empty on doors that do not ask.
+    request_digest = models.CharField(max_length=64, blank=True, editable=False)
+    idempotency_key = models.CharField(max_length=255, blank=True, editable=False)
     error_code = models.CharField(_("error code"), max_length=40, blank=True)
     error_values = models.JSONField(default=dict)
     # The code of a problem that the job waits to pass, such as a full disk; empty while nothing holds it up.
@@ -191,6 +194,8 @@ class Job(Claimable):
             models.Index(fields=("status", "next_attempt_at", "created_at")),
             models.Index(fields=("owner", "served_at")),
             models.Index(fields=("owner", "preparing_at")),
+            models.Index(fields=("owner", "request_digest")),
+            models.Index(fields=("owner", "idempotency_key")),
         ]
 
     def __str__(self) -> str:

@@ -296,7 +296,7 @@ OPTIONS = (
     Parameter("beam_size", Whole(1, 16), "texts that are followed at temperature 0"),
     Parameter("best_of", Whole(1, 16), "texts that are tried above temperature 0"),
     Parameter("patience", NumberAbove(0, 100), "how long a beam search goes on"),
-    Parameter("length_penalty", Number(0, 100), "how much a text's length counts against it"),
+    Parameter("length_penalty", Number(0, 100), "power of a text's length that its score is divided by"),
     Parameter("top_p", Number(0, 1), "nucleus sampling above temperature 0"),
     Parameter("repetition_penalty", NumberAbove(0, 100), "above 1: against saying a word again"),
     Parameter("no_repeat_ngram_size", Whole(0, 448), "so many tokens in a row never come twice; 0: they may"),

@@ -80,7 +80,7 @@ class LineChild:
 
     @property
     def is_running(self) -> bool:
-        """False from its last line on: a process that dies closes its pipes a moment before the kernel calls it dead."""
+        """False from its last line on: a dying process closes its pipes a moment before the kernel calls it dead."""
         return not self._is_silent and self._process.poll() is None
 
     def say(self, line: dict[str, Any]) -> None:

@@ -1,13 +1,16 @@
 """Who calls."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import Settings
 
-from transcription.models import ApiToken
+from tests.api.rows import WORDS, a_segment
+from transcription import jobs
+from transcription.models import ApiToken, Job
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +34,19 @@ def stranger(db: None) -> User:
 def api(owner: User) -> Client:
     """The owner, with a key."""
     return Client(headers={"Authorization": f"Token {ApiToken.make(owner)}"})
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """How jobs end as soon as they are queued: the columns that a worker would write."""
+    columns: dict[str, Any] = {"status": "done", "text": "Good day.", "language": "en"}
+    submit = jobs.submit
+
+    def submit_and_end(*arguments: Any, **named: Any) -> Job:
+        job = submit(*arguments, **named)
+        a_segment(job, words=WORDS)
+        Job.objects.filter(pk=job.pk).update(**columns)
+        return job
+
+    monkeypatch.setattr(jobs, "submit", submit_and_end)
+    return columns

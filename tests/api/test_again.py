@@ -96,7 +96,7 @@ def test_a_temperature_is_a_number_or_a_list(api: Client, before: Job, sent: obj
         ("model", {"name": "nano"}),
         ("task", 5),
         ("initial_prompt", ["a"]),
-        ("best_of", 5),
+        ("best_of", 17),
         ("nonsense", 1),
         ("file", "talk.mp3"),
     ],

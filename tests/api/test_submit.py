@@ -89,9 +89,7 @@ def test_what_nobody_asked_for_is_the_default(api: Client) -> None:
 
 
 def test_an_installation_has_its_own_defaults(api: Client, settings: Settings) -> None:
-    settings.DEFAULT_LANGUAGE = "russian"
-    settings.DEFAULT_WORD_TIMESTAMPS = True
-    settings.DEFAULT_BEAM_SIZE = 3
+    settings.DEFAULTS = {"language": "ru", "word_timestamps": True, "beam_size": 3}
 
     assert asked(api) == TranscriptionOptions(language="ru", word_timestamps=True, beam_size=3)
     assert asked(api, language="auto").language is None
@@ -145,11 +143,11 @@ def test_another_temperature_is_refused(api: Client, sent: str) -> None:
         ("vad_filter", "perhaps", "true or false"),
         ("sections", "0", "1 to 999"),
         ("sections", "1000", "1 to 999"),
-        ("priority", "urgent", "high, normal or low"),
+        ("priority", "urgent", "high, normal, low"),
         ("language", "klingon", "klingon"),
         ("model", "whisper-99", "nano"),
         ("model", "../../etc", "nano"),
-        ("best_of", "5", "not available yet"),
+        ("callback_url", "http://localhost/", "not available yet"),
         ("format", "json", "no parameter"),
         ("nonsense", "1", "no parameter"),
     ],

@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
-from tests.api.rows import WORDS, a_done_job, a_job, a_segment
+from tests.api.rows import a_done_job, a_job
 from transcription import errors, jobs
 from transcription.models import ApiToken, Job
 
@@ -18,22 +18,6 @@ SOUND = b"RIFF" + bytes(1000)
 
 def sound() -> SimpleUploadedFile:
     return SimpleUploadedFile("Моя лекция.mp3", SOUND)
-
-
-@pytest.fixture
-def ends(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """How jobs end as soon as they are queued: the columns that a worker would write."""
-    columns: dict[str, Any] = {"status": "done", "text": "Good day.", "language": "en"}
-    submit = jobs.submit
-
-    def submit_and_end(*arguments: Any, **named: Any) -> Job:
-        job = submit(*arguments, **named)
-        a_segment(job, words=WORDS)
-        Job.objects.filter(pk=job.pk).update(**columns)
-        return job
-
-    monkeypatch.setattr(jobs, "submit", submit_and_end)
-    return columns
 
 
 @pytest.mark.parametrize("address", ["/transcribe", "/transcribe/"])
@@ -139,7 +123,8 @@ def test_without_a_file_the_answer_is_400(api: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("beam_size", "99"), ("format", "xml"), ("best_of", "5"), ("nonsense", "1"), ("params", "[1]")]
+    ("name", "value"),
+    [("beam_size", "99"), ("format", "xml"), ("tags", "a"), ("nonsense", "1"), ("params", "[1]")],
 )
 def test_a_bad_parameter_is_422_and_named(api: Client, name: str, value: str) -> None:
     answer = api.post("/transcribe", {"file": sound(), name: value})

@@ -172,3 +172,9 @@ def test_deleting_does_not_speak_of_sound_that_is_gone(page: Client, before: Job
     shown = text_of(page.get(f"/jobs/{before.pk}/delete/"))
     assert "This transcript goes from this machine for good" in shown
     assert "MB" not in shown
+
+
+def test_the_engine_and_the_device_stay_as_asked_for(page: Client, before: Job) -> None:
+    Job.objects.update(asked_engine="faster-whisper", asked_device="cpu")
+    job = again(page, before)
+    assert (job.asked_engine, job.asked_device) == ("faster-whisper", "cpu")

@@ -8,7 +8,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
-from pytest_django import DjangoAssertNumQueries
+from pytest_django import DjangoAssertNumQueries, Settings
 
 from tests.web.conftest import MakeJob, add_segment
 from transcription.models import Job, Section, Worker
@@ -197,3 +197,36 @@ def test_usual_languages_stand_first_and_the_rest_in_order(page: Client) -> None
     named = [name for code, name in shown[3:] if len(code) <= 3]
     assert named == sorted(named)
     assert len(named) == 98
+
+
+def given(page: Client, **options: Any) -> Job:
+    """The job that the form makes without a script."""
+    file = SimpleUploadedFile("talk.mp3", b"sound")
+    assert page.post("/", OPTIONS | {"file": file, **options}).status_code == 302
+    return Job.objects.latest("created_at")
+
+
+def test_the_form_begins_with_the_installations_defaults(page: Client, settings: Settings) -> None:
+    settings.DEFAULTS = {"language": "ru", "initial_prompt": "Анна", "beam_size": 3, "temperature": (0.4,), "seed": 7}
+    shown = text_of(page.get("/"))
+    assert '<option value="ru" selected>' in shown
+    assert re.search(r'name="initial_prompt" value="Анна"', shown)
+    assert re.search(r'name="beam_size" value="3"', shown)
+    assert re.search(r'name="temperature" value="0.4"', shown)
+    options = given(page, beam_size="4", temperature="0.2").transcription_options
+    assert (options.language, options.beam_size, options.temperature, options.seed) == (None, 4, (0.2,), 7)
+
+
+def test_what_no_engine_here_can_do_is_not_asked_for(page: Client, settings: Settings) -> None:
+    settings.ENGINE = "mlx-whisper"
+    assert re.search(r'name="beam_size" value="1"[^>]* disabled', text_of(page.get("/")))
+    assert given(page).transcription_options.beam_size == 1
+
+
+def test_a_language_that_the_model_does_not_know_is_said_at_its_field(page: Client, settings: Settings) -> None:
+    settings.DEFAULT_MODEL = "base"  # not here, and offered all the same
+    file = SimpleUploadedFile("talk.mp3", b"sound")
+    response = page.post("/", OPTIONS | {"file": file, "language": "yue", "model": "base"})
+    assert response.status_code == 400
+    assert "Models that know it: large-v3, turbo." in text_of(response)
+    assert not Job.objects.exists()

@@ -60,6 +60,14 @@ def test_only_what_is_new_is_sent_to_a_page_that_is_open(page: Client, make_job:
     assert page.get(poll_of(news)).status_code == 204
 
 
+def test_an_unfinished_page_follows_the_events_from_where_its_text_ends(page: Client, make_job: MakeJob) -> None:
+    job = make_job("transcribing", said=(" First.", " Second."))
+    shown = text_of(page.get(reverse("job", args=(job.pk,))))
+    newest = job.segments.order_by("pk").last()
+    assert newest is not None
+    assert f'data-events="{reverse("api:events", args=(job.pk,))}?after={newest.pk}"' in shown
+
+
 def test_a_page_opened_before_the_sections_gets_places_for_them(page: Client, make_job: MakeJob) -> None:
     job = make_job("preparing")
     Section.objects.all().delete()

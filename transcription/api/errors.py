@@ -1,4 +1,4 @@
-"""How each door says no: the API in DRF's shape, the founding documents' doors in theirs, the pages in a page."""
+"""How each door says no: the API in DRF's shape, the doors of others' contracts in theirs, the pages in a page."""
 
 import logging
 import re
@@ -13,29 +13,52 @@ from django.views.decorators.csrf import csrf_exempt
 
 from transcription.api.answers import Json
 from transcription.errors import Problem
+from transcription.parameters import Refused
 
 log = logging.getLogger(__name__)
 
 IN_API = re.compile(r"/api(/|$)")
+IN_OPENAI = re.compile(r"/v1(/|$)")
 IN_LEGACY = re.compile(r"/(transcribe|job|models|health)(/|$)")
 
+# What OpenAI's service calls an error, by its status.
+OPENAI_CODES = {
+    401: "invalid_api_key",
+    403: "permission_denied",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "file_too_large",
+    429: "rate_limit_exceeded",
+    503: "overloaded",
+    507: "disk_full",
+}
 
-def sentence(problem: Problem) -> str:
-    """The problem's sentence in the reader's language."""
+
+def sentence(problem: Problem | Refused) -> str:
+    """What is wrong, in the reader's language."""
     return gettext(problem.sentence) % problem.values
 
 
 def answers_in_json(path: str) -> bool:
-    return bool(IN_API.match(path) or IN_LEGACY.match(path))
+    return bool(IN_API.match(path) or IN_OPENAI.match(path) or IN_LEGACY.match(path))
 
 
 def refuse(path: str, status: int, said: str, **more: object) -> HttpResponse:
     """An error answer in the shape of the door at `path`."""
     if IN_API.match(path):
         return Json({"detail": said, **more}, status=status)
+    if IN_OPENAI.match(path):
+        return Json(openai_body(status, said, **more), status=status)
     if IN_LEGACY.match(path):
         return Json({"error": said, **more}, status=status)
     return HttpResponse(said, status=status, content_type="text/plain; charset=utf-8")
+
+
+def openai_body(status: int, said: str, param: object = None, code: object = None, **more: object) -> dict[str, object]:
+    """An error in the one shape that OpenAI's clients read; `param` is the field at fault."""
+    kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
+    return {"error": {"message": said, "type": kind, "param": param, "code": code or OPENAI_CODES.get(status), **more}}
 
 
 @csrf_exempt
@@ -67,4 +90,6 @@ def server_error(request: HttpRequest) -> HttpResponse:
     request_id = uuid.uuid4().hex
     log.error("request %s: %s %s", request_id, request.method, request.path, exc_info=sys.exc_info())
     said = _("Something went wrong on our side. Try again; if it repeats, give the administrator the request id.")
-    return refuse(request.path, 500, said, request_id=request_id)
+    answer = refuse(request.path, 500, said, request_id=request_id)
+    answer["X-Request-Id"] = request_id
+    return answer

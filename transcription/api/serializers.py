@@ -2,10 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterator
-from typing import Any, ClassVar, Self, TypedDict, cast
+from typing import Any, ClassVar, Self, cast
 
-from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
 from django.urls import reverse
 from django.utils.datastructures import MultiValueDict
@@ -14,26 +12,15 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from rest_framework import serializers
 
-from transcription import catalogue, errors, exports, forecast
+from transcription import catalogue, errors, exports, forecast, offers
 from transcription.api.errors import sentence
 from transcription.forecast import Turn
+from transcription.jobs import Wishes
 from transcription.models import Job, Recording
-from transcription.whisper.options import TEMPERATURES, TranscriptionOptions, language_code
+from transcription.parameters import ALIASES, BY_NAME, LONGEST_ECHO, PARAMETERS, Parameter, Refused
 
 # Parameters of the contract that nothing honours yet: better refused than silently ignored.
-NOT_YET = frozenset(
-    """
-    multilingual condition_on_previous_text carry_initial_prompt prefix hotwords best_of patience
-    length_penalty top_p repetition_penalty no_repeat_ngram_size suppress_tokens suppress_blank max_length sample_len
-    no_timestamps without_timestamps max_initial_timestamp compression_ratio_threshold logprob_threshold
-    log_prob_threshold no_speech_threshold hallucination_silence_threshold prepend_punctuations append_punctuations
-    clip_timestamps remove_silence silence_threshold silence_duration up_speed upgrade_transcribation engine
-    compute_type fp16 seed device threads batch_size highlight verbose callback_url tags upload
-    """.split()  # noqa: SIM905
-)
-MOST_TEMPERATURES = 16
-# Of what somebody sent, in a sentence about it.
-LONGEST_ECHO = 60
+NOT_YET = frozenset({"callback_url", "tags", "upgrade_transcribation", "upload"})
 
 
 def finite(value: Any) -> Any:
@@ -65,42 +52,18 @@ class ModelField(serializers.CharField):
         return canonical
 
 
-class LanguageField(serializers.CharField):
-    """A language by its code or its name; None for `auto`, which asks for detection whatever the default is."""
+class ParameterField(serializers.Field[Any, Any, Any, Any]):
+    """A parameter of the table; takes the list of what was sent under its name."""
 
-    def to_internal_value(self, data: Any) -> Any:
+    def __init__(self, parameter: Parameter) -> None:
+        super().__init__(required=False)
+        self.parameter = parameter
+
+    def to_internal_value(self, data: list[Any]) -> Any:
         try:
-            return language_code(super().to_internal_value(data))
-        except ValueError as error:
-            said = _("There is no language `%(name)s`. Write a code such as ru or en, or auto to detect it.")
-            raise serializers.ValidationError(said % {"name": str(data)[:LONGEST_ECHO]}) from error
-
-
-class TemperatureField(serializers.Field[tuple[float, ...], Any, Any, Any]):
-    """A number, or several as a JSON list, with commas, or repeated. A 0 by itself is the whole ladder."""
-
-    default_error_messages = always(
-        gettext_lazy("`temperature` is a number from 0 to 1, or a list of at most 16 of them.")
-    )
-
-    def to_internal_value(self, data: list[Any]) -> tuple[float, ...]:
-        try:
-            values = [value for item in data for value in self._values(item)]
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise serializers.ValidationError(self.error_messages["invalid"]) from error
-        # NaN is in no range, so it is refused here too.
-        if not 0 < len(values) <= MOST_TEMPERATURES or not all(0 <= value <= 1 for value in values):
-            self.fail("invalid")
-        is_scalar = len(data) == 1 and not isinstance(data[0], list) and "[" not in str(data[0])
-        return TEMPERATURES if is_scalar and values == [0] else tuple(values)
-
-    def _values(self, item: Any) -> Iterator[float]:
-        if isinstance(item, str):
-            item = json.loads(item) if item.lstrip().startswith("[") else item.split(",")
-        for value in item if isinstance(item, list) else [item]:
-            if isinstance(value, bool):
-                raise TypeError(value)
-            yield float(value)
+            return self.parameter.read(data)
+        except Refused as refused:
+            raise serializers.ValidationError(sentence(refused)) from refused
 
 
 class RecordingField(serializers.UUIDField):
@@ -130,12 +93,6 @@ def parameters(text: str | bytes) -> MultiValueDict[str, Any]:
     return MultiValueDict({name: [value] for name, value in values.items()})
 
 
-class Wishes(TypedDict):
-    model: str
-    options: TranscriptionOptions
-    priority: Job.Priority
-
-
 class JobRequest(serializers.Serializer[Job]):
     """The parameters of one transcription, by the contract's names and their aliases; each is honoured or refused."""
 
@@ -143,48 +100,18 @@ class JobRequest(serializers.Serializer[Job]):
         "audio_file": "file",
         "model_name": "model",
         "model_size": "model",
-        "prompt": "initial_prompt",
+        **ALIASES,
     }
+    takes_what_nobody_honours: ClassVar[bool] = False  # with a warning
 
     file = serializers.FileField(
         allow_empty_file=True,  # the job says what is wrong with it, like with any other file
         error_messages=always(gettext_lazy("There is no file. Send the recording as the form field `file`.")),
     )
     model = ModelField()
-    language = LanguageField(required=False)
-    task = serializers.ChoiceField(
-        ("transcribe", "translate"),
-        required=False,
-        error_messages=always(gettext_lazy("`task` is transcribe or translate.")),
-    )
-    word_timestamps = serializers.BooleanField(
-        required=False, error_messages=always(gettext_lazy("`word_timestamps` is true or false."))
-    )
-    initial_prompt = serializers.CharField(
-        required=False, error_messages=always(gettext_lazy("`initial_prompt` is text."))
-    )
-    temperature = TemperatureField(required=False)
-    beam_size = serializers.IntegerField(
-        required=False,
-        min_value=1,
-        max_value=16,
-        error_messages=always(gettext_lazy("`beam_size` is a whole number from 1 to 16.")),
-    )
 
-    vad_filter = serializers.BooleanField(
-        required=False, error_messages=always(gettext_lazy("`vad_filter` is true or false."))
-    )
-    sections = serializers.IntegerField(
-        required=False,
-        min_value=1,
-        max_value=999,
-        error_messages=always(gettext_lazy("`sections` is a whole number from 1 to 999.")),
-    )
-    priority = serializers.ChoiceField(
-        ("high", "normal", "low"),
-        required=False,
-        error_messages=always(gettext_lazy("`priority` is high, normal or low.")),
-    )
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        return super().get_fields() | {parameter.name: ParameterField(parameter) for parameter in PARAMETERS}
 
     @classmethod
     def of(cls, *sources: MultiValueDict[str, Any], **context: Any) -> Self:
@@ -201,7 +128,7 @@ class JobRequest(serializers.Serializer[Job]):
         try:
             accepted: dict[str, Any] = super().to_internal_value(
                 {"model": "auto"}  # looked up like any other: DEFAULT_MODEL may name one that is not there
-                | {name: values if name == "temperature" else values[0] for name, values in known.items()}
+                | {name: values if name in BY_NAME else values[0] for name, values in known.items()}
             )
         except serializers.ValidationError as error:
             problems = {**cast(dict[str, Any], error.detail), **problems}
@@ -213,7 +140,7 @@ class JobRequest(serializers.Serializer[Job]):
         """What was sent under each parameter's own name; what is empty was not sent."""
         sent: dict[str, list[Any]] = {}
         for name, values in data.lists():
-            given = [value for value in values if value is not None and value != ""]
+            given = [value for value in values if value is not None and not _is_blank(value)]
             if given and name != "csrfmiddlewaretoken":
                 sent.setdefault(self.aliases.get(name, name), []).extend(given)
         return sent
@@ -223,9 +150,19 @@ class JobRequest(serializers.Serializer[Job]):
             return _("`%(name)s` is not available yet.") % {"name": name}
         if name not in self.fields:
             return _("There is no parameter `%(name)s`.") % {"name": name[:LONGEST_ECHO]}
-        if name != "temperature" and any(value != values[0] for value in values):
+        takes_several = name in BY_NAME and BY_NAME[name].kind.takes_several
+        if not takes_several and any(value != values[0] for value in values):
             return _("`%(name)s` is given more than once.") % {"name": name}
         return ""
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        try:
+            choice = offers.choose(attrs, model=attrs["model"])
+        except Refused as refused:
+            raise serializers.ValidationError({refused.name: [sentence(refused)]}) from refused
+        if choice.refused and not self.takes_what_nobody_honours:
+            raise serializers.ValidationError({name: [sentence(why)] for name, why in choice.refused.items()})
+        return {**attrs, "choice": choice}
 
     @property
     def upload(self) -> UploadedFile:
@@ -233,25 +170,23 @@ class JobRequest(serializers.Serializer[Job]):
         return upload
 
     @property
-    def options(self) -> TranscriptionOptions:
-        """What is asked, with this installation's defaults where nothing is."""
-        asked = self.validated_data
-        return TranscriptionOptions(
-            language=asked["language"] if "language" in asked else language_code(settings.DEFAULT_LANGUAGE),
-            task=asked.get("task", settings.DEFAULT_TASK),
-            word_timestamps=asked.get("word_timestamps", settings.DEFAULT_WORD_TIMESTAMPS),
-            initial_prompt=asked.get("initial_prompt"),
-            temperature=asked.get("temperature", TEMPERATURES),
-            beam_size=asked.get("beam_size", settings.DEFAULT_BEAM_SIZE),
-            vad_filter=asked.get("vad_filter", True),
-            sections=asked.get("sections"),
-        )
-
-    @property
     def wishes(self) -> Wishes:
         """What `jobs.submit` takes beside the file and its owner, `jobs.again` beside the recording."""
-        priority = Job.Priority[self.validated_data.get("priority", "normal").upper()]
-        return {"model": self.validated_data["model"], "options": self.options, "priority": priority}
+        choice: offers.Choice = self.validated_data["choice"]
+        wishes: Wishes = {
+            "model": self.validated_data["model"],
+            "options": choice.options,
+            "engine": choice.engine,
+            "device": choice.device,
+            "warnings": [f"not_honoured:{name}" for name in choice.refused],
+        }
+        if "priority" in self.validated_data:
+            wishes["priority"] = Job.Priority[self.validated_data["priority"].upper()]
+        return wishes
+
+
+def _is_blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 class NewJobRequest(JobRequest):
@@ -270,7 +205,7 @@ class NewJobRequest(JobRequest):
         if "file" not in attrs and "recording" not in attrs:
             said = _("There is no recording. Send a file as `file`, or the id of one of yours as `recording`.")
             raise serializers.ValidationError({"file": [said]})
-        return attrs
+        return super().validate(attrs)
 
     @property
     def recording_here(self) -> Recording | None:

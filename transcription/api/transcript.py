@@ -38,7 +38,7 @@ def body(job: Job) -> dict[str, Any]:
     stored = segments(job)
     told: dict[str, Any] = finite(
         {
-            **job.options,  # first: what was found out stands above what was asked
+            **job.transcription_options.to_json(),  # first: what was found out stands above what was asked
             "text": (job.text or "".join(segment.text for segment in stored)).strip(),
             "segments": [_told(index, segment) for index, segment in enumerate(stored)],
             "language": job.language or job.options["language"],

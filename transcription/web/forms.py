@@ -1,15 +1,17 @@
 """What the pages ask."""
 
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 from django import forms
 from django.conf import settings
 from django.contrib.auth.forms import AuthenticationForm
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from transcription import catalogue, devices, errors
+from transcription import catalogue, devices, errors, offers
 from transcription.models import Job
+from transcription.parameters import Refused
 from transcription.templatetags.stenograf import size
 from transcription.web import languages
 from transcription.whisper.options import TEMPERATURES, TranscriptionOptions, language_code
@@ -81,20 +83,41 @@ class IntakeForm(forms.Form):
     beam_size = forms.IntegerField(min_value=1, max_value=16, widget=forms.NumberInput(INPUT))
     temperature = forms.FloatField(required=False, min_value=0, max_value=1, step_size=0.1, widget=TEMPERATURE)
 
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        if not offers.can_be_honoured("beam_size", 2):
+            # A browser does not send what is disabled: the API would refuse another.
+            self.fields["beam_size"].disabled = True
+            self.initial["beam_size"] = 1
+
+    def clean(self) -> dict[str, Any]:
+        """Raises ValidationError for a language that the model does not know."""
+        asked: dict[str, Any] = self.cleaned_data
+        if {"language", "model"} <= asked.keys():
+            try:
+                offers.check_language(language_code(asked["language"]), asked["model"])
+            except Refused as refused:
+                self.add_error("language", gettext(refused.sentence) % refused.values)
+        return asked
+
     def options(self) -> TranscriptionOptions:
         """Only after `is_valid()`."""
-        return TranscriptionOptions(**self._asked())
+        return offers.choose(self._asked(), model=self.cleaned_data["model"]).options
 
     def _asked(self) -> dict[str, Any]:
+        """By the parameters' names; what is left empty is not asked for."""
         asked = self.cleaned_data
-        return {
+        shown = {
             "language": language_code(asked["language"]),
             "task": asked["task"],
             "word_timestamps": asked["word_timestamps"],
-            "initial_prompt": asked["initial_prompt"] or None,
-            "temperature": (asked["temperature"],) if asked["temperature"] else TEMPERATURES,
             "beam_size": asked["beam_size"],
         }
+        if asked["initial_prompt"]:
+            shown["initial_prompt"] = asked["initial_prompt"]
+        if asked["temperature"] is not None:
+            shown["temperature"] = (asked["temperature"],) if asked["temperature"] else TEMPERATURES
+        return shown
 
 
 class AgainForm(IntakeForm):
@@ -109,11 +132,12 @@ class AgainForm(IntakeForm):
         super().__init__(data, initial=_shown(self.before) | {"model": model or _default_model()})
         self.fields["model"] = forms.ChoiceField(choices=_models(model), widget=SELECT)
 
-    def _asked(self) -> dict[str, Any]:
-        asked = super()._asked()
+    def options(self) -> TranscriptionOptions:
+        """Only after `is_valid()`."""
+        asked: dict[str, Any] = {"initial_prompt": None, "temperature": TEMPERATURES} | self._asked()
         if "temperature" not in self.changed_data:  # the field shows one, and there may be several
             asked["temperature"] = self.before.temperature
-        return asdict(self.before) | asked
+        return replace(self.before, **asked)
 
 
 def _shown(options: TranscriptionOptions) -> dict[str, Any]:
@@ -130,10 +154,4 @@ def _shown(options: TranscriptionOptions) -> dict[str, Any]:
 
 def defaults() -> dict[str, Any]:
     """What the form shows before somebody chooses."""
-    return {
-        "language": settings.DEFAULT_LANGUAGE or "auto",
-        "model": _default_model(),
-        "task": settings.DEFAULT_TASK,
-        "word_timestamps": settings.DEFAULT_WORD_TIMESTAMPS,
-        "beam_size": settings.DEFAULT_BEAM_SIZE,
-    }
+    return _shown(TranscriptionOptions(**settings.DEFAULTS)) | {"model": _default_model()}

@@ -22,8 +22,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from transcription import catalogue, errors, jobs, shelf
 from transcription.models import Job
-from transcription.web import offer as offers
-from transcription.web import rows, transcript
+from transcription.web import better, rows, transcript
 from transcription.web.context import THEMES
 from transcription.web.forms import AgainForm, IntakeForm, SignInForm, defaults
 from transcription.web.sample import upload as sample_upload
@@ -111,7 +110,7 @@ def _dashboard(request: HttpRequest, form: IntakeForm, status: int = 200) -> Htt
         "is_first_page": not before,
         "is_attended": rows.is_attended(),
         "has_models": bool(catalogue.local_models()),
-        "offer": offers.offer(request),
+        "offer": better.offer(request),
         "max_bytes": settings.MAX_UPLOAD_BYTES,
         "models_dir": settings.MODELS_DIR,
         "any_job": uuid.UUID(int=0),
@@ -143,7 +142,7 @@ def sample(request: HttpRequest) -> HttpResponse:
 @fragment
 def offer(request: HttpRequest) -> HttpResponse:
     """The offer of a better model; 204 when it would look as the one that the page has."""
-    found = offers.offer(request)
+    found = better.offer(request)
     if found is not None and found.fingerprint == request.GET.get("seen"):
         return HttpResponse(status=204)
     return render(request, "_offer.html", {"offer": found, "is_update": True})
@@ -158,13 +157,13 @@ def answer_offer(request: HttpRequest) -> HttpResponse:
     response, answer = redirect("dashboard"), request.POST.get("answer", "")
     try:
         if answer == "fetch":
-            shelf.order(offers.BEST)
+            shelf.order(better.BEST)
         elif answer in ("stop", "later"):
-            shelf.call_off(offers.BEST)
+            shelf.call_off(better.BEST)
     except errors.Problem as problem:
         messages.error(request, gettext(problem.sentence) % problem.values)
     if answer == "later":
-        response.set_cookie(offers.LATER, "later", max_age=A_YEAR, samesite="Lax", secure=request.is_secure())
+        response.set_cookie(better.LATER, "later", max_age=A_YEAR, samesite="Lax", secure=request.is_secure())
     return response
 
 
@@ -247,6 +246,8 @@ def again(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
             options=form.options(),
             name=before.name,
             priority=Job.Priority(before.priority),
+            engine=before.asked_engine,
+            device=before.asked_device,
         )
     except errors.RecordingMissing as problem:
         messages.error(request, gettext(problem.sentence))

@@ -25,6 +25,8 @@ class Abilities:
     gives_segments_while_decoding: bool
     cannot: frozenset[str]  # options that it has no way to honour
     compute_types: tuple[str, ...]
+    highest: tuple[tuple[str, float], ...] = ()  # options that it takes up to a value alone
+    apart: tuple[tuple[str, str], ...] = ()  # options of which it honours the second alone where both are given
     preloaded: tuple[str, ...] = ()  # libraries that its runner begins with on Linux, where they are installed
 
     @property
@@ -61,6 +63,7 @@ ENGINES = {
             }  # fmt: skip
         ),
         compute_types=("float32", "float16"),
+        highest=(("length_penalty", 1.0),),
         # MLX's own BLAS for Linux is the slow reference one: a product of matrices takes twenty times as long.
         preloaded=("/usr/lib/*/openblas-pthread/libblas.so.3",),
     ),
@@ -74,7 +77,19 @@ ENGINES = {
         gives_segments_while_decoding=True,
         cannot=frozenset({"batch_size", "carry_initial_prompt", "top_p"}),
         compute_types=COMPUTE_TYPES,
+        apart=(("hotwords", "prefix"),),
     ),
+}
+
+# Asking for these asks for nothing that an engine would have to be able to do.
+ASKS_NOTHING = {
+    "batch_size": 1,
+    "beam_size": 1,
+    "carry_initial_prompt": False,
+    "no_repeat_ngram_size": 0,
+    "patience": 1.0,
+    "repetition_penalty": 1.0,
+    "top_p": 1.0,
 }
 
 

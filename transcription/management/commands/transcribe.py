@@ -1,16 +1,34 @@
 """`manage.py transcribe FILE`: the transcript of one file, without a server and without a row."""
 
 import json
+import os
 import sys
-from argparse import ArgumentParser
-from collections.abc import Sequence
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, BooleanOptionalAction, _ArgumentGroup
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from transcription import catalogue, devices, errors, exports, pipeline
-from transcription.whisper.options import TEMPERATURES, TranscriptionOptions, language_code
+from transcription import catalogue, devices, errors, exports, offers, pipeline
+from transcription.offers import Offer
+from transcription.parameters import (
+    DEVICE,
+    ENGINE,
+    FP16,
+    OPTIONS,
+    AnyNumber,
+    Choice,
+    Kind,
+    Number,
+    NumberAbove,
+    Parameter,
+    Refused,
+    Truth,
+    Whole,
+)
+from transcription.whisper.engine import ENGINES
+from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment
 
 
@@ -18,43 +36,34 @@ class Command(BaseCommand):
     help = "Print the transcript of a file on standard output, and the progress on standard error."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.usage = f"{parser.prog} [options] file"  # fifty of them, which an error must not be lost behind
         parser.add_argument("file", type=Path)
         parser.add_argument("--model", default="", help="a name of the catalogue, or of a folder in the models folder")
-        parser.add_argument("--language", default="", help="a code or a name; detected when left out")
-        parser.add_argument("--task", default="transcribe", choices=["transcribe", "translate"])
-        parser.add_argument("--word-timestamps", action="store_true", help="tell the time of each word")
-        parser.add_argument("--initial-prompt", default="", help="text that seems to come before, with names and style")
-        parser.add_argument("--temperature", type=float, default=0.0, help="0 to 1; 0 tries higher ones where it fails")
-        parser.add_argument("--beam-size", type=int, default=5, choices=range(1, 17), metavar="1-16")
         parser.add_argument("--format", default="txt", choices=[*exports.FORMATS, "json"])
+        how = parser.add_argument_group(
+            "how", "What is left out is as DEFAULT_<PARAMETER> says, else as openai-whisper."
+        )
+        for parameter in (*OPTIONS, FP16, ENGINE, DEVICE):
+            _add(how, parameter)
 
     def handle(self, *args: Any, **asked: Any) -> None:
-        try:
-            language = language_code(asked["language"])
-        except ValueError as error:
-            raise CommandError(f"There is no language {asked['language']!r}. Write a code such as en or ru.") from error
-        if not 0 <= asked["temperature"] <= 1:
-            raise CommandError("--temperature goes from 0 to 1.")
         if not asked["file"].is_file():
             raise CommandError(f"There is no file {asked['file']}.")
-        options = TranscriptionOptions(
-            language=language,
-            task=asked["task"],
-            word_timestamps=asked["word_timestamps"],
-            initial_prompt=asked["initial_prompt"] or None,
-            temperature=(asked["temperature"],) if asked["temperature"] else TEMPERATURES,
-            beam_size=asked["beam_size"],
-        )
         try:
             model = catalogue.canonical(asked["model"])
-            transcript = self.transcribe(asked["file"].resolve(), model, options)
-        except errors.Problem as problem:
+            among = _offers(asked.get("engine", ""))
+            choice = offers.choose(asked, model=model, among=among)
+            for refused in choice.refused.values():
+                raise refused
+            offer = next(offer for offer in among if not choice.device or offer.is_on(choice.device))
+            transcript = self.transcribe(asked["file"].resolve(), model, choice.options, offer)
+        except (errors.Problem, Refused) as problem:
             raise CommandError(str(problem)) from problem
-        self.stdout.write(_render(transcript, asked["format"], model, options), ending="")
+        self.stdout.write(_render(transcript, asked["format"], model, choice.options), ending="")
 
-    def transcribe(self, file: Path, model: str, options: TranscriptionOptions) -> "Transcript":
+    def transcribe(self, file: Path, model: str, options: TranscriptionOptions, offer: Offer) -> "Transcript":
         transcript = Transcript()
-        runner = devices.Runner(devices.here()[0])
+        runner = devices.Runner(offer.device, offer.abilities)
         try:
             for event in pipeline.transcribe_file(file, model=model, options=options, runner=runner):
                 transcript.take(event)
@@ -71,6 +80,49 @@ class Command(BaseCommand):
             self.stderr.write(f"\r{done:.0f} of {transcript.duration:.0f} s", ending="")
         elif not transcript.language:
             self.stderr.write(f"Transcribing {transcript.duration:.0f} s", ending="")
+
+
+def _add(group: _ArgumentGroup, parameter: Parameter) -> None:
+    """A flag for a parameter, and one for each of its other names."""
+    flags = [f"--{name.replace('_', '-')}" for name in (parameter.name, *parameter.aliases)]
+    if not isinstance(parameter.kind, Truth):
+        written = _written(parameter.kind)
+        group.add_argument(*flags, type=_reader(parameter), default=SUPPRESS, metavar=written, help=parameter.help)
+    elif parameter.name.startswith("no_"):  # which the other action would take for a no
+        group.add_argument(*flags, action="store_true", default=SUPPRESS, help=parameter.help)
+    else:
+        group.add_argument(*flags, action=BooleanOptionalAction, default=SUPPRESS, help=parameter.help)
+
+
+def _written(kind: Kind) -> str:
+    """What stands for a value in the help."""
+    match kind:
+        case Choice(names=names):
+            return "|".join(names)
+        case Whole(low=low, high=high) | Number(low=low, high=high) | NumberAbove(low=low, high=high):
+            return f"{low}..{high}"
+        case AnyNumber():
+            return "NUMBER"
+        case _:
+            return type(kind).__name__.upper()
+
+
+def _reader(parameter: Parameter) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            return parameter.read([text])
+        except Refused as refused:
+            raise ArgumentTypeError(str(refused)) from refused
+
+    return read
+
+
+def _offers(engine: str) -> list[Offer]:
+    """What this machine can do, the best first, with the engine of this name or else the installation's."""
+    installed = {found.name: found for found in ENGINES.values() if devices.is_installed(found)}
+    abilities = installed.get(engine, devices.engine())
+    places = dict.fromkeys([*devices.here(abilities), "cpu"])
+    return [Offer(abilities.name, place, abilities.compute_types, os.cpu_count() or 1) for place in places]
 
 
 class Transcript:
