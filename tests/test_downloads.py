@@ -9,10 +9,12 @@ from django.conf import LazySettings
 from django.contrib.auth.models import User
 from django.utils import timezone
 
+from tests.server import wait_until
 from transcription import errors, jobs, pipeline, queue, weights
 from transcription.models import Download, Job, Worker
 from transcription.queue import DownloadClaim
 from transcription.speech import SpeechFinder
+from transcription.workers import WorkerProcess
 
 pytestmark = pytest.mark.django_db(transaction=True)
 UNAVAILABLE = errors.WeightsUnavailable(name="base", detail="the hub said: no", files="model.bin", folder="/models")
@@ -219,3 +221,20 @@ def test_a_worker_that_is_asked_to_stop_ends_its_fetch(
     stopping.set()
     with pytest.raises(errors.LeaseLost):
         pipeline.fetch(claimed(worker), stopping)
+
+
+def test_what_is_done_beside_is_done_by_one_thread_at_a_time() -> None:
+    process, begun, go_on = WorkerProcess(queue.DEFAULT_QUEUE), [], threading.Event()
+
+    def work(_: WorkerProcess) -> None:
+        begun.append(threading.current_thread())
+        go_on.wait(10)
+
+    for _ in range(3):
+        process.beside(work)
+    wait_until(lambda: begun, 5)
+    assert len(begun) == 1
+    go_on.set()
+    begun[0].join(5)
+    process.beside(work)
+    wait_until(lambda: len(begun) == 2, 5)

@@ -40,8 +40,6 @@ from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment as DecodedSegment
 
 T = TypeVar("T")
-C = TypeVar("C", JobClaim, SectionClaim)
-P = TypeVar("P", "ModelJob", "ModelSection")
 
 EXAMPLES = int(os.environ.get("QUEUE_MODEL_EXAMPLES", "0"))
 HERE = "this machine"
@@ -134,14 +132,17 @@ class Queue(RuleBasedStateMachine):
         self.pid = 0
         self.workers: list[Worker] = []
 
-    @initialize(lengths=st.lists(st.integers(1, 600), max_size=3), count=st.integers(1, 2))
-    def begin(self, lengths: list[int], count: int) -> None:
+    @initialize(lengths=st.lists(st.integers(1, 600), min_size=1, max_size=3), count=st.integers(1, 3), held=anyone)
+    def begin(self, lengths: list[int], count: int, held: int) -> None:
         """Some jobs are being transcribed already."""
         self.dead.clear()
         self.workers = [self._new_worker() for _ in range(3)]
         for user, length in enumerate(lengths):
             self.submit(user, 0, length)
             self.prepare_a_job(0, count, "")
+            self.clock.pass_by(0.001)
+        for worker in range(held):
+            self.takes_a_section(worker)
             self.clock.pass_by(0.001)
 
     def _new_worker(self) -> Worker:
@@ -167,10 +168,11 @@ class Queue(RuleBasedStateMachine):
     def held_sections(self) -> list[tuple[SectionClaim, ModelSection]]:
         return [(claim, section) for claim, section in self.section_claims if section.held[0] == claim.token]
 
-    def lost(self, claims: "list[tuple[C, P]]") -> "list[tuple[C, P]]":
-        """Claims that hold nothing any more; if there are such, of what somebody else holds now."""
+    def lost(self) -> list[tuple[JobClaim | SectionClaim, Piece]]:
+        """Claims of what somebody else holds now, or of what has ended."""
+        claims: list[tuple[JobClaim | SectionClaim, Piece]] = [*self.section_claims, *self.job_claims]
         lost = [(claim, piece) for claim, piece in claims if piece.held[0] != claim.token]
-        return [(claim, piece) for claim, piece in lost if piece.held[0]] or lost
+        return [(claim, piece) for claim, piece in lost if piece.held[0] or job_of(piece).is_ended]
 
     def ready_sections(self, job: ModelJob) -> list[ModelSection]:
         if job.status != "transcribing":
@@ -379,13 +381,12 @@ class Queue(RuleBasedStateMachine):
 
     # ---------------------------------------------------------------- the device workers
 
-    @precondition(lambda self: any(job.status == "transcribing" for job in self.jobs))
-    @rule(worker=anyone)
-    def claim_section(self, worker: int) -> None:
-        self.takes_a_section(worker)
+    @precondition(lambda self: any(section.status == "queued" for section in self.sections))
+    @rule(workers=st.lists(anyone, min_size=1, max_size=3))
+    def claim_sections(self, workers: list[int]) -> None:
+        for worker in workers:
+            self.takes_a_section(worker)
 
-    @precondition(lambda self: any(self.ready_sections(job) for job in self.jobs))
-    @rule(worker=anyone)
     def transcribe_a_section(self, worker: int) -> None:
         self.takes_a_section(worker)
         self.store_segment(len(self.held_sections()) - 1)
@@ -458,35 +459,37 @@ class Queue(RuleBasedStateMachine):
 
     # ---------------------------------------------------------------- what must change nothing
 
-    @precondition(lambda self: self.lost(self.job_claims))
+    @precondition(lambda self: self.lost())
     @rule(n=which, write=which, why=st.sampled_from(REASONS))
-    def write_to_a_lost_job(self, n: int, write: int, why: errors.Problem | None) -> None:
-        claim, _ = pick(self.lost(self.job_claims), n)
-        writes: list[Callable[[], object]] = [
-            lambda: queue.renew_job(claim, progress=0.1),
-            lambda: queue.prepared(claim, []),
-            lambda: queue.finished(claim, text="late"),
-        ]
+    def write_late(self, n: int, write: int, why: errors.Problem | None) -> None:
+        claim, piece = pick(self.lost(), n)
         with pytest.raises(errors.LeaseLost):
-            pick(writes, write)()
-        queue.release_job(claim)
-        queue.retry_job(claim, why or errors.NoAudio())
+            pick(self.writes(claim, piece), write)()
+        if isinstance(claim, SectionClaim):
+            queue.release_section(claim)
+            queue.retry_section(claim, why or errors.NoAudio())
+        else:
+            queue.release_job(claim)
+            queue.retry_job(claim, why or errors.NoAudio())
+        self.job_claims = [known for known in self.job_claims if known[0] != claim]
+        self.section_claims = [known for known in self.section_claims if known[0] != claim]
 
-    @precondition(lambda self: self.lost(self.section_claims))
-    @rule(n=which, write=which, why=st.sampled_from(REASONS))
-    def write_to_a_lost_section(self, n: int, write: int, why: errors.Problem | None) -> None:
-        claim, section = pick(self.lost(self.section_claims), n)
-        writes: list[Callable[[], object]] = [
+    def writes(self, claim: JobClaim | SectionClaim, piece: Piece) -> list[Callable[[], object]]:
+        """What needs a claim."""
+        if isinstance(claim, JobClaim):
+            return [
+                lambda: queue.renew_job(claim, progress=0.1),
+                lambda: queue.prepared(claim, []),
+                lambda: queue.finished(claim, text="late"),
+            ]
+        assert isinstance(piece, ModelSection)
+        return [
             lambda: queue.renew_section(claim),
             lambda: queue.found_language(claim, "late", 0.9),
-            lambda: queue.store_segment(claim, len(section.segments), said("late"), transcribed=1.0),
+            lambda: queue.store_segment(claim, len(piece.segments), said("late"), transcribed=1.0),
             lambda: queue.store_progress(claim, 1.0),
             lambda: close(claim),
         ]
-        with pytest.raises(errors.LeaseLost):
-            pick(writes, write)()
-        queue.release_section(claim)
-        queue.retry_section(claim, why or errors.NoAudio())
 
     # ---------------------------------------------------------------- time, deaths, the sweeper
 
@@ -494,13 +497,13 @@ class Queue(RuleBasedStateMachine):
     def time_passes(self, seconds: int) -> None:
         self.clock.pass_by(seconds)
         Worker.objects.exclude(pid__in=self.dead).update(heartbeat_at=self.now)
+        self.sweep()
 
     @precondition(lambda self: self.held_jobs() or self.held_sections())
     @rule(worker=anyone)
     def leases_run_out(self, worker: int) -> None:
         """Somebody else takes what a worker held for too long."""
         self.time_passes(61)
-        self.sweep()
         while self.takes_a_section(worker):
             pass
 
@@ -511,7 +514,6 @@ class Queue(RuleBasedStateMachine):
         self.workers[worker] = self._new_worker()
         self.sweep()
 
-    @rule()
     def sweep(self) -> None:
         queue.sweep()
         living = {worker.pk for worker in self.workers}
@@ -560,9 +562,8 @@ class Queue(RuleBasedStateMachine):
         for _ in range(20):
             if all(job.is_ended for job in self.jobs):
                 break
-            self.time_passes(301)
             self.rung.clear()
-            self.sweep()
+            self.time_passes(301)
             self.everything_that_waits_was_rung_for()
             self.honest_workers_work()
             self.both_agree()

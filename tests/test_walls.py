@@ -25,8 +25,9 @@ FUZZ_SECONDS = float(os.environ.get("FUZZ_SECONDS", "12"))
 WATCHED = "?open,openat,?openat2,?creat,execve,?execveat,%network"
 # Libraries, and what they ask of the system: how many processors it has, whether it is certified for secrets.
 SYSTEM = re.compile(
-    r"/usr/.*|/lib(64)?/.*|/etc/(ld\.so\..*|gcrypt/hwf\.deny)|/dev/null|/sys/devices/system/(cpu|node)(/.*)?"
-    r"|/proc/(self|\d+)/status|/proc/filesystems|/proc/sys/(kernel/cap_last_cap|crypto/fips_enabled)"
+    r"/usr/.*|/lib(64)?/.*|/etc/(ld\.so\..*|gcrypt/hwf\.deny|localtime)|/dev/null|/sys/devices/system/(cpu|node)(/.*)?"
+    r"|/proc/(self|\d+)/status|/proc/filesystems"
+    r"|/proc/sys/(kernel/cap_last_cap|crypto/fips_enabled|vm/overcommit_memory)"
 )
 
 
@@ -39,20 +40,8 @@ class Trace:
     def before(self, arguments: list[str]) -> list[str]:
         strace = shutil.which("strace", path=os.defpath + ":/usr/local/bin")
         assert strace is not None
-        return [
-            strace,
-            "-f",
-            "-qq",
-            "-xx",
-            "-s",
-            "99999",
-            "-e",
-            f"trace={WATCHED}",
-            "-o",
-            str(self.log),
-            "--",
-            *arguments,
-        ]
+        shown = ["-f", "--seccomp-bpf", "-qq", "-xx", "-s", "99999", "-e", f"trace={WATCHED}", "-o", str(self.log)]
+        return [strace, *shown, "--", *arguments]
 
     def _calls(self) -> list[tuple[str, str, str]]:
         """(name of the call, the path in it, all of its words)."""

@@ -42,6 +42,14 @@ class Turn:
     position: int
     seconds: float | None
 
+    @property
+    def about(self) -> int | None:
+        """The seconds rounded up so that they seldom change: to 10, above a minute to minutes."""
+        if self.seconds is None:
+            return None
+        step = 10 if self.seconds < 60 else 60
+        return max(step, math.ceil(self.seconds / step) * step)
+
 
 @dataclass(frozen=True)
 class Speed:

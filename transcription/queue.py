@@ -469,9 +469,18 @@ def _order(model: str, **changes: object) -> None:
     transaction.on_commit(_ring_default, robust=True)
 
 
+def has_downloads() -> bool:
+    """Whether a model is to be fetched now."""
+    return _downloads().exists()
+
+
+def _downloads() -> QuerySet[Download]:
+    return Download.objects.filter(claim=None, error_code="", next_attempt_at__lte=timezone.now())
+
+
 def claim_download(worker: Worker) -> DownloadClaim | None:
     """Take a model that is to be fetched."""
-    waiting = Download.objects.filter(claim=None, error_code="", next_attempt_at__lte=timezone.now())
+    waiting = _downloads()
     while (model := waiting.values_list("model", flat=True).first()) is not None:
         token = uuid.uuid4()
         if waiting.filter(pk=model).update(**_taken(worker, token)):

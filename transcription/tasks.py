@@ -45,7 +45,8 @@ def _end(**_: Any) -> None:
 def work_default() -> None:
     """Finish and prepare jobs until none waits; one thread is kept for what takes a moment."""
     for process in _here:
-        process.beside(_fetch_models)
+        if queue.has_downloads():
+            process.beside(_fetch_models)
         with process.place_for_large() as takes_large:
             most_bytes = None if takes_large else settings.SMALL_FILE_BYTES
             while process.finder and not process.stopping.is_set():

@@ -18,6 +18,8 @@ from django.db import close_old_connections, connections
 from django.db.models import OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 
+from transcription import forecast
+from transcription.forecast import Turn
 from transcription.models import Job, Segment
 
 # Seconds between two looks: few at first, for who has just come may wait for a voice message.
@@ -32,10 +34,12 @@ log = logging.getLogger(__name__)
 class Sight:
     """A job as a look found it: what its row tells (None when it is gone), and how far its segments had come.
 
-    `segments` are those with ids above `since`, up to `newest`: what came since the sight before.
+    `turn` is what is foreseen for it. `segments` are those with ids above `since`, up to `newest`: what came since the
+    sight before.
     """
 
     job: Job | None
+    turn: Turn | None = None
     newest: int = 0
     since: int = 0
     segments: tuple[Segment, ...] = ()
@@ -49,7 +53,8 @@ class Sight:
     def told(self) -> tuple[Any, ...]:
         """What makes another sight news; progress as finely as anybody is told it."""
         row = {name: getattr(self.job, name, None) for name in TOLD}
-        return self.newest, {**row, "progress": round(row["progress"] or 0, 3)}
+        turn = None if self.turn is None else (self.turn.position, self.turn.about)
+        return self.newest, turn, {**row, "progress": round(row["progress"] or 0, 3)}
 
 
 class Watched:
@@ -171,16 +176,17 @@ async def watching(job_id: UUID) -> AsyncIterator[Watched]:
 
 
 def look(before: Mapping[UUID, Sight | None]) -> dict[UUID, Sight]:
-    """See jobs as they are now: one query, and one more when segments have come since `before`."""
+    """See jobs as they are now: one query, one more when segments have come since `before`, and at times a forecast."""
     try:
         rows = _rows(before)
         # The rows first, then their segments: when a row says that it has ended, none of them is missing.
         since = {pk: was.newest for pk, was in before.items() if was and pk in rows and rows[pk].newest > was.newest}
         come = _segments(since) if since else {}
+        turns = forecast.latest() if any(not row.is_ended for row in rows.values()) else {}
     except DatabaseFailure:
         close_old_connections()  # the next look gets one that may work
         raise
-    return {pk: _sight(rows.get(pk), was, come.get(pk, [])) for pk, was in before.items()}
+    return {pk: _sight(rows.get(pk), turns.get(pk), was, come.get(pk, [])) for pk, was in before.items()}
 
 
 def _rows(job_ids: Iterable[UUID]) -> dict[UUID, Any]:
@@ -197,8 +203,8 @@ def _segments(since: Mapping[UUID, int]) -> dict[UUID, list[Segment]]:
     return found
 
 
-def _sight(row: Any, was: Sight | None, come: list[Segment]) -> Sight:
+def _sight(row: Any, turn: Turn | None, was: Sight | None, come: list[Segment]) -> Sight:
     if row is None:
         return Sight(None)
     newest = come[-1].pk if come else row.newest
-    return Sight(row, newest, since=was.newest if was else newest, segments=tuple(come))
+    return Sight(row, None if row.is_ended else turn, newest, since=was.newest if was else newest, segments=tuple(come))

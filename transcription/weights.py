@@ -105,6 +105,19 @@ def fetch(name: str, engine: str, *, on_progress: Progress) -> Path:
     errand = _errand(name, engine)
     if errand.weights is None and errand.source is None:
         raise errand.problem("the catalogue has none of this name")
+    return _bring(errand, on_progress)
+
+
+def convert(name: str, engine: str, *, on_progress: Progress) -> Path:
+    """Make a model's weights for an engine of another engine's that are here, be they published or somebody's own.
+
+    Raises ModelMissing, WeightsUnavailable, DiskFull.
+    """
+    return _bring(_Errand(name, engine, None, catalogue.find(name, MADE_OF[engine])), on_progress)
+
+
+def _bring(errand: _Errand, on_progress: Progress) -> Path:
+    """Do an errand unless it is done, and return the folder. Raises WeightsUnavailable, DiskFull."""
     if errand.is_done:
         return errand.folder
     try:
@@ -118,19 +131,6 @@ def fetch(name: str, engine: str, *, on_progress: Progress) -> Path:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         raise errand.problem(f"the models folder cannot be written to ({error.strerror})") from error
-    return errand.folder
-
-
-def convert(name: str, engine: str, *, on_progress: Progress) -> Path:
-    """Make a model's weights for an engine of another engine's that are here. Raises ModelMissing, WeightsUnavailable.
-
-    Somebody's own weights are made too: what nobody publishes can be had for both engines.
-    """
-    source = catalogue.find(name, MADE_OF[engine])
-    errand = _Errand(name, engine, None, source)
-    if not errand.is_done:
-        with _alone(errand, on_progress):
-            _fetch(errand, on_progress)
     return errand.folder
 
 

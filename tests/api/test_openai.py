@@ -12,7 +12,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
-import httpx
 import openai
 import pytest
 from django.contrib.auth.models import User
@@ -608,22 +607,46 @@ def test_a_key_for_something_else_is_refused(api: Client, ends: dict[str, Any]) 
     assert Job.objects.count() == 1
 
 
-@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "mine"}], ids=["by what it asks", "by its key"])
-def test_many_at_the_same_instant_make_one_job(nano_server: Server, headers: dict[str, str]) -> None:
-    prompt = f"At the same instant, {headers}."
+# Ten rounds of eight threads that submit the same at the same instant, over a real database file.
+RACE = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from django.contrib.auth.models import User
+from django.db import connection
+from transcription import jobs
+from transcription.api.uploads import HashedUpload
+from transcription.whisper.options import TranscriptionOptions
 
-    async def eight() -> list[httpx.Response]:
-        async with httpx.AsyncClient(base_url=nano_server.url, timeout=60) as client:
-            sent = {**headers, "Authorization": f"Bearer {nano_server.token}"}
-            form = {"files": {"file": ("bears.wav", BEARS.read_bytes())}, "data": {"prompt": prompt, "language": "en"}}
-            return await asyncio.gather(*(client.post(DOOR, headers=sent, **cast(Any, form)) for _ in range(8)))
+owner, start = User.objects.get(), threading.Barrier(8)
 
-    answers = asyncio.run(eight())
+def submit(mark):
+    upload = HashedUpload("race.wav", None, None, {})
+    upload.sha256 = "0" * 64
+    start.wait()
+    try:
+        return jobs.submit(owner, upload, mark=mark, model="nano", options=TranscriptionOptions()).pk
+    finally:
+        upload.close()
+        connection.close()
 
-    assert [answer.json()["text"] for answer in answers] == [SAID] * 8
-    assert len({answer.headers["x-job-id"] for answer in answers}) == 1
-    asked = "SELECT count(*) FROM transcription_job WHERE json_extract(options, '$.initial_prompt') = ?"
-    assert nano_server.rows(asked, prompt) == [(1,)]
+with ThreadPoolExecutor(8) as threads:
+    for number in range(10):
+        mark = jobs.Mark(f"race {number}", f"key {number}" if number % 2 else "")
+        print(len(set(threads.map(submit, [mark] * 8))))
+"""
+
+
+def test_many_at_the_same_instant_make_one_job(tmp_path: Path) -> None:
+    server = Server(tmp_path / "data", NANO)
+    server.manage("migrate", "-v", "0")
+    server.manage("createsuperuser", "--noinput", "--username", "admin", "--email", "admin@example.org")
+
+    told = server.manage("shell", "-v", "0", "-c", RACE)
+
+    assert told.stdout.split() == ["1"] * 10, told.stderr
+    assert server.rows("SELECT count(*) FROM transcription_job") == [(10,)]
+    assert server.rows("SELECT count(*) FROM transcription_recording") == [(10,)]
+    assert len(list((server.data / "recordings").iterdir())) == 10
 
 
 # ------------------------------------------------------------------ the stream

@@ -21,6 +21,9 @@ EXPECTED: dict[tuple[str, str], tuple[int, int, int, int]] = {
     ("events", "get"): (401, 200, MISSING, MISSING),
     ("cancel", "post"): (401, 409, MISSING, MISSING),
     ("retry", "post"): (401, 409, MISSING, MISSING),
+    ("models", "get"): (401, 200, 200, 200),
+    ("model", "delete"): (401, 403, 403, MISSING),
+    ("model-download", "post"): (401, 403, 403, MISSING),
 }
 METHODS = ("get", "post", "put", "patch", "delete")
 WHO = ("nobody", "owner", "other", "staff")
@@ -53,7 +56,7 @@ def test_everybody_gets_what_is_theirs_and_json(
 
 def _address(pattern: URLPattern, job: Job) -> str:
     address = "/api/v1/" + str(pattern.pattern)
-    for place, value in {"<uuid:pk>": str(job.pk), "<slug:extension>": "txt"}.items():
+    for place, value in {"<uuid:pk>": str(job.pk), "<slug:extension>": "txt", "<str:name>": "nowhere"}.items():
         address = address.replace(place, value)
     assert "<" not in address, "this test does not know a part of this address"
     return address

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.needs("espeak-ng")
 MINUTES = 30
 SENTENCES = 40  # different ones, said in one order after another until the time is full
 HEARD = 0.5  # of a sentence's words: the tests' model mishears some
-# Preparing costs the same with every model and takes a quarter of the time with the tests' own, which needs half a second
-# for a minute. With a wider beam it is slower, and still far faster than any model that people use.
+# Preparing costs the same with every model, a quarter of the time with the tests' own, which decodes a minute in half a
+# second. With a wider beam it is slower, and still far faster than any model that people use.
 SLOWLY = {"language": "en", "beam_size": "10", "temperature": "[0]"}
 # Who is killed, and after how many finished sections; 0: while the recording is still prepared.
 PLACES = {"default worker": 0, "runner": 1, "device worker": 3, "web": 5}

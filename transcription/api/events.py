@@ -1,6 +1,7 @@
 """A job's life as server-sent events: its state, its progress, and each segment as it is stored.
 
-event: state       {"status": "transcribing", "progress": 0.41, "language": "ru", "error": null}   when it changes
+event: state       {"status": "transcribing", "progress": 0.41, "queue_position": 0, "eta_seconds": 120,
+                    "language": "ru", "error": null}   when it changes; the seconds are rounded, so that they seldom do
 event: segment     a segment as in transcript.json; its id is the stream's, for Last-Event-ID
 event: end         {"status": "done"}; then the stream closes
 """
@@ -59,7 +60,7 @@ async def _stream(job_id: UUID, last: int, language: str | None) -> AsyncIterato
             if sight is None or sight is before:
                 yield STILL_HERE
                 continue
-            state = _state(sight.job, language)
+            state = _state(sight, language)
             if state != told:
                 told = state
                 yield _event("state", state)
@@ -86,13 +87,20 @@ def _stored(last: int, job_id: UUID) -> list[Segment]:
         close_old_connections()  # who goes on to wait, it may be for hours, holds none
 
 
-def _state(job: Job | None, language: str | None) -> dict[str, Any]:
+def _state(sight: Sight, language: str | None) -> dict[str, Any]:
+    job, turn = sight.job, sight.turn
     if job is None:
         return {"status": "deleted"}
     with translation.override(language):
         error = None if job.problem is None else {"code": job.error_code, "message": job.error_message}
-    progress = round(job.progress, 3)
-    return {"status": job.status, "progress": progress, "language": job.language or None, "error": error}
+    return {
+        "status": job.status,
+        "progress": round(job.progress, 3),
+        "queue_position": None if turn is None else turn.position,
+        "eta_seconds": None if turn is None else turn.about,
+        "language": job.language or None,
+        "error": error,
+    }
 
 
 def _segment(row: Segment) -> dict[str, Any]:

@@ -20,8 +20,8 @@ class ModelViewSet(viewsets.ViewSet):
     """What can be transcribed with: everybody may look, administrators fetch and remove."""
 
     def get_permissions(self) -> list[BasePermission]:
-        only = permissions.IsAuthenticated if self.action == "list" else permissions.IsAdminUser
-        return [only()]
+        needs_admin = self.action in ("download", "destroy")
+        return [permissions.IsAdminUser() if needs_admin else permissions.IsAuthenticated()]
 
     def handle_exception(self, exc: Exception) -> Response:
         return super().handle_exception(_in_our_words(exc))

@@ -93,13 +93,10 @@ class Row:
             return None
         return round(duration / spent)
 
-    @cached_property
+    @property
     def seconds_left(self) -> int | None:
-        """Until it is done, rounded up so that it seldom changes: to 10 seconds, above a minute to minutes."""
-        if self.turn is None or self.turn.seconds is None or self.is_waiting:
-            return None
-        step = 10 if self.turn.seconds < 60 else 60
-        return max(step, math.ceil(self.turn.seconds / step) * step)
+        """Until it is done, about."""
+        return None if self.turn is None or self.is_waiting else self.turn.about
 
     @cached_property
     def fingerprint(self) -> str:

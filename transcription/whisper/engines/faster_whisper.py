@@ -17,6 +17,8 @@ from transcription.whisper.samples import finite, read
 # A prompt may fill half of the 448 places; of what is left a few are for the tokens that begin a window.
 LONGEST_ASKED = 448 // 2 - 8
 
+MOST_HOTWORDS = 100  # tokens
+
 Loaded = tuple[Path, str, int]  # where the model is, its type of numbers, its threads
 
 
@@ -65,13 +67,20 @@ class Engine:
 
     def _decode(self, section: int, sound: Sound, options: TranscriptionOptions) -> Iterator[Event]:
         assert self._model is not None  # noqa: S101  (open() loaded it)
-        segments, about = self._model.transcribe(read(sound), **asked_of_the_library(options))
+        asked = {**asked_of_the_library(options), "hotwords": self._within_places(options.hotwords)}
+        segments, about = self._model.transcribe(read(sound), **asked)
         probability = finite(about.language_probability)
         yield {"event": "language", "section": section, "language": about.language, "probability": probability}
         for found in segments:
             segment = _segment(found, with_words=options.gives_words)
             yield {"event": "segment", "section": section, "segment": segment.to_json()}
         yield {"event": "done", "section": section}
+
+    def _within_places(self, hotwords: str | None) -> str | None:
+        """As many of the hotwords as leave places beside a prompt: the library cuts each of the two to half of all."""
+        assert self._model is not None  # noqa: S101
+        tokens = self._model.hf_tokenizer.encode(hotwords, add_special_tokens=False).ids if hotwords else []
+        return hotwords if len(tokens) <= MOST_HOTWORDS else self._model.hf_tokenizer.decode(tokens[:MOST_HOTWORDS])
 
 
 def asked_of_the_library(options: TranscriptionOptions) -> dict[str, Any]:
