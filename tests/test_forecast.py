@@ -139,18 +139,24 @@ def test_a_job_that_waits_for_space_has_no_turn(alice: User, worker: Worker) -> 
 
 
 def test_a_short_section_is_not_judged_by_long_ones_alone(alice: User, worker: Worker) -> None:
-    learned(alice, (100, 11), (50, 6), (10, 2))
+    learned(alice, (100, 11), (50, 6), (30, 4))
     job = given(alice, 2)
-    assert forecast.latest()[job.pk].seconds == pytest.approx(1.2)
+    assert forecast.latest()[job.pk].seconds == pytest.approx(4)
+
+
+def test_a_long_recording_is_not_judged_by_how_long_a_voice_message_took(alice: User, worker: Worker) -> None:
+    learned(alice, (1.5, 2))  # a window of 30 s, most of it empty
+    job = given(alice, 600)
+    assert forecast.latest()[job.pk].seconds == pytest.approx(40)
 
 
 @pytest.mark.parametrize(
     ("samples", "speed"),
     [
         ([], None),
-        ([(10.0, 5.0)], Speed(0, 0.5)),
-        ([(10.0, 5.0), (10.0, 7.0)], Speed(0, 0.6)),
-        ([(10.0, 5.0), (20.0, 4.0)], Speed(0, 0.3)),  # the longer the quicker: nobody would believe that
+        ([(100.0, 50.0)], Speed(0, 0.5)),
+        ([(100.0, 50.0), (100.0, 70.0)], Speed(0, 0.6)),
+        ([(100.0, 50.0), (200.0, 40.0)], Speed(0, 0.3)),  # the longer the quicker: nobody would believe that
     ],
 )
 def test_the_line_through_the_samples(samples: list[tuple[float, float]], speed: Speed | None) -> None:

@@ -23,6 +23,7 @@ from django.utils import timezone
 from transcription.models import Job, Section, Worker
 from transcription.whisper.sections import SECTION
 
+WINDOW = 30.0  # seconds of sound
 LEARNED_FROM = 30  # sections, the newest of a device and model
 OWN_SECTIONS = 3  # of a job's own that are done: from then on they know better than other jobs'
 LONGEST_PLAY = 2000  # turns; of longer queues several sections are played as one
@@ -53,13 +54,16 @@ class Turn:
 
 @dataclass(frozen=True)
 class Speed:
-    """How long a section takes: seconds however short it is, and seconds for each second of sound."""
+    """How long a section takes: seconds however short it is, and seconds for each second of sound.
+
+    Whisper decodes windows of 30 s: what is shorter costs as much.
+    """
 
     constant: float
     rate: float
 
     def of(self, seconds: float) -> float:
-        return self.constant + self.rate * seconds
+        return self.constant + self.rate * max(WINDOW, seconds)
 
 
 @dataclass
@@ -189,6 +193,7 @@ def _speed_so_far(model: str, device: str) -> Speed | None:
 
 def fit(samples: Sequence[Sample]) -> Speed | None:
     """The straight line through the samples; where they give none that makes sense, their mean."""
+    samples = [(max(WINDOW, seconds), took) for seconds, took in samples if seconds]
     heard, took = sum(seconds for seconds, _ in samples), sum(seconds for _, seconds in samples)
     if not heard or not took:
         return None
@@ -243,7 +248,8 @@ class _Play:
             job = jobs.get(job_id)
             if job is None or str(worker) not in free:
                 continue
-            took = self._time(job, self.devices[str(worker)], rest)
+            speed = self._speed(job, self.devices[str(worker)])
+            took = None if speed is None else speed.rate * max(0, rest)
             free[str(worker)] = (took or 0.0, took is not None)
             job.ends.append(took)
         return [(at, number, worker, known) for number, (worker, (at, known)) in enumerate(free.items())]
@@ -276,15 +282,16 @@ class _Play:
 
     def _time(self, job: Waiting, device: str, seconds: float | None) -> float | None:
         """How long a device will take for so many seconds of a job."""
-        if seconds is None:
-            return None
+        speed = self._speed(job, device)
+        return None if speed is None or seconds is None else speed.of(seconds)
+
+    def _speed(self, job: Waiting, device: str) -> Speed | None:
         if job.own is not None and (own := fit([job.own])) is not None:
-            return own.of(seconds)
+            return own
         key = (job.model, device)
         if key not in self.speeds:
             self.speeds[key] = _speed(*key)
-        speed = self.speeds[key]
-        return None if speed is None else speed.of(max(0, seconds))
+        return self.speeds[key]
 
     def turns(self, *, is_attended: bool) -> dict[uuid.UUID, Turn]:
         places = {job_id: place for place, job_id in enumerate(self.order, 1)}
