@@ -168,6 +168,7 @@ def test_a_server_with_this_engine_transcribes(mlx_server: Server) -> None:
     assert set(job["versions"]) == {"mlx-whisper", "mlx"}
 
 
+@pytest.mark.slow
 def test_a_long_recording_is_cut_and_done_whole(mlx_server: Server, lecture: Path) -> None:
     job = mlx_server.transcribe(lecture, language="en", temperature="[0]")
     assert job["status"] == "done", job

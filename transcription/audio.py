@@ -122,9 +122,10 @@ def decode(
     FFmpegMissing.
     """
     _check(source)
+    claim = _claim(source)  # now: whoever deletes the recording does not wait for us
     with _draft(target) as draft:
         watch = _Watch(
-            lambda report: on_probe(_parse(report, _claim(source))),
+            lambda report: on_probe(_parse(report, claim)),
             lambda decoded: on_progress(tempo * decoded),
             should_stop,
         )
