@@ -110,11 +110,10 @@ def test_each_format_gives_its_words_their_language_and_their_times(sample: Samp
 @pytest.mark.usefixtures("_ffmpeg")
 @each_sample
 def test_a_format_is_known_by_its_content_and_not_by_its_name(sample: Sample, pcm: Path, tmp_path: Path) -> None:
-    another = "flac" if sample.path.suffix != ".flac" else "mp4"
-    for name in ("recording", f"wrong.{another}", f"ГОЛОС АННЫ{sample.path.suffix.upper()}"):
-        _, probe = decode(shutil.copy(sample.path, tmp_path / name), tmp_path / "renamed.pcm")
-
-        assert probe == decode(sample.path, pcm)[1]
+    another = "FLAC" if sample.path.suffix != ".flac" else "MP4"
+    own = decode(sample.path, pcm)
+    for name in ("recording", f"ГОЛОС АННЫ.{another}"):
+        assert decode(shutil.copy(sample.path, tmp_path / name), tmp_path / "renamed.pcm") == own
         assert (tmp_path / "renamed.pcm").read_bytes() == pcm.read_bytes()
 
 
@@ -198,3 +197,13 @@ def test_a_job_whose_recording_breaks_off_is_done_and_says_so(nano_server: Serve
 
     assert (job["status"], job["warnings"]) == ("done", ["input_truncated"])
     assert job["duration"] == pytest.approx(len(whole) / 2 / 32000, abs=0.01)
+
+
+def test_a_job_whose_recording_lost_its_end_fails_and_says_why(nano_server: Server, tmp_path: Path) -> None:
+    whole = (FOLDER / "speech.m4a").read_bytes()
+    (tmp_path / "half.m4a").write_bytes(whole[: len(whole) // 2])
+
+    job = nano_server.transcribe(tmp_path / "half.m4a")
+
+    assert (job["status"], job["error"]["code"], job["error"]["retryable"]) == ("failed", "damaged_file", False)
+    assert job["error"]["message"] == errors.DamagedFile.sentence % {"detail": "moov atom not found"}

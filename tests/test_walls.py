@@ -20,7 +20,7 @@ from transcription import audio, errors, processes
 
 NOBODY = "127.0.0.1:9"
 LONGEST = 60  # seconds of sound that a recording may have here
-FUZZ_SECONDS = float(os.environ.get("FUZZ_SECONDS", "12"))
+FUZZ_SECONDS = float(os.environ.get("FUZZ_SECONDS", "10"))
 
 WATCHED = "?open,openat,?openat2,?creat,execve,?execveat,%network"
 # Libraries, and what they ask of the system: how many processors it has, whether it is certified for secrets.

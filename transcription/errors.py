@@ -159,4 +159,5 @@ def _all(kind: type[Problem]) -> list[type[Problem]]:
     return [kind, *(found for child in kind.__subclasses__() for found in _all(child))]
 
 
-BY_CODE: dict[str, type[Problem]] = {kind.code: kind for kind in _all(Problem)}
+# InputProblem has no code of its own, and is not what `internal` means.
+BY_CODE: dict[str, type[Problem]] = {kind.code: kind for kind in _all(Problem) if "code" in vars(kind)}

@@ -289,7 +289,8 @@ class Download(Claimable):
     @property
     def error_message(self) -> str:
         """The sentence that says what went wrong, in the reader's language; empty when nothing did."""
-        return gettext(errors.BY_CODE[self.error_code].sentence) % self.error_values if self.error_code else ""
+        problem = errors.BY_CODE.get(self.error_code, errors.Problem) if self.error_code else None
+        return "" if problem is None else gettext(problem.sentence) % self.error_values
 
 
 class Segment(models.Model):

@@ -144,20 +144,24 @@ class _Lease:
         self.claim = claim
         self.recording = recording
         self.duration: float | None = None  # as the file declares it
+        self.heard = 0.0  # seconds that were decoded, which is the truth
         self.stopping = stopping
         self.renewed = time.monotonic()
 
     def probed(self, probe: audio.Probe) -> None:
         """Raises DiskFull when the decoded sound will not fit."""
-        audio.check_space(settings.RECORDINGS_DIR, probe.duration, reserve=settings.FREE_SPACE_RESERVE_BYTES)
+        # Whatever a file claims, no more than this is decoded.
+        seconds = min(probe.duration or 0, settings.MAX_DURATION_SECONDS)
+        audio.check_space(settings.RECORDINGS_DIR, seconds, reserve=settings.FREE_SPACE_RESERVE_BYTES)
         _store_probe(self.recording, probe)
         self.duration = probe.duration
 
     def decoded(self, seconds: float) -> None:
+        self.heard = seconds
         self._renew(0.5 * seconds / self.duration if self.duration else None)
 
     def listened(self, seconds: float) -> None:
-        self._renew(0.5 + 0.5 * seconds / self.duration if self.duration else None)
+        self._renew(0.5 + 0.5 * seconds / self.heard if self.heard else None)
 
     def _renew(self, progress: float | None) -> None:
         if self.stopping.is_set():

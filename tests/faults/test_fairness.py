@@ -17,6 +17,8 @@ import pytest
 from tests.faults import victims
 from tests.server import NANO, QUICKLY, Server, wait_until
 
+pytestmark = pytest.mark.slow
+
 SENTENCES = [NANO / "nano" / name for name in ("bears.wav", "mice.wav", "apples.ogg", "sugar.ogg", "dogs.ogg")]
 AT_ONCE = {"anna": 30, "boris": 15, "vera": 5}
 MAKE_USERS = """

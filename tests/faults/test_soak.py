@@ -18,6 +18,8 @@ import pytest
 from tests.faults import victims
 from tests.server import NANO, QUICKLY, Server, files_below, processes, wait_until
 
+pytestmark = pytest.mark.slow
+
 SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 SEED = int(os.environ.get("SOAK_SEED", "9"))
 ENDING_SECONDS = 180

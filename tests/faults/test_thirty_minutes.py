@@ -17,7 +17,7 @@ from tests import nano
 from tests.faults import victims
 from tests.server import NANO, QUICKLY, Server, wait_until
 
-pytestmark = pytest.mark.needs("espeak-ng")
+pytestmark = [pytest.mark.needs("espeak-ng"), pytest.mark.slow]
 
 MINUTES = 30
 SENTENCES = 40  # different ones, said in one order after another until the time is full
