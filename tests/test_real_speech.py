@@ -95,7 +95,7 @@ def test_two_minutes_uncut_give_what_the_library_gives_through_each_door(
         asked = {"language": language, **EXACT}
         answer = client.post("/transcribe", files={"file": (path.name, file)}, data=asked).json()
     assert [segment["text"] for segment in answer["segments"]] == [text.strip() for _, _, text in library]
-    flags = ["--language", language, "--sections", "1", "--vad-filter", "false", "--temperature", "[0]"]
+    flags = ["--language", language, "--sections", "1", "--no-vad-filter", "--temperature", "[0]"]
     done = base_server.manage("transcribe", str(path), "--model", "base", *flags)
     assert done.stdout.splitlines() == [text.strip() for _, _, text in library], done.stderr
 

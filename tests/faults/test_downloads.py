@@ -102,9 +102,9 @@ def test_a_job_fetches_its_model_and_others_do_not_wait_for_it(server: Server, h
 
 
 def test_a_worker_killed_in_the_middle_of_a_download_goes_on_where_it_was(server: Server, hub: Hub) -> None:
-    hub.bytes_a_second = 2_000_000
+    hub.bytes_a_second = 1_000_000
     job = submit(server)
-    wait_for_progress(server, job, 0.4)
+    wait_for_progress(server, job, 0.3)
     os.kill(server.worker_pid("default"), signal.SIGKILL)
     hub.bytes_a_second = 0
     assert server.wait(job)["status"] == "done"
