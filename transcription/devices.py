@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -114,14 +115,14 @@ class Runner:
         program = [sys.executable, "-m", "transcription.whisper.runner"]
         asked = ["--engine", self.abilities.module, "--device", self.device]
         self._events = queue.SimpleQueue()
-        self._child = processes.LineChild(
-            [*program, *asked], on_line=self._hear, environment=_preloading(self.abilities)
-        )
+        # Its own queue: what a dead child's thread hands over late must not be taken for the next one's.
+        hear = partial(self._hear, self._events)
+        self._child = processes.LineChild([*program, *asked], on_line=hear, environment=_preloading(self.abilities))
 
-    def _hear(self, event: Event | None) -> None:
+    def _hear(self, events: "queue.SimpleQueue[Event | None]", event: Event | None) -> None:
         """In the child's thread: what it can do it says once, the rest is for who decodes."""
         if event is None or event["event"] != "ready":
-            self._events.put(event)
+            events.put(event)
             return
         self.versions, self.compute_types, self.threads = event["versions"], event["compute_types"], event["threads"]
 

@@ -83,8 +83,8 @@ def _hand_out(askers: dict[str, Answers], line: dict[str, Any] | None) -> None:
     if line is None:
         for answers in list(askers.values()):
             answers.put(None)
-    elif line["id"] in askers:
-        askers[line["id"]].put(line)
+    elif (asker := askers.get(line["id"])) is not None:  # it may stop asking at any moment
+        asker.put(line)
 
 
 def _follow(answers: Answers, on_beat: Callable[[float], None]) -> list[Span]:

@@ -106,6 +106,7 @@ def test_a_worker_killed_in_the_middle_of_a_download_goes_on_where_it_was(server
     job = submit(server)
     wait_for_progress(server, job, 0.3)
     os.kill(server.worker_pid("default"), signal.SIGKILL)
+    wait_until(lambda: [name for name, _ in hub.asked].count("model.bin") == 2)  # by the next worker's child
     hub.bytes_a_second = 0
     assert server.wait(job)["status"] == "done"
     assert [name for name, _ in hub.asked].count("config.json") == 1
