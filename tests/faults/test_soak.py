@@ -56,9 +56,8 @@ class People:
 
     def submit(self) -> None:
         client, recording = self.chance.choice(self.clients), self.chance.choice(self.recordings)
-        parameters = self.chance.choice(
-            [QUICKLY, {"temperature": "[0]"}]
-        )  # short work, that one death seldom meets twice
+        # Short work, so that one death seldom meets another on the same section: with each it rests longer.
+        parameters = self.chance.choice([QUICKLY, {"temperature": "[0]"}])
         with recording.open("rb") as file:
             answer = ask(lambda: client.post("/api/v1/jobs/", files={"file": file}, data=parameters))
         if answer is not None:
