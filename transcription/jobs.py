@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from transcription import errors, queue
-from transcription.models import Job, Recording
+from transcription.models import Batch, Job, Recording, Tag
 from transcription.watcher import watching
 from transcription.whisper.options import TranscriptionOptions
 
@@ -36,6 +37,10 @@ class Wishes(TypedDict, total=False):
     engine: str  # empty: any
     device: str  # or its kind; empty: any
     warnings: list[str]
+    improve: bool  # the text, with a language model
+    callback_url: str  # to be told of its end
+    tags: list[str]
+    batch: Batch | None
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def submit(
             job = None if mark is None else _earlier(owner, mark)
             if job is None:
                 recording.save(force_insert=True)
-                return _queue(recording, _job(name or recording.original_name, wishes, mark))
+                return _queue(recording, _job(name or recording.original_name, wishes, mark), wishes.get("tags", []))
     except BaseException:
         recording.path.unlink(missing_ok=True)
         raise
@@ -107,7 +112,7 @@ def again(recording: Recording, *, name: str = "", **wishes: Unpack[Wishes]) -> 
         if kept is None or kept.removed_at is not None or not kept.path.exists():
             raise errors.RecordingMissing
         name = name or kept.jobs.values_list("name", flat=True).first() or kept.original_name
-        return _queue(kept, _job(name, wishes))
+        return _queue(kept, _job(name, wishes), wishes.get("tags", []))
 
 
 def _job(name: str, wishes: Wishes, mark: Mark | None = None) -> Job:
@@ -119,6 +124,9 @@ def _job(name: str, wishes: Wishes, mark: Mark | None = None) -> Job:
         asked_engine=wishes.get("engine", ""),
         asked_device=wishes.get("device", ""),
         warnings=wishes.get("warnings", []),
+        is_to_be_improved=wishes.get("improve", False),
+        callback_url=wishes.get("callback_url", ""),
+        batch=wishes.get("batch"),
         request_digest=mark.digest if mark else "",
         idempotency_key=mark.key if mark else "",
     )
@@ -153,13 +161,20 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _queue(recording: Recording, job: Job) -> Job:
+def _queue(recording: Recording, job: Job, tags: list[str]) -> Job:
     """Store a job of a recording and wake a worker on commit."""
     job.owner_id, job.recording = recording.owner_id, recording
     job.save(force_insert=True)
+    if tags:
+        tag(job, tags)
     queue.note(job.pk, "queued")
     transaction.on_commit(_ring, robust=True)
     return job
+
+
+def tag(job: Job, names: Iterable[str]) -> None:
+    """Give a job these tags and no others."""
+    job.tags.set([Tag.objects.get_or_create(owner_id=job.owner_id, name=name)[0] for name in names])
 
 
 def _ring() -> None:

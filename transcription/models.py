@@ -41,6 +41,11 @@ class Worker(models.Model):
     model_loaded = models.CharField(_("loaded model"), max_length=100, blank=True)
     compute_types = models.JSONField(_("types of numbers"), default=list)  # that its device can compute with
     threads = models.PositiveSmallIntegerField(_("CPU threads"), default=0)  # at most
+    device_name = models.CharField(_("name of the device"), max_length=200, blank=True)
+    memory_total_mb = models.PositiveIntegerField(_("memory of the device, MB"), null=True)
+    memory_used_mb = models.PositiveIntegerField(_("memory in use, MB"), null=True)
+    utilization = models.PositiveSmallIntegerField(_("load of the device, %"), null=True)
+    model_states = models.JSONField(_("models"), default=dict)  # {"base": "loaded" | "loading" | "error"}
     started_at = models.DateTimeField(_("started"), default=timezone.now)
     heartbeat_at = models.DateTimeField(_("last heartbeat"), default=timezone.now, db_index=True)
 
@@ -118,6 +123,66 @@ class Recording(models.Model):
         return settings.RECORDINGS_DIR / str(self.pk)
 
 
+class Tag(models.Model):
+    """A word that a user sorts jobs by."""
+
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    name = models.CharField(_("name"), max_length=50)
+
+    objects = OwnedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("name",)
+        constraints = [models.UniqueConstraint(fields=("owner", "name"), name="one_tag_a_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Batch(models.Model):
+    """Jobs that were given together."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    name = models.CharField(_("name"), max_length=255, blank=True)
+    created_at = models.DateTimeField(_("added"), default=timezone.now)
+
+    objects = OwnedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-created_at", "-id")
+
+    def __str__(self) -> str:
+        return self.name or str(self.pk)
+
+
+class Upload(models.Model):
+    """A file that comes in pieces (tus): its bytes lie in UPLOADS_DIR until a job takes them or they expire."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    original_name = models.CharField(max_length=255)
+    bytes = models.PositiveBigIntegerField()  # that it will have
+    offset = models.PositiveBigIntegerField(default=0)  # up to which they are here
+    sha256 = models.CharField(max_length=64, blank=True)  # of the whole, once it is here
+    metadata = models.TextField(blank=True)  # Upload-Metadata as the client sent it
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField(db_index=True)
+
+    objects = OwnedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-created_at",)
+
+    def __str__(self) -> str:
+        return self.original_name
+
+    @property
+    def path(self) -> Path:
+        """Where its bytes lie: named by us alone, never by the person who gave it."""
+        return settings.UPLOADS_DIR / f"{self.pk}.part"
+
+
 class Job(Claimable):
     """One request to transcribe a recording.
 
@@ -150,6 +215,8 @@ class Job(Claimable):
     recording = models.ForeignKey(Recording, on_delete=models.CASCADE, related_name="jobs", verbose_name=_("recording"))
     name = models.CharField(_("name"), max_length=255)
     notes = models.TextField(_("notes"), blank=True)
+    tags = models.ManyToManyField(Tag, blank=True, related_name="jobs", verbose_name=_("tags"))
+    batch = models.ForeignKey(Batch, null=True, blank=True, on_delete=models.SET_NULL, related_name="jobs")
     status = models.CharField(_("status"), max_length=12, choices=Status.choices, default=Status.QUEUED, db_index=True)
     progress = models.FloatField(_("progress, 0-1"), default=0)
 
@@ -158,6 +225,8 @@ class Job(Claimable):
     options = models.JSONField(_("options"))  # TranscriptionOptions, frozen when the job was submitted
     asked_engine = models.CharField(_("engine asked for"), max_length=30, blank=True)  # empty: any
     asked_device = models.CharField(_("device asked for"), max_length=20, blank=True)  # or its kind; empty: any
+    is_to_be_improved = models.BooleanField(_("to be improved by a language model"), default=False)
+    callback_url = models.CharField(_("address to tell its end"), max_length=2000, blank=True)
     warnings = models.JSONField(_("warnings"), default=list)
     # By what a client that sends its request once more is known (`jobs.Mark`); empty on doors that do not ask.
     request_digest = models.CharField(max_length=64, blank=True, editable=False)
@@ -169,7 +238,8 @@ class Job(Claimable):
 
     language = models.CharField(_("language"), max_length=10, blank=True)  # as detected, or as asked for
     language_probability = models.FloatField(_("language probability"), null=True)
-    text = models.TextField(_("text"), blank=True)
+    text = models.TextField(_("text"), blank=True)  # as it reads now, improvements and edits included
+    searchable = models.TextField(blank=True, editable=False)  # its name, notes and text as `search.folded` has them
     engine = models.CharField(_("engine"), max_length=30, blank=True)
     device = models.CharField(_("device"), max_length=20, blank=True)
     versions = models.JSONField(_("versions"), default=dict)  # {"faster-whisper": "1.2.1", ...}
@@ -309,13 +379,22 @@ class Segment(models.Model):
     compression_ratio = models.FloatField()
     no_speech_prob = models.FloatField()
     words = models.JSONField(null=True)  # [{"word", "start", "end", "probability"}] when asked for
+    # What the engine heard stays in `text` and `words` for ever; these stand before it.
+    improved_text = models.TextField(null=True)  # by a language model
+    edited_text = models.TextField(null=True)  # by a person
+    edited_at = models.DateTimeField(null=True)
 
     class Meta:
         ordering = ("job", "section__index", "index")
         constraints = [models.UniqueConstraint(fields=("section", "index"), name="one_segment_a_place")]
 
     def __str__(self) -> str:
-        return self.text
+        return self.reads
+
+    @property
+    def reads(self) -> str:
+        """Its text as it reads now: as a person left it, else as it was improved, else as the engine heard it."""
+        return next(said for said in (self.edited_text, self.improved_text, self.text) if said is not None)
 
 
 class Event(models.Model):
@@ -336,8 +415,81 @@ class Event(models.Model):
         return f"{self.kind}: {self.message}" if self.message else self.kind
 
 
+class Share(models.Model):
+    """A link by which whoever has it may read a transcript. Only the SHA-256 of its secret is stored."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="shares")
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    has_audio = models.BooleanField(default=True)  # whether the recording may be heard by it too
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("-created_at",)
+
+    def __str__(self) -> str:
+        return f"{self.job_id} until {self.expires_at:%Y-%m-%d %H:%M}"
+
+
+class Webhook(models.Model):
+    """Where a user wants to be told of every job's end, and the secret that signs what is sent."""
+
+    owner = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="webhook")
+    url = models.CharField(_("address"), max_length=2000, blank=True)  # empty: only a job's own callback_url is told
+    secret = models.CharField(max_length=100, editable=False)  # whsec_ and base64, as Standard Webhooks has it
+    created_at = models.DateTimeField(default=timezone.now)
+
+    objects = OwnedQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("webhook")
+        verbose_name_plural = _("webhooks")
+
+    def __str__(self) -> str:
+        return self.url or "-"
+
+
+class Delivery(Claimable):
+    """A message that is to reach an address: an outbox row, and the log of its tries. Its id is the webhook-id."""
+
+    class Status(models.TextChoices):
+        WAITING = "waiting", _("waiting")
+        DELIVERED = "delivered", _("delivered")
+        FAILED = "failed", _("failed")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    job = models.ForeignKey(Job, null=True, on_delete=models.SET_NULL, related_name="deliveries", verbose_name=_("job"))
+    url = models.CharField(_("address"), max_length=2000)
+    type = models.CharField(_("type"), max_length=30)  # job.done, job.failed, job.cancelled
+    data = models.JSONField(default=dict)
+    status = models.CharField(_("status"), max_length=10, choices=Status.choices, default=Status.WAITING, db_index=True)
+    tries = models.JSONField(_("tries"), default=list)  # [{"at", "status_code", "error", "seconds"}]
+    created_at = models.DateTimeField(_("added"), default=timezone.now)
+    ended_at = models.DateTimeField(_("ended"), null=True)
+
+    objects = OwnedQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("delivery")
+        verbose_name_plural = _("deliveries")
+        ordering = ("-created_at", "-id")
+        indexes = [models.Index(fields=("owner", "-created_at", "-id"))]
+
+    def __str__(self) -> str:
+        return f"{self.type} -> {self.url}"
+
+
 class ApiToken(models.Model):
     """A key to the API. Only its SHA-256 is stored: 32 random bytes need no slower hash."""
+
+    class Scope(models.TextChoices):
+        """What a key may do, each more than the one before; never more than its user may."""
+
+        READ = "read", _("read")
+        WRITE = "write", _("read and write")
+        ADMIN = "admin", _("everything its user may")
 
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_tokens", verbose_name=_("user")
@@ -348,6 +500,8 @@ class ApiToken(models.Model):
     created_at = models.DateTimeField(_("made"), default=timezone.now)
     last_used_at = models.DateTimeField(_("last used"), null=True)
     expires_at = models.DateTimeField(_("stops working"), null=True, blank=True)
+    scope = models.CharField(_("may"), max_length=5, choices=Scope.choices, default=Scope.ADMIN)
+    is_from_file = models.BooleanField(default=False, editable=False)  # a line of KEYS_FILE
 
     class Meta:
         verbose_name = _("API token")
