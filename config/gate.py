@@ -27,8 +27,9 @@ from django.utils import translation
 from django.utils.translation import gettext as _
 
 from transcription import errors, workers
-from transcription.api.authentication import CHALLENGE, key_in, no_key, unknown_key, user_of
-from transcription.api.errors import refuse, sentence
+from transcription.api import peers
+from transcription.api.authentication import WRONG_KEY, NoKey, NotAdmitted, caller_by_key, caller_of
+from transcription.api.errors import IN_API, IN_LEGACY, refuse, sentence, turn_away
 from transcription.models import AnyUser
 from transcription.templatetags.stenograf import size
 
@@ -38,9 +39,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-API_UPLOAD = re.compile(r"/api/v1/jobs/?")
+API_UPLOAD = re.compile(r"/api/v1/(jobs|batches)/?")
+PIECES = re.compile(r"/api/v1/uploads/([^/]+/)?")
 OPENAI_UPLOAD = re.compile(r"/v1/audio/(transcriptions|translations)")
-LEGACY_UPLOAD = re.compile(r"/transcribe/?")
+LEGACY_UPLOAD = re.compile(r"/((api/)?transcribe|asr|detect-language)/?")
 PAGE_UPLOAD = re.compile(r"/")
 
 SMALL_BODY = 1024**2
@@ -61,23 +63,34 @@ class Gate:
     def __init__(self, application: Application) -> None:
         self.application = application
         self.uploads_under_way = 0
+        self.wrong_keys = peers.WrongKeys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] == "http":
+            held: list[Message] = []
             # Without its own context each request would wait for the one thread that all share.
             async with ThreadSensitiveContext():
-                await self._take(scope, receive, send)
+                refused = await self._take(scope, receive, _holding_what_a_wrong_key_gets(scope, held, send))
+            # From here on it holds no thread.
+            if WRONG_KEY in scope:
+                refused = await self._slow_down(ASGIRequest(scope, io.BytesIO())) or refused
+            if refused is not None:
+                await _answer_early(scope, receive, send, refused, is_all_taken=bool(held))
+            else:
+                for message in held:
+                    await send(message)
         else:
             await self.application(scope, receive, send)
 
-    async def _take(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _take(self, scope: Scope, receive: Receive, send: Send) -> HttpResponse | None:
+        """Have the request answered; return the refusal that it is to get instead, if any."""
         request = _request(scope)
-        answer = _bad_request() if request is None else await self._objection(request)
-        if answer is not None or request is None:
-            await _answer_early(scope, receive, send, answer or _bad_request())
-            return
+        if request is None:
+            return _bad_request()
+        if (answer := await self._objection(request)) is not None:
+            return answer
         body = Body(self, request, receive)
         started = False
 
@@ -94,8 +107,23 @@ class Gate:
             body.refused = body.say(_disk_full)
         finally:
             body.end()
-        if body.refused is not None and not started:
-            await _answer_early(scope, receive, send, body.refused)
+        return None if started else body.refused
+
+    async def _slow_down(self, request: ASGIRequest) -> HttpResponse | None:
+        """Let who showed a wrong key wait, longer with each; return what is said to who showed too many.
+
+        A right key never comes here, so nobody is shut out by another at the same address.
+        """
+        address = peers.address_of(request)
+        seconds = self.wrong_keys.another(address)
+        if not seconds:
+            await asyncio.sleep(self.wrong_keys.pause(address))
+            return None
+        with translation.override(translation.get_language_from_request(request)):
+            said = _("Too many wrong keys came from your address. Send one that works, or wait %(seconds)s seconds.")
+            answer = refuse(request.path, 429, said % {"seconds": seconds})
+        answer["Retry-After"] = str(seconds)
+        return answer
 
     async def _objection(self, request: ASGIRequest) -> HttpResponse | None:
         """Why this request does not pass, or None. The cheap questions come first."""
@@ -191,16 +219,27 @@ def _wrong_host(request: ASGIRequest) -> HttpResponse | None:
 
 def _is_upload(request: ASGIRequest) -> bool:
     doors = (API_UPLOAD, OPENAI_UPLOAD, LEGACY_UPLOAD, PAGE_UPLOAD)
-    return request.method == "POST" and any(door.fullmatch(request.path) for door in doors)
+    is_whole = request.method == "POST" and any(door.fullmatch(request.path) for door in doors)
+    return is_whole or _is_piece(request)
+
+
+def _is_piece(request: ASGIRequest) -> bool:
+    """A piece of an upload, or the beginning of one, which may bring its first piece."""
+    return request.method in ("POST", "PATCH") and PIECES.fullmatch(request.path) is not None
 
 
 def _declared_length(request: ASGIRequest) -> int:
     """The body's length as the client says; 0 if it does not say (then it is counted)."""
-    length = request.META.get("CONTENT_LENGTH", "")
-    return int(length) if length.isdecimal() and len(length) < 20 else 0
+    return _number(request.META.get("CONTENT_LENGTH", ""))
+
+
+def _number(said: str) -> int:
+    return int(said) if said.isdecimal() and len(said) < 20 else 0
 
 
 def _too_large(request: ASGIRequest, length: int) -> HttpResponse | None:
+    if _is_piece(request):
+        return _too_large_a_piece(request) if length > settings.UPLOAD_PIECE_BYTES else None
     limit = settings.MAX_UPLOAD_BYTES + FORM_AROUND_A_FILE if _is_upload(request) else SMALL_BODY
     if length <= limit:
         return None
@@ -211,32 +250,39 @@ def _too_large(request: ASGIRequest, length: int) -> HttpResponse | None:
     return refuse(request.path, 413, said % {"size": size(SMALL_BODY)})
 
 
+def _too_large_a_piece(request: ASGIRequest) -> HttpResponse:
+    said = _("A piece of an upload has at most %(size)s. Have your client send pieces of %(bytes)s bytes.")
+    most = settings.UPLOAD_PIECE_BYTES
+    return refuse(request.path, 413, said % {"size": size(most), "bytes": most})
+
+
 async def _stranger(request: ASGIRequest) -> HttpResponse | None:
     """A refusal for whoever may not upload here: by key or session on the API, by key at the other programs' doors."""
-    if await sync_to_async(_is_known)(request):
-        return None
-    if PAGE_UPLOAD.fullmatch(request.path):
-        answer: HttpResponse = HttpResponseRedirect(f"{resolve_url(settings.LOGIN_URL)}?next={quote(request.path)}")
-        answer.status_code = 303
-        return answer
-    has_key = key_in(request.headers) is not None
-    if has_key and LEGACY_UPLOAD.fullmatch(request.path):
-        return refuse(request.path, 403, unknown_key())
-    answer = refuse(request.path, 401, unknown_key() if has_key else no_key())
-    answer["WWW-Authenticate"] = CHALLENGE
+    try:
+        await sync_to_async(_admit)(request)
+    except NotAdmitted as stranger:
+        is_page = PAGE_UPLOAD.fullmatch(request.path)
+        return _to_sign_in(request) if is_page else turn_away(request.path, stranger)
+    return None
+
+
+def _to_sign_in(request: ASGIRequest) -> HttpResponse:
+    answer: HttpResponse = HttpResponseRedirect(f"{resolve_url(settings.LOGIN_URL)}?next={quote(request.path)}")
+    answer.status_code = 303
     return answer
 
 
-def _is_known(request: ASGIRequest) -> bool:
-    user: AnyUser | None = None
-    key = None if PAGE_UPLOAD.fullmatch(request.path) else key_in(request.headers)
-    if key is not None:
-        user = user_of(key)
-    elif not (LEGACY_UPLOAD.fullmatch(request.path) or OPENAI_UPLOAD.fullmatch(request.path)):
-        user = _user_of_session(request)
-    if user is None:
+def _admit(request: ASGIRequest) -> None:
+    """Raises NotAdmitted."""
+    try:
+        is_page = PAGE_UPLOAD.fullmatch(request.path)
+        if not is_page and (IN_LEGACY.match(request.path) or not IN_API.match(request.path)):
+            caller_of(request)
+        elif (is_page or caller_by_key(request) is None) and _user_of_session(request) is None:
+            raise NoKey
+    except NotAdmitted:
         close_old_connections()  # Django, which does that after a request, does not see this one.
-    return user is not None
+        raise
 
 
 def _user_of_session(request: ASGIRequest) -> AnyUser | None:
@@ -250,12 +296,18 @@ def _user_of_session(request: ASGIRequest) -> AnyUser | None:
 
 
 def _no_space(request: ASGIRequest, expected: int | None = None) -> HttpResponse | None:
-    # Twice: the body as it comes, and the file that is taken out of it.
-    needed = 2 * (_declared_length(request) if expected is None else expected) + settings.FREE_SPACE_RESERVE_BYTES
+    needed = (_space_for(request) if expected is None else expected) + settings.FREE_SPACE_RESERVE_BYTES
     settings.DATA_DIR.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(settings.DATA_DIR).free >= needed:
         return None
     return _disk_full(request)
+
+
+def _space_for(request: ASGIRequest) -> int:
+    if _is_piece(request):
+        # It is taken in memory and written once; who begins an upload says how long it will be.
+        return max(_declared_length(request), _number(request.headers.get("Upload-Length", "")))
+    return 2 * _declared_length(request)  # the body as it comes, and the file that is taken out of it
 
 
 def _disk_full(request: ASGIRequest) -> HttpResponse:
@@ -267,18 +319,31 @@ def _too_slow(request: ASGIRequest) -> HttpResponse:
     return refuse(request.path, 408, said % {"seconds": int(READ_DEADLINE)})
 
 
-# ------------------------------------------------------------------ answering before the end
+# ------------------------------------------------------------------ answering before the end, and later
 
 
-async def _answer_early(scope: Scope, receive: Receive, send: Send, answer: HttpResponse) -> None:
+def _holding_what_a_wrong_key_gets(scope: Scope, held: list[Message], send: Send) -> Send:
+    async def hold_or_send(message: Message) -> None:
+        if WRONG_KEY in scope:
+            held.append(message)
+        else:
+            await send(message)
+
+    return hold_or_send
+
+
+async def _answer_early(
+    scope: Scope, receive: Receive, send: Send, answer: HttpResponse, *, is_all_taken: bool
+) -> None:
     """Answer, then take a little of what the client is still sending, so that it gets to reading the answer."""
     answer["Connection"] = "close"
     answer["Content-Length"] = str(len(answer.content))
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in answer.items()]
     await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": answer.content, "more_body": True})
-    # Who asked whether to send at all has the answer by now and sends nothing.
-    if (b"expect", b"100-continue") not in scope["headers"]:
+    # Who asked whether to send at all has the answer by now and sends nothing, unless it was made to wait.
+    has_nothing_more = is_all_taken or ((b"expect", b"100-continue") in scope["headers"] and WRONG_KEY not in scope)
+    if not has_nothing_more:
         await _drain(receive)
     await send({"type": "http.response.body"})
 

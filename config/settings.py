@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.log import CallbackFilter
 from tzlocal import get_localzone_name
 
+from transcription.addresses import Allowed
 from transcription.parameters import OPTIONS, Parameter, Refused
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -45,6 +46,18 @@ def _boolean(name: str, default: bool) -> bool:
     return value in ("true", "1", "yes", "on")
 
 
+PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+
+
+def _rate(name: str) -> tuple[int, int]:
+    """How many in how many seconds, from `60/hour`; a number alone counts by the hour."""
+    value = str(env.str(name, default="0")).lower()
+    count, slash, period = value.partition("/")
+    if not count.strip().isdecimal() or (slash and period.strip() not in PERIODS):
+        raise ImproperlyConfigured(f"{name} is {value!r}: write a number and a time, such as 60/hour, or 0.")
+    return int(count), PERIODS[period.strip() or "hour"]
+
+
 def _choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
     value = str(env.str(name, default=default)).lower()
     if value not in allowed:
@@ -66,6 +79,32 @@ def _read(parameter: Parameter, variable: str, value: str) -> Any:
         return parameter.read([value])
     except Refused as refused:
         raise ImproperlyConfigured(f"{variable} is {value!r}: {refused}") from refused
+
+
+def _public_url() -> str:
+    """Without a slash at its end. What listens everywhere is reached by the machine's name."""
+    host = socket.gethostname() if HOST in ("0.0.0.0", "::") else f"[{HOST}]" if ":" in HOST else HOST  # noqa: S104
+    url = str(env.str("PUBLIC_URL", default="")) or f"http://{host}:{PORT}"
+    if not url.startswith(("http://", "https://")):
+        raise ImproperlyConfigured(f"PUBLIC_URL is {url!r}: write an address such as https://stenograf.example.org.")
+    return url.rstrip("/")
+
+
+def _allowed_hosts(name: str) -> tuple[Allowed, ...]:
+    entries = [entry.strip() for entry in env.list(name, default=[]) if entry.strip()]
+    try:
+        return tuple(Allowed.read(entry) for entry in entries)
+    except ValueError as error:
+        mend = "write host names, addresses or networks with commas, such as nas.local:8080,192.168.1.0/24."
+        raise ImproperlyConfigured(f"{name} is {','.join(entries)!r}: {mend}") from error
+
+
+def _moments(name: str, default: str) -> list[int]:
+    value = str(env.str(name, default=default))
+    moments = [int(moment) for moment in value.split(",") if moment.strip().isdecimal()]
+    if len(moments) != len(value.split(",")) or moments != sorted(moments) or len(moments) > 20:
+        raise ImproperlyConfigured(f"{name} is {value!r}: write at most 20 growing numbers of seconds with commas.")
+    return moments
 
 
 def _machines_time_zone() -> str:
@@ -136,12 +175,26 @@ if DEBUG and HOST not in ("127.0.0.1", "localhost", "::1"):
 SUPERUSER_USERNAME = env.str("DJANGO_SUPERUSER_USERNAME", default="admin")
 SUPERUSER_PASSWORD = env.str("DJANGO_SUPERUSER_PASSWORD", default="")
 
+# Keys to the API, one a line; they belong to the first administrator.
+KEYS_FILE = _path("KEYS_FILE", "") if env.str("KEYS_FILE", default="") else DATA_DIR / "keys.txt"
+# The founding documents' doors and /asr are open without a key to this machine and its private network.
+LEGACY_ANONYMOUS = _boolean("LEGACY_ANONYMOUS", False)
+
+# By what address others reach this server: the links in a webhook's message begin with it.
+PUBLIC_URL = _public_url()
+
 # ------------------------------------------------------------------ what is taken and how it is transcribed
 
 MAX_UPLOAD_BYTES = _integer("MAX_UPLOAD_BYTES", 5 * 1024**3, lowest=1)
 MAX_DURATION_SECONDS = _integer("MAX_DURATION_SECONDS", 86_400, lowest=1)
 # Uploads under way in one web process; connections are never limited.
 MAX_UPLOADS_AT_ONCE = _integer("MAX_UPLOADS_AT_ONCE", 64, lowest=1)
+# Hours after its last piece that an upload in pieces is removed, unless a job has taken it.
+UPLOAD_EXPIRES_HOURS = _integer("UPLOAD_EXPIRES_HOURS", 24, lowest=1, highest=8760)
+UPLOAD_PIECE_BYTES = 8 * 1024**2
+# A user's unfinished jobs, and recordings in a time, such as 60/hour; 0 is no limit.
+MAX_QUEUED_JOBS = _integer("MAX_QUEUED_JOBS", 0)
+THROTTLE_UPLOADS = _rate("THROTTLE_UPLOADS")
 # What is left free on the data disk: the decoded sound comes on top of the upload.
 FREE_SPACE_RESERVE_BYTES = _integer("FREE_SPACE_RESERVE_BYTES", 512 * 1024**2)
 
@@ -171,6 +224,11 @@ MAX_ATTEMPTS = _integer("MAX_ATTEMPTS", 3, lowest=1)
 # A runner that says nothing for so long is stopped: far longer than the slowest machine takes for a window of 30 s, or
 # to load a model.
 STALL_SECONDS = _integer("STALL_SECONDS", 600, lowest=2)
+# Webhooks go to the public internet, and to what is named here: hosts, host:port, or networks such as 192.168.1.0/24.
+WEBHOOK_ALLOWED_HOSTS = _allowed_hosts("WEBHOOK_ALLOWED_HOSTS")
+# When a message is tried, in seconds since its job's end, and how long one try may take.
+WEBHOOK_TRIES_SECONDS = _moments("WEBHOOK_TRIES_SECONDS", "0,30,120,600,3600")
+WEBHOOK_TIMEOUT_SECONDS = _integer("WEBHOOK_TIMEOUT_SECONDS", 10, lowest=1, highest=30)
 # Set by `manage.py serve` for its parts, so that none outlives it.
 SUPERVISOR_PID = _integer("SUPERVISOR_PID", 0)
 
@@ -201,6 +259,8 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "axes",
     "csp",
     "django_htmx",
@@ -297,12 +357,26 @@ REST_FRAMEWORK = {
         "transcription.api.authentication.TokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser", "rest_framework.parsers.MultiPartParser"],
     "URL_FORMAT_OVERRIDE": None,  # ?format= is a parameter of ours
     "NUM_PROXIES": _integer("NUM_PROXIES", 0),
     "STRICT_JSON": True,
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Stenograf",
+    "DESCRIPTION": "Speech to text on your own machine. Nothing leaves it.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "POSTPROCESSING_HOOKS": ["transcription.api.schema.add_streams"],
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "DISABLE_ERRORS_AND_WARNINGS": False,
 }
 
 LANGUAGE_CODE = "en"
@@ -320,10 +394,11 @@ STORAGES = {
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
 
-# An upload goes to its own disk at once, so that taking it in is a rename and not a copy.
+# An upload goes to its own disk at once, so that taking it in is a second name and not a copy.
 FILE_UPLOAD_HANDLERS = ["transcription.api.uploads.HashingUploadHandler"]
 FILE_UPLOAD_TEMP_DIR = str(UPLOADS_DIR)
 FILE_UPLOAD_PERMISSIONS = 0o640
+FILE_UPLOAD_MAX_MEMORY_SIZE = UPLOAD_PIECE_BYTES  # a piece is held in memory, and so written to the disk once
 SILENCED_SYSTEM_CHECKS = ["files.E001"]  # the handler makes that folder
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024**2
 

@@ -1,8 +1,9 @@
-// Copies what was said: a line for each segment, an empty one between sections.
+// Copies what was said: a line for each segment, an empty one between sections; or another text, as it stands.
 
-function textOf(transcript) {
+function textOf(place) {
+  if (!place.matches(".transcript")) return place.textContent.trim();
   const lines = turn => [...turn.querySelectorAll(".segment-text")].map(line => line.textContent.trim()).join("\n");
-  return [...transcript.querySelectorAll(".turn")].map(lines).filter(Boolean).join("\n\n");
+  return [...place.querySelectorAll(".turn")].map(lines).filter(Boolean).join("\n\n");
 }
 
 // Browsers give the clipboard only to https and localhost; on http in a home network the old way still works.

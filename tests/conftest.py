@@ -28,6 +28,7 @@ PROGRAMS = {
     "espeak-ng": "apt-get install espeak-ng",
     "chromium": "apt-get install chromium",
     "xgettext": "apt-get install gettext",
+    "openssl": "apt-get install openssl",
     "speech prompts": "apt-get install asterisk-core-sounds-{ru,en}-g722 asterisk-core-sounds-{ru,en}",
     "strace": "apt-get install strace, where one program may watch another (ptrace)",
     "weights of base": "make run (it fetches them once)",
@@ -117,7 +118,28 @@ def job(alice: User) -> Job:
 @pytest.fixture(scope="session")
 def nano_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A real server whose model is the tests' own."""
-    server = Server(tmp_path_factory.mktemp("nano") / "data", NANO, DEFAULT_MODEL="nano")
+    data = tmp_path_factory.mktemp("nano") / "data"
+    server = Server(data, NANO, DEFAULT_MODEL="nano", WEBHOOK_ALLOWED_HOSTS="127.0.0.1")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def founding_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real server that lets neighbours in without a key; the tests' model stands there under several names.
+
+    `broken` is a model whose weights are no weights.
+    """
+    folder = tmp_path_factory.mktemp("founding")
+    models = folder / "models"
+    (models / "faster-whisper-broken").mkdir(parents=True)
+    for name in ("nano", "base", "turbo"):
+        (models / f"faster-whisper-{name}").symlink_to(NANO / "faster-whisper-nano")
+    for file in (NANO / "faster-whisper-nano").iterdir():
+        content = b"no weights" if file.name == "model.bin" else file.read_bytes()
+        (models / "faster-whisper-broken" / file.name).write_bytes(content)
+    server = Server(folder / "data", models, DEFAULT_MODEL="nano", ENGINE="faster-whisper", LEGACY_ANONYMOUS="true")
     server.start()
     yield server
     server.stop()

@@ -518,3 +518,48 @@ def test_silence_is_flat(pcm):
     pcm.write_bytes(bytes(32000))
 
     assert set(audio.peaks(pcm)) == {0}
+
+
+def test_sound_that_is_known_to_need_no_decoding_is_taken_without_ffmpeg(tmp_path, pcm, monkeypatch):
+    def missing():
+        raise errors.FFmpegMissing
+
+    monkeypatch.setattr(audio, "ffmpeg_path", missing)
+    source = tmp_path / "sound"
+    source.write_bytes(b"\x01\x00" * 24000 + b"\x01")  # an odd byte is half a sample
+    heard = []
+
+    seconds = decode(source, pcm, container=audio.RAW, on_progress=heard.append)
+
+    assert seconds == heard[-1] == 1.5
+    assert pcm.read_bytes() == b"\x01\x00" * 24000
+
+
+def test_it_says_what_it_is_and_its_tempo_can_be_changed(tmp_path, pcm):
+    source = tmp_path / "sound"
+    source.write_bytes(b"\x01\x00" * 32000)
+    known = audio.Probe("s16le", "pcm_s16le", 16000, 1, 2.0, has_video=False)
+
+    assert look(source, pcm, container=audio.RAW) == known
+    assert decode(source, pcm, container=audio.RAW, tempo=2.0) == pytest.approx(2.0, abs=0.05)
+    assert pcm.stat().st_size == pytest.approx(32000, abs=1600)
+
+
+def test_it_may_be_too_long_or_empty_or_no_longer_wanted(tmp_path, pcm):
+    source = tmp_path / "sound"
+    source.write_bytes(bytes(32000 * 3))
+    with pytest.raises(errors.TooLong):
+        decode(source, pcm, container=audio.RAW, max_seconds=1)
+    with pytest.raises(errors.LeaseLost):
+        decode(source, pcm, container=audio.RAW, should_stop=lambda: True)
+    source.write_bytes(b"")
+    with pytest.raises(errors.EmptyFile):
+        decode(source, pcm, container=audio.RAW)
+    assert list(pcm.parent.glob("*.p*")) == []
+
+
+def test_nothing_is_taken_for_it_that_was_not_called_so(tmp_path, pcm):
+    source = tmp_path / "sound.pcm"
+    source.write_bytes(b"\x01\x00" * 32000)
+    with pytest.raises(errors.InputProblem):
+        decode(source, pcm)

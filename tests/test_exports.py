@@ -1,7 +1,10 @@
+import csv
+import io
 import re
 from dataclasses import replace
 
 import pytest
+from docx import Document
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,7 +68,7 @@ def test_tsv_has_milliseconds():
 
 
 def test_an_empty_transcript_is_an_empty_file():
-    assert [exports.FORMATS[name].render([]) for name in ("txt", "srt", "vtt", "tsv")] == [
+    assert [exports.FORMATS[name].render([]).decode() for name in ("txt", "srt", "vtt", "tsv")] == [
         "", "", "WEBVTT\n\n", "start\tend\ttext\n",
     ]  # fmt: skip
 
@@ -112,11 +115,42 @@ def test_every_line_of_txt_and_tsv_is_read_back(segments):
 
 @given(SEGMENTS)
 def test_every_export_can_be_written_and_holds_no_control_characters(segments):
-    for export in exports.FORMATS.values():
-        text = export.render(segments)
+    for name, export in exports.FORMATS.items():
+        file = export.render(segments, title="What was said")
+        if name == "docx":
+            said = [paragraph.text.partition("\t")[2] for paragraph in Document(io.BytesIO(file)).paragraphs[1:]]
+            assert said == exports.to_txt(segments).splitlines()
+        else:
+            assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", file.decode())
 
-        text.encode()
-        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
+
+@given(SEGMENTS)
+def test_every_row_of_a_table_is_read_back(segments):
+    rows = list(csv.reader(io.StringIO(exports.to_csv(segments))))
+
+    assert rows[0] == ["\N{BYTE ORDER MARK}start", "end", "text"]
+    assert len(rows) == 1 + len(segments)
+    assert not any(exports.FORMULA.match(text) for _, _, text in rows[1:])
+
+
+def test_a_table_counts_in_seconds():
+    assert exports.to_csv(HELLO).splitlines()[1:] == ["0.000,1.500,Hello there.", "1.500,3723.042,Добрый день!"]
+
+
+def test_lyrics_have_a_time_a_line_and_with_words_one_a_word():
+    assert exports.to_lrc(HELLO) == "[00:00.00]Hello there.\n[00:01.50]Добрый день!\n"
+    said = [spoken((" Good", 0.2, 0.5), (" [day]", 61.5, 62.0))]
+    assert exports.to_lrc(said, True) == "[00:00.00]<00:00.20>Good <01:01.50>(day)\n"
+    assert exports.to_lrc([segment(6000.25, 6001, "late")]) == "[100:00.25]late\n"
+
+
+def test_a_document_has_its_title_and_its_times():
+    file = exports.FORMATS["docx"].render(HELLO, title="Lecture")
+    document = Document(io.BytesIO(file))
+
+    told = [paragraph.text for paragraph in document.paragraphs]
+    assert told == ["Lecture", "00:00:00\tHello there.", "00:00:01\tДобрый день!"]
+    assert (document.core_properties.title, document.core_properties.author) == ("Lecture", "")
 
 
 def spoken(*words: tuple[str, float, float]) -> Segment:

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,13 @@ def test_the_data_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
         ("DEFAULT_LANGUAGE", "elvish"),
         ("DEFAULT_PRIORITY", "urgent"),
         ("AUDIO_SPEEDUP", "9"),
+        ("WEBHOOK_ALLOWED_HOSTS", "http://nas.local"),
+        ("WEBHOOK_ALLOWED_HOSTS", "10.0.0.0/8,*"),
+        ("WEBHOOK_TRIES_SECONDS", "0,soon"),
+        ("WEBHOOK_TRIES_SECONDS", "60,30"),
+        ("WEBHOOK_TRIES_SECONDS", ""),
+        ("WEBHOOK_TIMEOUT_SECONDS", "31"),
+        ("PUBLIC_URL", "stenograf.example.org"),
         *((f"DEFAULT_{parameter.name.upper()}", "∅") for parameter in OPTIONS if not isinstance(parameter.kind, Text)),
     ],
 )
@@ -54,6 +62,21 @@ def test_a_wrong_value_stops_the_program_with_its_name(name: str, value: str) ->
     assert answer.stderr.splitlines()[-1].startswith(
         f"django.core.exceptions.ImproperlyConfigured: {name} is {value!r}"
     )
+
+
+@pytest.mark.parametrize(
+    ("environment", "address"),
+    [
+        ({"PORT": "9000"}, "http://127.0.0.1:9000"),
+        ({"HOST": "0.0.0.0"}, f"http://{socket.gethostname()}:8801"),
+        ({"HOST": "::1"}, "http://[::1]:8801"),
+        ({"PUBLIC_URL": "https://example.org/stenograf/"}, "https://example.org/stenograf"),
+    ],
+)
+def test_others_reach_this_server_where_it_listens_unless_told_otherwise(
+    environment: dict[str, str], address: str
+) -> None:
+    assert read("settings.PUBLIC_URL", **environment).stdout.strip() == address
 
 
 def test_every_parameter_has_a_default_of_the_installations() -> None:

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
@@ -10,15 +11,15 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.urls import URLPattern, path, reverse
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from transcription import errors, exports, jobs
+from transcription import errors, exports, jobs, queue, webhooks
 from transcription.api import media, transcript
-from transcription.models import ApiToken, Event, Job, Recording, Worker
+from transcription.models import ApiToken, Delivery, Download, Event, Job, Recording, Worker
 from transcription.templatetags.stenograf import clock, language_name, size
 
 
@@ -232,12 +233,60 @@ class EventAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     show_full_result_count = False
 
 
+@admin.register(Download)
+class DownloadAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
+    list_display = ("model", "progress", "is_asked_for", "attempts", "error_shown", "worker", "created_at")
+    fields = ("model", "progress", "is_asked_for", "attempts", "error_shown", "worker", "created_at")
+    list_select_related = ("worker",)
+
+    @admin.display(description=_("what went wrong"))
+    def error_shown(self, download: Download) -> str:
+        return download.error_message
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
+    list_display = ("created_at", "type", "owner", "job", "host_shown", "status", "attempts", "last_shown")
+    list_filter = ("status", "type", ("owner", admin.RelatedOnlyFieldListFilter), "created_at")
+    search_fields = ("id", "job__name", "owner__username", "url")
+    list_select_related = ("owner", "job")
+    show_full_result_count = False
+    actions = ("replay",)
+    fields = ("id", "type", "owner", "job", "url", "status", "created_at", "ended_at", "data", "tries_shown")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
+        return super().get_queryset(request).defer("job__text", "job__searchable")
+
+    def has_replay_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("transcription.change_delivery")
+
+    @admin.action(description=_("Send the selected messages again"), permissions=["replay"])
+    def replay(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
+        sent = sum(queue.replay_delivery(pk) for pk in queryset.values_list("pk", flat=True))
+        said = ngettext("%(count)s message is sent again.", "%(count)s messages are sent again.", sent)
+        self.message_user(request, said % {"count": sent})
+
+    @admin.display(description=_("host"))
+    def host_shown(self, delivery: Delivery) -> str:
+        return urlsplit(delivery.url).hostname or ""
+
+    @admin.display(description=_("last try"))
+    def last_shown(self, delivery: Delivery) -> str:
+        tried = webhooks.tries(delivery)[-1:]
+        return "".join(one.error or str(one.status_code) for one in tried)
+
+    @admin.display(description=_("tries"))
+    def tries_shown(self, delivery: Delivery) -> SafeString:
+        lines = ((one.at, one.error or one.status_code) for one in webhooks.tries(delivery))
+        return format_html_join(mark_safe("<br>"), "{} {}", lines)
+
+
 @admin.register(ApiToken)
 class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Deleting one revokes it. The key itself is nowhere."""
+    """Deleting one revokes it; one of KEYS_FILE would be back at its next reading. The key itself is nowhere."""
 
-    list_display = ("prefix", "name", "user", "created_at", "last_used_at", "expires_at")
-    list_filter = (("user", admin.RelatedOnlyFieldListFilter),)
+    list_display = ("__str__", "name", "user", "scope", "created_at", "last_used_at", "expires_at")
+    list_filter = ("scope", ("user", admin.RelatedOnlyFieldListFilter))
     search_fields = ("name", "prefix", "user__username")
     list_select_related = ("user",)
 
@@ -246,3 +295,10 @@ class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def has_change_permission(self, request: HttpRequest, obj: ApiToken | None = None) -> bool:
         return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: ApiToken | None = None) -> bool:
+        # With its user it may go.
+        is_here = request.resolver_match is not None and "apitoken" in (request.resolver_match.url_name or "")
+        if is_here and obj is not None and obj.is_from_file:
+            return False
+        return super().has_delete_permission(request, obj)

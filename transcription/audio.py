@@ -31,6 +31,8 @@ from transcription.stopwatch import timed
 SAMPLE_RATE = 16000
 BYTES_A_SECOND = SAMPLE_RATE * 2  # mono s16le
 
+RAW = "s16le"  # FFmpeg's name for a recording that is such sound already, and says so nowhere
+
 # FFmpeg's names. Those that a build does not have are never matched, so the lists suit every machine.
 FORMATS = (
     "wav,w64,rf64,aiff,au,caf,flac,mp3,aac,ac3,eac3,ogg,matroska,mov,avi,asf,mpeg,mpegts,flv,amr,amrnb,amrwb,ape,wv,tta"
@@ -42,8 +44,7 @@ CODECS = (
     "pcm_s24le,pcm_s24be,pcm_s32le,pcm_f32le,pcm_f64le,pcm_u8,pcm_s8,pcm_mulaw,pcm_alaw"
 )
 WALLS = (
-    *("-max_alloc", str(512 * 1024**2), "-protocol_whitelist", "file"),
-    *("-format_whitelist", FORMATS, "-codec_whitelist", CODECS),
+    *("-max_alloc", str(512 * 1024**2), "-protocol_whitelist", "file", "-codec_whitelist", CODECS),
     *("-max_streams", "64", "-probesize", "10000000", "-analyzeduration", "20000000", "-threads", "2"),
 )  # fmt: skip
 ENVIRONMENT = {
@@ -102,6 +103,7 @@ def decode(
     *,
     name: str,
     max_seconds: int,
+    container: str = "",
     tempo: float = 1.0,
     on_probe: Callable[[Probe], None],
     on_progress: Callable[[float], None],
@@ -110,6 +112,8 @@ def decode(
     """Decode a recording to headerless 16 kHz mono s16le in `target`, and return the recording's seconds.
 
     `name` is what its owner calls it; of the decoded sound a second holds `tempo` of the recording's, at its pitch.
+    `container` is RAW for what is known to be 16 kHz mono s16le already, which is taken as it is; FFmpeg is asked only
+    to change its tempo. Of anything else FFmpeg finds out what it is, and never takes it for RAW.
     `target` appears whole or not at all. `on_probe` hears once what the recording is, within a second of FFmpeg's
     knowing it. `on_progress` gets the seconds decoded so far at least every second, even when FFmpeg is silent. What
     they raise passes through. When `should_stop` says so, LeaseLost is raised.
@@ -122,6 +126,8 @@ def decode(
     FFmpegMissing.
     """
     _check(source)
+    if container == RAW and tempo == 1:
+        return _take(source, target, max_seconds, on_probe, on_progress, should_stop)
     claim = _claim(source)  # now: whoever deletes the recording does not wait for us
     with _draft(target) as draft:
         watch = _Watch(
@@ -129,10 +135,36 @@ def decode(
             lambda decoded: on_progress(tempo * decoded),
             should_stop,
         )
-        ended = _run(_decoding(source, draft, max_seconds, tempo), _decoding_limits(max_seconds, tempo), watch)
+        arguments = _decoding(source, draft, max_seconds, tempo, container)
+        ended = _run(arguments, _decoding_limits(max_seconds, tempo), watch)
         if ended.returncode != 0:
             raise _undecodable(ended, name, max_seconds)
         return _keep(draft, target, max_seconds, tempo)
+
+
+def _take(
+    source: Path,
+    target: Path,
+    max_seconds: int,
+    on_probe: Callable[[Probe], None],
+    on_progress: Callable[[float], None],
+    should_stop: Callable[[], bool],
+) -> float:
+    """Copy sound that needs no decoding, whole samples of it, and return its seconds. Raises what `decode` raises."""
+    size = source.stat().st_size // 2 * 2
+    if size > (max_seconds + 1) * BYTES_A_SECOND:
+        raise _too_long(max_seconds)
+    on_probe(Probe(RAW, "pcm_s16le", SAMPLE_RATE, 1, size / BYTES_A_SECOND, has_video=False))
+    taken = 0
+    with _draft(target) as draft:
+        with source.open("rb") as file, draft.open("wb") as copy:
+            while piece := file.read(min(PIECE_BYTES, size - taken)):
+                if should_stop():
+                    raise errors.LeaseLost
+                copy.write(piece)
+                taken += len(piece)
+                on_progress(taken / BYTES_A_SECOND)
+        return _keep(draft, target, max_seconds, 1.0)
 
 
 def _keep(draft: Path, target: Path, max_seconds: int, tempo: float) -> float:
@@ -236,12 +268,15 @@ def _most_seconds(max_seconds: int, tempo: float) -> int:
     return math.ceil((max_seconds + 1) / tempo)
 
 
-def _decoding(source: Path, draft: Path, max_seconds: int, tempo: float) -> list[str]:
+def _decoding(source: Path, draft: Path, max_seconds: int, tempo: float, container: str) -> list[str]:
     seconds = _most_seconds(max_seconds, tempo)
+    # RAW is never found out, only told: any file at all could be it.
+    told = ("-f", RAW, "-ar", str(SAMPLE_RATE), "-ac", "1") if container == RAW else ()
     return [
         *(ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info"),
         *("-progress", "pipe:1", "-stats_period", str(BEAT_SECONDS)),
-        *(*WALLS, "-vn", "-sn", "-dn", "-i", f"file:{source.absolute()}", "-map", "0:a:0", "-vn", "-sn", "-dn"),
+        *(*WALLS, "-format_whitelist", RAW if told else FORMATS, *told),
+        *("-vn", "-sn", "-dn", "-i", f"file:{source.absolute()}", "-map", "0:a:0", "-vn", "-sn", "-dn"),
         *(
             "-t",
             str(seconds),

@@ -16,6 +16,7 @@ from django.conf import settings
 
 from transcription import enginecheck, errors, processes
 from transcription.catalogue import LocalModel
+from transcription.whisper import gauges
 from transcription.whisper.engine import ENGINES, Abilities, Event, Sound
 from transcription.whisper.options import TranscriptionOptions
 
@@ -77,8 +78,13 @@ def _count_cuda() -> int:
     return int(answer.stdout)
 
 
-def _preloading(abilities: Abilities) -> dict[str, str]:
+def _environment(abilities: Abilities) -> dict[str, str]:
     """The environment in which an engine's runner begins."""
+    # CUDA would count the fastest GPU first: in this order `cuda:1` is the one that nvidia-smi tells of as 1.
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **_preloading(abilities)}
+
+
+def _preloading(abilities: Abilities) -> dict[str, str]:
     if sys.platform != "linux":
         return {}
     found = [path for pattern in abilities.preloaded for path in sorted(Path("/").glob(pattern.lstrip("/")))]
@@ -99,7 +105,9 @@ class Runner:
         self.versions: dict[str, str] = {}
         self.compute_types: list[str] = []
         self.threads = 0
-        self.model_loaded = ""
+        self.reading = gauges.Reading()  # of its device, as it was last looked at
+        self.model_states: dict[str, str] = {}  # of models by name: loading, loaded, or error until it loads
+        self._names: dict[str, str] = {}  # of models by folder
         self._child: processes.LineChild | None = None
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
 
@@ -117,14 +125,38 @@ class Runner:
         self._events = queue.SimpleQueue()
         # Its own queue: what a dead child's thread hands over late must not be taken for the next one's.
         hear = partial(self._hear, self._events)
-        self._child = processes.LineChild([*program, *asked], on_line=hear, environment=_preloading(self.abilities))
+        self._child = processes.LineChild([*program, *asked], on_line=hear, environment=_environment(self.abilities))
 
     def _hear(self, events: "queue.SimpleQueue[Event | None]", event: Event | None) -> None:
-        """In the child's thread: what it can do it says once, the rest is for who decodes."""
-        if event is None or event["event"] != "ready":
-            events.put(event)
-            return
-        self.versions, self.compute_types, self.threads = event["versions"], event["compute_types"], event["threads"]
+        """In the child's thread: what it says of itself is kept, the rest is for who decodes."""
+        is_late = events is not self._events
+        match event:
+            case {"event": "ready", "versions": versions, "compute_types": compute_types, "threads": threads}:
+                self.versions, self.compute_types, self.threads = versions, compute_types, threads
+            case {"event": "device", "reading": reading}:
+                self.reading = gauges.Reading(**reading)
+            case {"event": "model", "model": model, "state": state}:
+                if not is_late:
+                    self._model_is(self._names[model], state)
+            case _:
+                if event is None and not is_late:
+                    self._forget_models()
+                events.put(event)
+
+    def _model_is(self, name: str, state: str) -> None:
+        """An engine has one model at a time: whatever is said of one, the others are no longer here."""
+        self.model_states = {**self._failed(), name: state}
+
+    def _forget_models(self) -> None:
+        self.model_states = self._failed()
+
+    def _failed(self) -> dict[str, str]:
+        return {name: state for name, state in self.model_states.items() if state == "error"}
+
+    @property
+    def model_loaded(self) -> str:
+        """The name of the model that is in memory, or nothing."""
+        return next((name for name, state in self.model_states.items() if state == "loaded"), "")
 
     def decode(
         self, section: int, sound: Sound, model: LocalModel, options: TranscriptionOptions, *, beat: float
@@ -134,6 +166,7 @@ class Runner:
         Ends after `done` or `error`. Leaving early asks the runner to stop at its window, and kills it if it does not.
         Raises RunnerExited.
         """
+        self._names[str(model.path)] = model.name
         self.start()
         heard = {"pcm": str(sound.path), "spans": sound.spans, "model": str(model.path)}
         self._say({"do": "open", "section": section, **heard, "options": options.to_json()})
@@ -145,7 +178,6 @@ class Runner:
                 except TimeoutError:
                     yield None
                     continue
-                self.model_loaded = model.name
                 is_over = event["event"] in ("done", "error")
                 yield event
         finally:
@@ -184,4 +216,4 @@ class Runner:
         if self._child is not None:
             self._child.stop()
         self._child = None
-        self.model_loaded = ""
+        self._forget_models()

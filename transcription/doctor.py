@@ -38,8 +38,8 @@ from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from transcription import audio, catalogue, devices, enginecheck, errors, processes, queue
-from transcription.models import Job, Worker
+from transcription import audio, catalogue, devices, enginecheck, errors, keys, processes, queue
+from transcription.models import ApiToken, Job, Worker
 
 OLDEST_PYTHON = (3, 11)
 SAMPLE = Path(__file__).parent / "samples" / "sample-en.ogg"
@@ -450,6 +450,24 @@ def _administrator() -> Iterator[Finding]:
         yield wrong("There is no administrator: manage.py createsuperuser makes one.")
 
 
+def _keys() -> Iterator[Finding]:
+    path = settings.KEYS_FILE
+    if not path.exists():
+        yield note(f"There is no {path}: keys to the API are made in the dashboard alone, until the next start.")
+        return
+    found = keys.in_file()
+    if keys.is_readable_by_others(path):
+        yield wrong(f"Others on this machine may read the keys in {path}: chmod 600 {path}")
+    if short := sum(len(key) < keys.LONG_ENOUGH for key in found):
+        yield wrong(f"{short} of the keys in {path} could be guessed: put others there, of `openssl rand -hex 32`.")
+    known = set(ApiToken.objects.values_list("digest", flat=True))
+    unread = sum(ApiToken.digest_of(key) not in known for key in found)
+    gone = ApiToken.objects.filter(is_from_file=True).exclude(digest__in=map(ApiToken.digest_of, found)).count()
+    if unread or gone:
+        yield note(f"{path} was changed since it was read: POST /keys/reload, or a start, reads it again.")
+    yield well(f"Keys in {path}: {len(found)}")
+
+
 def _retention() -> Iterator[Finding]:
     sound, rows = (_for(days) for days in (settings.RETENTION_DAYS_AUDIO, settings.RETENTION_DAYS_JOBS))
     yield well(f"After a job has ended its sound is kept {sound}, and its text {rows}")
@@ -474,9 +492,10 @@ QUESTIONS: dict[str, Callable[[], Iterator[Finding]]] = {
     "languages": _languages,
     "database": _database,
     "administrator": _administrator,
+    "keys": _keys,
     "server": _server,
     "workers": _workers,
     "jobs": _jobs,
     "broker": _broker,
 }
-ABOUT_ROWS = {"administrator", "workers", "jobs", "broker"}
+ABOUT_ROWS = {"administrator", "keys", "workers", "jobs", "broker"}

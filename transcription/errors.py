@@ -145,7 +145,25 @@ class WorkerLost(Problem):
     sentence = _("The worker stopped %(attempts)s times during this step. The recording is kept; try again.")
 
 
-class DiskFull(Problem):
+class NotNow(Problem):
+    """Nothing is wrong with the request; sent again later it may pass."""
+
+
+class QueueFull(NotNow):
+    is_passing = False
+    code = "queue_full"
+    sentence = _("You have %(limit)s unfinished jobs, as many as may be here. Wait until one ends, or cancel one.")
+
+
+class UploadsThrottled(NotNow):
+    is_passing = False
+    code = "uploads_throttled"
+    sentence = _(
+        "You have sent %(limit)s recordings, as many as may come in so short a time. Try again in %(seconds)s seconds."
+    )
+
+
+class DiskFull(NotNow):
     code = "disk_full"
     sentence = _("This machine's disk lacks space. Free some and try again.")
     waiting = _("Waits until this machine's disk has space. Free some, and it goes on by itself.")

@@ -1,28 +1,39 @@
-"""Segments to text and subtitle files: pure functions.
+"""Segments to text, subtitles, tables, lyrics and documents: pure functions.
 
 What somebody said must not become a format's own marks: a text stays in its line, its cue and its cell.
 """
 
+import csv
+import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import MappingProxyType
+
+from docx import Document
+from docx.shared import Cm, RGBColor
 
 from transcription.whisper.result import Segment
 
-# Control characters, Unicode's line ends, and halves of characters, which no UTF-8 can hold.
-UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# Control characters, Unicode's line ends, halves of characters, which no UTF-8 can hold, and what no XML can.
+UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 # A spreadsheet takes a cell that begins like this for a formula, and runs it.
 FORMULA = re.compile("[=+@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH COMMERCIAL AT}"
                      "\N{FULLWIDTH HYPHEN-MINUS}-]")  # fmt: skip
+GREY = RGBColor(0x70, 0x70, 0x70)
 
 
 @dataclass(frozen=True)
 class Export:
-    """A format that a transcript can be had in. `highlight` asks for the word being spoken to be marked."""
+    """A format that a transcript can be had in."""
 
     content_type: str
-    render: Callable[[Sequence[Segment], bool], str]
+    write: Callable[[Sequence[Segment], bool, str], bytes]
+
+    def render(self, segments: Sequence[Segment], highlight: bool = False, *, title: str = "") -> bytes:
+        """The file. `highlight` asks for the word being spoken to be marked, where the format can."""
+        return self.write(segments, highlight, title)
 
 
 def to_txt(segments: Sequence[Segment], highlight: bool = False) -> str:
@@ -50,12 +61,61 @@ def to_tsv(segments: Sequence[Segment], highlight: bool = False) -> str:
     return "start\tend\ttext\n" + "".join(rows)
 
 
+def to_csv(segments: Sequence[Segment], highlight: bool = False) -> str:
+    """Start and end in seconds and the text, under a header, for a spreadsheet: Excel knows UTF-8 by its mark alone."""
+    table = io.StringIO()
+    table.write("\N{BYTE ORDER MARK}")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("start", "end", "text"))
+    for start, end, words, _ in _cues(segments, False):
+        writer.writerow((f"{start / 1000:.3f}", f"{end / 1000:.3f}", _cell(words[0])))
+    return table.getvalue()
+
+
+def to_lrc(segments: Sequence[Segment], highlight: bool = False) -> str:
+    """A line a segment, as players of lyrics take it; with `highlight`, each word has its time too."""
+    lines = []
+    for segment in segments:
+        words = segment.words if highlight else None
+        timed = [f"<{_lyrics_time(word.start)}>{_lrc_text(word.word)}" for word in words or ()]
+        lines.append(f"[{_lyrics_time(segment.start)}]{' '.join(timed) or _lrc_text(segment.text)}\n")
+    return "".join(lines)
+
+
+def to_docx(segments: Sequence[Segment], title: str = "") -> bytes:
+    """A document with the title as its heading and a paragraph a segment, its time before it in grey."""
+    document = Document()
+    facts = document.core_properties  # the library's own template names itself and a day of 2013
+    facts.title, facts.author, facts.comments, facts.created = _line(title), "", "", datetime.now(UTC)
+    if title:
+        document.add_heading(_line(title), level=1)
+    for segment in segments:
+        paragraph = document.add_paragraph()
+        paragraph.paragraph_format.left_indent = Cm(2)
+        paragraph.paragraph_format.first_line_indent = Cm(-2)
+        paragraph.paragraph_format.tab_stops.add_tab_stop(Cm(2))
+        paragraph.add_run(f"{_cue_time(_milliseconds(segment.start), '.')[:8]}\t").font.color.rgb = GREY
+        paragraph.add_run(_line(segment.text))
+    file = io.BytesIO()
+    document.save(file)
+    return file.getvalue()
+
+
+def _text(render: Callable[[Sequence[Segment], bool], str]) -> Callable[[Sequence[Segment], bool, str], bytes]:
+    return lambda segments, highlight, title: render(segments, highlight).encode()
+
+
+DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+
 FORMATS: Mapping[str, Export] = MappingProxyType(
     {
-        "txt": Export("text/plain; charset=utf-8", to_txt),
-        "srt": Export("application/x-subrip; charset=utf-8", to_srt),
-        "vtt": Export("text/vtt; charset=utf-8", to_vtt),
-        "tsv": Export("text/tab-separated-values; charset=utf-8", to_tsv),
+        "txt": Export("text/plain; charset=utf-8", _text(to_txt)),
+        "srt": Export("application/x-subrip; charset=utf-8", _text(to_srt)),
+        "vtt": Export("text/vtt; charset=utf-8", _text(to_vtt)),
+        "tsv": Export("text/tab-separated-values; charset=utf-8", _text(to_tsv)),
+        "csv": Export("text/csv; charset=utf-8", _text(to_csv)),
+        "lrc": Export("application/x-lrc; charset=utf-8", _text(to_lrc)),
+        "docx": Export(DOCX, lambda segments, highlight, title: to_docx(segments, title)),
     }
 )
 
@@ -99,6 +159,17 @@ def _cue_time(milliseconds: int, point: str) -> str:
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:02}:{minutes:02}:{seconds:02}{point}{milliseconds:03}"
+
+
+def _lyrics_time(seconds: float) -> str:
+    """MM:SS.xx; minutes go on above 99, for players know no hours."""
+    minutes, rest = divmod(max(0, round(seconds * 100)), 6000)
+    return f"{minutes:02}:{rest // 100:02}.{rest % 100:02}"
+
+
+def _lrc_text(text: str) -> str:
+    """`[` and `<` would begin a time."""
+    return _line(text).translate({ord("["): "(", ord("]"): ")", ord("<"): "‹", ord(">"): "›"})
 
 
 def _line(text: str) -> str:

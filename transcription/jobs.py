@@ -7,19 +7,19 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Required, TypedDict, Unpack
+from typing import Protocol, Required, TypedDict, Unpack
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser
-from django.core.files.uploadedfile import UploadedFile
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from transcription import errors, queue
-from transcription.models import Batch, Job, Recording, Tag
+from transcription import errors, queue, quotas, search
+from transcription.models import Batch, Job, Recording, Tag, Upload
 from transcription.watcher import watching
 from transcription.whisper.options import TranscriptionOptions
 
@@ -58,25 +58,58 @@ class KeyTaken(Exception):
     """A client gave the key of an earlier request to another one."""
 
 
+class UploadGone(Exception):
+    """What was uploaded is not there any more: another job has it, or it was removed."""
+
+
+class Given(Protocol):
+    """What somebody gave, whole on our disk: a file out of a form, or an Upload that came in pieces."""
+
+    @property
+    def name(self) -> str | None: ...
+
+    @property
+    def size(self) -> int | None: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+    def temporary_file_path(self) -> str: ...
+
+
 def submit(
-    owner: AbstractBaseUser, upload: UploadedFile, *, name: str = "", mark: Mark | None = None, **wishes: Unpack[Wishes]
+    owner: AbstractBaseUser,
+    upload: Given,
+    *,
+    name: str = "",
+    container: str = "",
+    mark: Mark | None = None,
+    **wishes: Unpack[Wishes],
 ) -> Job:
     """Store an upload and queue a job for it; when this returns, the file is on disk and the rows are committed.
 
+    `container` is audio.RAW for sound that does not say what it is; FFmpeg finds out what everything else is.
     With a mark, a request that has come before gets the job that it got then, unless that failed or is long done.
-    The upload must have been taken by HashingUploadHandler. Raises DiskFull, KeyTaken.
+    An Upload goes to one job only, however many ask at once. Raises NotNow, KeyTaken, UploadGone.
     """
+    given = Path(upload.temporary_file_path())
     recording = Recording(
         owner_id=owner.pk,
         original_name=upload.name or "",
         bytes=upload.size or 0,
-        sha256=upload.sha256,  # type: ignore[attr-defined]  # set by HashingUploadHandler
+        sha256=upload.sha256,
+        container=container,
     )
-    _keep(Path(upload.temporary_file_path()), recording.path)  # type: ignore[attr-defined]
+    _keep(given, recording.path)
     try:
         with transaction.atomic():
             job = None if mark is None else _earlier(owner, mark)
             if job is None:
+                quotas.check_queue(owner)
+                quotas.check_uploads(owner)
+                if isinstance(upload, Upload):
+                    _use_up(upload)
+                transaction.on_commit(partial(given.unlink, missing_ok=True), robust=True)
                 recording.save(force_insert=True)
                 return _queue(recording, _job(name or recording.original_name, wishes, mark), wishes.get("tags", []))
     except BaseException:
@@ -102,17 +135,27 @@ def _earlier(owner: AbstractBaseUser, mark: Mark) -> Job | None:
     return found
 
 
-def again(recording: Recording, *, name: str = "", **wishes: Unpack[Wishes]) -> Job:
+def earlier(owner: AbstractBaseUser, mark: Mark) -> Job | None:
+    """The job that a request made when it came before, or None. Raises KeyTaken."""
+    with transaction.atomic():
+        return _earlier(owner, mark)
+
+
+def again(recording: Recording, *, name: str = "", mark: Mark | None = None, **wishes: Unpack[Wishes]) -> Job:
     """Queue a new job for a recording that is here; its other jobs keep their text.
 
-    Without a name it gets that of the recording's newest job. Raises RecordingMissing.
+    Without a name it gets that of the recording's newest job. With a mark, a request that has come before gets the job
+    that it got then. Raises RecordingMissing, QueueFull, KeyTaken.
     """
     with transaction.atomic():
+        if mark is not None and (job := _earlier(recording.owner, mark)) is not None:
+            return job
         kept = _hold(recording)
         if kept is None or kept.removed_at is not None or not kept.path.exists():
             raise errors.RecordingMissing
+        quotas.check_queue(kept.owner)
         name = name or kept.jobs.values_list("name", flat=True).first() or kept.original_name
-        return _queue(kept, _job(name, wishes), wishes.get("tags", []))
+        return _queue(kept, _job(name, wishes, mark), wishes.get("tags", []))
 
 
 def _job(name: str, wishes: Wishes, mark: Mark | None = None) -> Job:
@@ -138,19 +181,36 @@ def _hold(recording: Recording) -> Recording | None:
     return Recording.objects.select_for_update().defer("peaks").filter(pk=recording.pk).first()
 
 
-def _keep(upload: Path, target: Path) -> None:
-    """Move a file to its place so that it survives a power cut."""
+def _use_up(upload: Upload) -> None:
+    if not Upload.objects.filter(pk=upload.pk).delete()[0]:
+        raise UploadGone
+
+
+def _keep(given: Path, target: Path) -> None:
+    """Have a file at its place so that it survives a power cut; its first name stays until the rows are stored.
+
+    So whoever is killed in between still has an upload whose row is there. Raises DiskFull, UploadGone.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with upload.open("rb") as file:
+        _link(given, target)
+        with target.open("rb") as file:
             os.fsync(file.fileno())
-        shutil.move(upload, target)
         _sync_folder(target.parent)
+    except FileNotFoundError as error:
+        raise UploadGone from error
     except OSError as error:
         target.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise errors.DiskFull from error
         raise
+
+
+def _link(given: Path, target: Path) -> None:
+    try:
+        os.link(given, target)
+    except OSError:  # they lie on two disks, or on one where a file has one name only
+        shutil.copy(given, target)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -164,6 +224,7 @@ def _sync_folder(folder: Path) -> None:
 def _queue(recording: Recording, job: Job, tags: list[str]) -> Job:
     """Store a job of a recording and wake a worker on commit."""
     job.owner_id, job.recording = recording.owner_id, recording
+    job.searchable = search.folded(job.name)
     job.save(force_insert=True)
     if tags:
         tag(job, tags)
@@ -179,6 +240,16 @@ def tag(job: Job, names: Iterable[str]) -> None:
 
 def _ring() -> None:
     queue.ring(queue.DEFAULT_QUEUE)
+
+
+def change(job: Job, *, tags: Iterable[str] | None = None, **columns: str) -> None:
+    """Change a job's name, notes or tags; what is not given stays."""
+    with transaction.atomic():
+        if columns:
+            Job.objects.filter(pk=job.pk).update(**columns)
+            search.index(job.pk)
+        if tags is not None:
+            tag(job, tags)
 
 
 def cancel(job: Job) -> bool:
@@ -216,6 +287,17 @@ def delete(job: Job, *, only: QuerySet[Job] | None = None) -> bool:
     if is_last:
         path.unlink(missing_ok=True)
     return True
+
+
+def delete_recording(recording: Recording) -> None:
+    """Delete a recording, its jobs and their texts; workers that are on one stop by themselves."""
+    path = recording.path  # a deleted row has no key to make its path of
+    with transaction.atomic():
+        _hold(recording)
+        pcms = [job.pcm_path for job in recording.jobs.only("pk")]
+        recording.delete()
+    for file in (*pcms, path):
+        file.unlink(missing_ok=True)
 
 
 async def wait(job_id: uuid.UUID) -> Job:

@@ -6,9 +6,10 @@ State moves only by conditional UPDATE, which says whether it won.
 import hashlib
 import secrets
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
@@ -181,6 +182,23 @@ class Upload(models.Model):
     def path(self) -> Path:
         """Where its bytes lie: named by us alone, never by the person who gave it."""
         return settings.UPLOADS_DIR / f"{self.pk}.part"
+
+    @property
+    def is_complete(self) -> bool:
+        return self.offset == self.bytes
+
+    # What `jobs.submit` takes has these, like a file out of a form.
+
+    @property
+    def name(self) -> str:
+        return self.original_name
+
+    @property
+    def size(self) -> int:
+        return self.bytes
+
+    def temporary_file_path(self) -> str:
+        return str(self.path)
 
 
 class Job(Claimable):
@@ -435,7 +453,9 @@ class Share(models.Model):
 class Webhook(models.Model):
     """Where a user wants to be told of every job's end, and the secret that signs what is sent."""
 
-    owner = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="webhook")
+    owner = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="webhook", verbose_name=_("owner")
+    )
     url = models.CharField(_("address"), max_length=2000, blank=True)  # empty: only a job's own callback_url is told
     secret = models.CharField(max_length=100, editable=False)  # whsec_ and base64, as Standard Webhooks has it
     created_at = models.DateTimeField(default=timezone.now)
@@ -458,14 +478,23 @@ class Delivery(Claimable):
         DELIVERED = "delivered", _("delivered")
         FAILED = "failed", _("failed")
 
+    class Type(models.TextChoices):
+        DONE = "job.done", _("a job is done")
+        FAILED = "job.failed", _("a job failed")
+        CANCELLED = "job.cancelled", _("a job was cancelled")
+        TEST = "webhook.test", _("a test")
+
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", verbose_name=_("owner")
+    )
     job = models.ForeignKey(Job, null=True, on_delete=models.SET_NULL, related_name="deliveries", verbose_name=_("job"))
     url = models.CharField(_("address"), max_length=2000)
-    type = models.CharField(_("type"), max_length=30)  # job.done, job.failed, job.cancelled
+    type = models.CharField(_("type"), max_length=30, choices=Type.choices)
+    # The job as it ended; its name and text are read when it is sent, so that they go with the job.
     data = models.JSONField(default=dict)
     status = models.CharField(_("status"), max_length=10, choices=Status.choices, default=Status.WAITING, db_index=True)
-    tries = models.JSONField(_("tries"), default=list)  # [{"at", "status_code", "error", "seconds"}]
+    tries = models.JSONField(_("tries"), default=list)  # [{"at", "seconds", "status_code", "code", "values"}]
     created_at = models.DateTimeField(_("added"), default=timezone.now)
     ended_at = models.DateTimeField(_("ended"), null=True)
 
@@ -478,7 +507,7 @@ class Delivery(Claimable):
         indexes = [models.Index(fields=("owner", "-created_at", "-id"))]
 
     def __str__(self) -> str:
-        return f"{self.type} -> {self.url}"
+        return f"{self.type} -> {urlsplit(self.url).hostname}"  # the rest may be a secret of its owner's
 
 
 class ApiToken(models.Model):
@@ -509,15 +538,20 @@ class ApiToken(models.Model):
         ordering = ("-created_at",)
 
     def __str__(self) -> str:
-        return f"{self.prefix}…"
+        return f"{self.prefix}…" if self.prefix else self.name
 
     @staticmethod
     def digest_of(key: str) -> str:
         return hashlib.sha256(key.encode()).hexdigest()
 
     @classmethod
-    def make(cls, user: AnyUser, name: str = "") -> str:
+    def make(
+        cls, user: AnyUser, name: str = "", *, scope: str = Scope.ADMIN, expires_at: datetime | None = None
+    ) -> str:
         """Make a token for `user` and return the key, which is never shown again."""
         key = f"st_{secrets.token_urlsafe(32)}"
-        cls.objects.create(user_id=user.pk, name=name, prefix=key[:8], digest=cls.digest_of(key))
+        digest = cls.digest_of(key)
+        cls.objects.create(
+            user_id=user.pk, name=name, prefix=key[:8], digest=digest, scope=scope, expires_at=expires_at
+        )
         return key

@@ -52,6 +52,7 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
         job.recording.path,
         job.pcm_path,
         name=job.recording.original_name,
+        container=job.recording.container,
         max_seconds=settings.MAX_DURATION_SECONDS,
         tempo=job.transcription_options.up_speed,
         on_probe=lease.probed,

@@ -16,13 +16,13 @@ from datetime import datetime, timedelta
 from celery import current_app
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Case, Exists, F, OuterRef, Q, QuerySet, Subquery, Sum, When
+from django.db.models import Case, Count, Exists, F, OuterRef, Q, QuerySet, Subquery, Sum, When
 from django.db.models.functions import Greatest
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from transcription import errors
-from transcription.models import Download, Event, Job, Section, Segment, Worker
+from transcription import errors, outbox, search
+from transcription.models import Delivery, Download, Event, Job, Section, Segment, Worker
 from transcription.stopwatch import timed
 from transcription.whisper.result import Segment as DecodedSegment
 
@@ -33,6 +33,8 @@ DEVICE_QUEUE_PREFIX = "device."
 
 # How often a job that waits for space is tried again.
 LOOK_AGAIN = timedelta(seconds=30)
+# Of a message that is sent anew again and again, so many tries are remembered.
+TRIES_KEPT = 50
 
 # What a row holds when nobody has it.
 _UNCLAIMED = {"claim": None, "worker": None, "lease_until": None}
@@ -64,6 +66,14 @@ class DownloadClaim:
     """The right to fetch a model until the lease runs out."""
 
     model: str
+    token: uuid.UUID
+
+
+@dataclass(frozen=True)
+class DeliveryClaim:
+    """The right to try to deliver a message until the lease runs out; a try that outlasts it is made once more."""
+
+    delivery: uuid.UUID
     token: uuid.UUID
 
 
@@ -294,8 +304,10 @@ def finished(claim: JobClaim, **facts: object) -> None:
         held = Job.objects.filter(pk=claim.job, claim=claim.token, status=Job.Status.FINISHING)
         changes = {"finished_at": timezone.now(), "progress": 1, **_UNCLAIMED, **facts}
         _must_win(held.update(status=Job.Status.DONE, **changes))
+        search.index(claim.job)
         _remove_pcm(claim.job)
         note(claim.job, "done")
+        _announce(claim.job, Delivery.Type.DONE)
 
 
 def fail(job_id: uuid.UUID, problem: errors.Problem) -> bool:
@@ -308,6 +320,7 @@ def fail(job_id: uuid.UUID, problem: errors.Problem) -> bool:
             _remove_pcm(job_id)
             Section.objects.filter(job_id=job_id).update(**_UNCLAIMED)
             note(job_id, "failed", str(problem))
+            _announce(job_id, Delivery.Type.FAILED)
     return won
 
 
@@ -325,7 +338,14 @@ def cancel(job_id: uuid.UUID) -> bool:
             _remove_pcm(job_id)
             Section.objects.filter(job_id=job_id).update(**_UNCLAIMED)
             note(job_id, "cancelled")
+            _announce(job_id, Delivery.Type.CANCELLED)
     return won
+
+
+def _announce(job_id: uuid.UUID, ending: Delivery.Type) -> None:
+    """Have whoever wants to know told of a job's end: the messages are committed with it, or not at all."""
+    if outbox.announce(job_id, ending):
+        transaction.on_commit(_ring_default, robust=True)
 
 
 def retry(job_id: uuid.UUID) -> bool:
@@ -556,6 +576,81 @@ def release_download(claim: DownloadClaim) -> None:
     _held_download(claim).update(attempts=F("attempts") - 1, **_UNCLAIMED)
 
 
+# ---------------------------------------------------------------- messages that are delivered
+
+
+def deliveries_due(most: int) -> int:
+    """To how many addresses a message is to be sent now; no more than `most` are counted."""
+    return len(_deliveries().order_by().values_list("url").distinct()[:most])
+
+
+def _deliveries() -> QuerySet[Delivery]:
+    """What is to be sent now, but for an address that is being spoken to: a slow one holds up itself alone."""
+    waiting = Delivery.objects.filter(status=Delivery.Status.WAITING)
+    due = waiting.filter(claim=None, next_attempt_at__lte=timezone.now())
+    return due.exclude(url__in=waiting.exclude(claim=None).values("url"))
+
+
+def claim_delivery(worker: Worker) -> DeliveryClaim | None:
+    """Take the message that waits longest, of the owner who has fewest on their way."""
+    waiting = _deliveries()
+    under_way = Delivery.objects.filter(owner=OuterRef("owner")).exclude(claim=None).order_by().values("owner")
+    busy = Subquery(under_way.annotate(count=Count("pk")).values("count"))
+    turn = waiting.annotate(busy=busy).order_by(F("busy").asc(nulls_first=True), "next_attempt_at", "created_at")
+    while (delivery := turn.values_list("pk", flat=True).first()) is not None:
+        token = uuid.uuid4()
+        if waiting.filter(pk=delivery).update(**_taken(worker, token)):
+            return DeliveryClaim(delivery, token)
+    return None
+
+
+def _held_delivery(claim: DeliveryClaim) -> QuerySet[Delivery]:
+    return Delivery.objects.filter(pk=claim.delivery, claim=claim.token, status=Delivery.Status.WAITING)
+
+
+def delivered(claim: DeliveryClaim, attempt: dict[str, object]) -> None:
+    """Close a message with the try that reached its address. Raises LeaseLost: then it may be sent twice."""
+    with transaction.atomic():
+        tries = _held_delivery(claim).values_list("tries", flat=True).first() or []
+        changes = {"status": Delivery.Status.DELIVERED, "ended_at": timezone.now(), **_UNCLAIMED}
+        _must_win(_held_delivery(claim).update(tries=_with(tries, attempt), **changes))
+
+
+def retry_delivery(claim: DeliveryClaim, attempt: dict[str, object]) -> None:
+    """Give a message back after a failed try, to be tried again at its time; after the last one it has failed."""
+    with transaction.atomic():
+        held = _held_delivery(claim).values_list("attempts", "type", "tries").first()
+        if held is None:
+            return
+        made, kind, tries = held
+        # Whoever sends a test looks at what comes of it, and sends another.
+        seconds = settings.WEBHOOK_TRIES_SECONDS[: 1 if kind == Delivery.Type.TEST else None]
+        again: dict[str, object] = {"status": Delivery.Status.FAILED, "ended_at": timezone.now()}
+        if made < len(seconds):
+            again = {"next_attempt_at": timezone.now() + timedelta(seconds=seconds[made] - seconds[made - 1])}
+        _held_delivery(claim).update(tries=_with(tries, attempt), **_UNCLAIMED, **again)
+
+
+def _with(tries: list[object], attempt: dict[str, object]) -> list[object]:
+    return [*tries, attempt][-TRIES_KEPT:]
+
+
+def replay_delivery(delivery_id: uuid.UUID) -> bool:
+    """Have a message sent anew, from now on and under its id; return False while it is being sent."""
+    with transaction.atomic():
+        now = timezone.now()
+        fresh = {"attempts": 0, "next_attempt_at": now, "rung_at": now, "ended_at": None}
+        idle = Delivery.objects.filter(pk=delivery_id, claim=None)
+        won = bool(idle.update(status=Delivery.Status.WAITING, **fresh))
+        transaction.on_commit(_ring_default, robust=True)
+    return won
+
+
+def release_delivery(claim: DeliveryClaim) -> None:
+    """Give a message back because this worker is stopping; a deploy is not a failed try."""
+    _held_delivery(claim).update(attempts=F("attempts") - 1, **_UNCLAIMED)
+
+
 # ---------------------------------------------------------------- the sweeper
 
 
@@ -569,6 +664,7 @@ def sweep() -> None:
     _sweep_sections(Section.objects.filter(status=Section.Status.TRANSCRIBING, lease_until__lte=now))
     _sweep_jobs(Job.objects.filter(status__in=Job.UNFINISHED, lease_until__lte=now))
     _sweep_downloads(now)
+    _sweep_deliveries(now)
     _forget_old_workers(now)
     _ring_for_waiting_work(now)
 
@@ -578,7 +674,7 @@ def _expire_leases_of_the_dead() -> None:
     here = Worker.objects.filter(hostname=socket.gethostname())
     dead = [worker for worker in here if not _is_running(worker.pid)]
     for worker in dead:
-        for kind in (Section, Job, Download):
+        for kind in (Section, Job, Download, Delivery):
             kind.objects.filter(worker=worker).update(lease_until=timezone.now())
         worker.delete()
 
@@ -621,6 +717,11 @@ def _sweep_downloads(now: datetime) -> None:
     _go_on(Job.objects.filter(status=Job.Status.DOWNLOADING).exclude(model__in=Download.objects.values("model")))
 
 
+def _sweep_deliveries(now: datetime) -> None:
+    """Return what dead workers were sending, as often as they die: it may have arrived, and is sent once more."""
+    Delivery.objects.filter(lease_until__lte=now).update(attempts=F("attempts") - 1, **_UNCLAIMED)
+
+
 def _still_lost(section: Section) -> QuerySet[Section]:
     return Section.objects.filter(pk=section.pk, claim=section.claim, lease_until=section.lease_until)
 
@@ -635,7 +736,8 @@ def _ring_for_waiting_work(now: datetime) -> None:
     to_prepare = Q(status=Job.Status.QUEUED) | Q(status=Job.Status.FINISHING, claim=None)
     jobs = Job.objects.filter(unheard, to_prepare).update(rung_at=now)
     downloads = Download.objects.filter(unheard, claim=None, error_code="").update(rung_at=now)
-    if jobs or downloads:
+    deliveries = Delivery.objects.filter(unheard, status=Delivery.Status.WAITING, claim=None).update(rung_at=now)
+    if jobs or downloads or deliveries:
         ring(DEFAULT_QUEUE)
     sections = Section.objects.filter(unheard, status=Section.Status.QUEUED, job__status=Job.Status.TRANSCRIBING)
     if sections.update(rung_at=now):

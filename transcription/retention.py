@@ -21,17 +21,19 @@ from django.db.models import Exists, Min, OuterRef, QuerySet
 from django.utils import timezone
 
 from transcription import jobs, queue
-from transcription.models import Job, Recording
+from transcription.models import Delivery, Job, Recording, Upload
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 100  # rows, so that a first run over years of them takes no memory
+DELIVERIES_KEPT_DAYS = 30
 
 # For so many seconds after it was touched a file is left alone whatever the rows say: a submit gives it its name before
 # the row is committed.
 FRESH_UPLOAD, FRESH_RECORDING = 24 * 3600, 3600
 
 RECORDING_NAME = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+PART_NAME = re.compile(RECORDING_NAME.pattern + r"\.part")
 PCM_NAME = re.compile(RECORDING_NAME.pattern + r"\.pcm(?:\.[0-9a-f]{32}\.part)?")
 
 
@@ -41,7 +43,22 @@ def enforce() -> None:
         _delete_jobs(settings.RETENTION_DAYS_JOBS)
     if settings.RETENTION_DAYS_AUDIO:
         _remove_sounds(settings.RETENTION_DAYS_AUDIO)
+    _end_uploads()
+    _forget_deliveries()
     remove_strays(time.time())
+
+
+def _end_uploads() -> None:
+    due = Upload.objects.filter(expires_at__lte=timezone.now())
+    while found := list(due.select_related("owner")[:AT_ONCE]):
+        for upload in found:
+            if due.filter(pk=upload.pk).delete()[0]:  # no piece of it has come meanwhile, and no job taken it
+                _remove(upload.path, f"{upload.original_name}, whose upload has expired", user=upload.owner)
+
+
+def _forget_deliveries() -> None:
+    """The log of webhooks is there to find out what went wrong, not for ever."""
+    Delivery.objects.filter(ended_at__lte=_ago(DELIVERIES_KEPT_DAYS)).delete()
 
 
 def _delete_jobs(days: int) -> None:
@@ -96,14 +113,17 @@ def _remove(path: Path, why: str, **about: object) -> None:
 def remove_strays(now: float) -> None:
     """Remove what ended uploads, deleted users and killed processes left; a file whose name is not ours stays."""
     for path in _untouched(settings.UPLOADS_DIR, now - FRESH_UPLOAD):
-        _remove(path, "an upload that was never finished")
+        if not PART_NAME.fullmatch(path.name):
+            _remove(path, "an upload that was never finished")
+    for path in _unneeded(settings.UPLOADS_DIR, PART_NAME, _in_pieces, now - FRESH_UPLOAD):
+        _remove(path, "an upload in pieces that no row has")
     before = now - FRESH_RECORDING
     born = _birth_of_the_database()
-    for path in _unneeded(RECORDING_NAME, _with_sound, before):
+    for path in _unneeded(settings.RECORDINGS_DIR, RECORDING_NAME, _with_sound, before):
         # What was written before the database was made came with another one, and may be meant to go back to it.
         if _written(path) >= born:
             _remove(path, "a recording that no row has")
-    for path in _unneeded(PCM_NAME, _unfinished, before):
+    for path in _unneeded(settings.RECORDINGS_DIR, PCM_NAME, _unfinished, before):
         _remove(path, "decoded sound that no job needs")
 
 
@@ -124,15 +144,22 @@ def _with_sound(ids: list[UUID]) -> QuerySet[Recording]:
     return Recording.objects.filter(pk__in=ids, removed_at=None)
 
 
+def _in_pieces(ids: list[UUID]) -> QuerySet[Upload]:
+    return Upload.objects.filter(pk__in=ids)
+
+
 def _unfinished(ids: list[UUID]) -> QuerySet[Job]:
     return Job.objects.filter(pk__in=ids, status__in=Job.UNFINISHED)
 
 
 def _unneeded(
-    name: re.Pattern[str], rows: Callable[[list[UUID]], QuerySet[Recording] | QuerySet[Job]], before: float
+    folder: Path,
+    name: re.Pattern[str],
+    rows: Callable[[list[UUID]], QuerySet[Recording] | QuerySet[Job] | QuerySet[Upload]],
+    before: float,
 ) -> Iterator[Path]:
-    """The recordings folder's files of such names, untouched since `before`, for which `rows` has no row."""
-    matches = ((path, name.fullmatch(path.name)) for path in _untouched(settings.RECORDINGS_DIR, before))
+    """A folder's files of such names, untouched since `before`, for which `rows` has no row."""
+    matches = ((path, name.fullmatch(path.name)) for path in _untouched(folder, before))
     files = ((path, UUID(match[1])) for path, match in matches if match)
     while some := list(islice(files, AT_ONCE)):
         needed = set(rows([row for _, row in some]).values_list("pk", flat=True))

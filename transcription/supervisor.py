@@ -121,7 +121,8 @@ class Supervisor:
 
 def _web() -> list[str]:
     limits = ["--timeout-graceful-shutdown", "5", "--timeout-keep-alive", "15"]
-    quiet = ["--log-level", "warning", "--no-server-header"]
+    # No access log at any level: at /asr an address may hold a key.
+    quiet = ["--log-level", "warning", "--no-access-log", "--no-server-header"]
     address = ["--host", settings.HOST, "--port", str(settings.PORT)]
     return ["-m", "uvicorn", "config.asgi:application", *address, "--lifespan", "on", *limits, *quiet]
 

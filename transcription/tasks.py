@@ -12,7 +12,7 @@ from celery import shared_task, signals
 from django.conf import settings
 from django.db import DatabaseError, connection
 
-from transcription import devices, errors, logs, pipeline, queue
+from transcription import devices, errors, logs, pipeline, queue, webhooks
 from transcription.queue import JobClaim, SectionClaim
 from transcription.workers import WorkerProcess
 
@@ -47,6 +47,8 @@ def work_default() -> None:
     for process in _here:
         if queue.has_downloads():
             process.beside(_fetch_models)
+        for _ in range(queue.deliveries_due(webhooks.AT_ONCE)):
+            process.beside(_deliver, at_once=webhooks.AT_ONCE)
         with process.place_for_large() as takes_large:
             most_bytes = None if takes_large else settings.SMALL_FILE_BYTES
             while process.finder and not process.stopping.is_set():
@@ -73,6 +75,16 @@ def _fetch_models(process: WorkerProcess) -> None:
         while not process.stopping.is_set() and (claim := queue.claim_download(process.row)):
             release, retry = partial(queue.release_download, claim), partial(queue.retry_download, claim)
             _try(partial(pipeline.fetch, claim, process.stopping), release, retry)
+    finally:
+        connection.close()
+
+
+def _deliver(process: WorkerProcess) -> None:
+    """Deliver messages until none waits. A receiver may take its time, so no job waits for one."""
+    try:
+        while not process.stopping.is_set() and (claim := queue.claim_delivery(process.row)):
+            release, retry = partial(queue.release_delivery, claim), partial(webhooks.not_sent, claim)
+            _try(partial(webhooks.deliver, claim), release, retry)
     finally:
         connection.close()
 

@@ -20,6 +20,12 @@ from transcription.speech import SpeechFinder
 
 log = logging.getLogger(__name__)
 
+# Of its row, what each heartbeat tells anew.
+TOLD = (
+    "model_loaded", "model_states", "compute_types", "threads",
+    "device_name", "memory_total_mb", "memory_used_mb", "utilization",
+)  # fmt: skip
+
 DEFAULT_THREADS = 4  # of the default worker; one of them is kept for small files
 
 # What is not to be kept is looked for so soon after the start, and so often, in seconds.
@@ -35,7 +41,8 @@ class WorkerProcess:
         self.runner = devices.Runner(device) if device else None
         self.finder = SpeechFinder() if not device else None
         self._large = threading.Semaphore(DEFAULT_THREADS - 1)
-        self._beside = threading.Lock()
+        self._beside: dict[Callable[[Self], None], threading.Semaphore] = {}
+        self._beside_threads: set[threading.Thread] = set()
         self.row = Worker(
             kind=Worker.Kind.DEVICE if device else Worker.Kind.DEFAULT,
             queue=queue_name,
@@ -55,16 +62,20 @@ class WorkerProcess:
             if takes_large:
                 self._large.release()
 
-    def beside(self, work: Callable[[Self], None]) -> None:
-        """Have work done in a thread of its own, unless one is at it: then the next wake-up finds what is new."""
-        if self._beside.acquire(blocking=False):
-            threading.Thread(target=self._do_beside, args=(work,), name="beside", daemon=True).start()
+    def beside(self, work: Callable[[Self], None], *, at_once: int = 1) -> None:
+        """Have work done in a thread of its own, unless so many are at it: then the next wake-up finds what is new."""
+        places = self._beside.setdefault(work, threading.Semaphore(at_once))
+        if places.acquire(blocking=False):
+            thread = threading.Thread(target=self._do_beside, args=(work, places), name="beside", daemon=True)
+            self._beside_threads.add(thread)
+            thread.start()
 
-    def _do_beside(self, work: Callable[[Self], None]) -> None:
+    def _do_beside(self, work: Callable[[Self], None], places: threading.Semaphore) -> None:
         try:
             work(self)
         finally:
-            self._beside.release()
+            self._beside_threads.discard(threading.current_thread())
+            places.release()
 
     def begin(self) -> None:
         """Come to life: take back what dead workers of this machine held, and look for work."""
@@ -83,8 +94,13 @@ class WorkerProcess:
     def _heartbeat(self) -> None:
         if self.runner is not None:
             self.row.model_loaded = self.runner.model_loaded
+            self.row.model_states = self.runner.model_states
             self.row.compute_types, self.row.threads = self.runner.compute_types, self.runner.threads
-        said = {name: getattr(self.row, name) for name in ("model_loaded", "compute_types", "threads")}
+            reading = self.runner.reading
+            self.row.device_name = reading.name[:200]
+            self.row.memory_total_mb, self.row.memory_used_mb = reading.memory_total_mb, reading.memory_used_mb
+            self.row.utilization = reading.utilization
+        said = {name: getattr(self.row, name) for name in TOLD}
         alive = Worker.objects.filter(pk=self.row.pk)
         if not alive.update(heartbeat_at=timezone.now(), **said):
             self.row.heartbeat_at = timezone.now()  # new, or forgotten while this machine slept
@@ -97,7 +113,9 @@ class WorkerProcess:
     def end(self) -> None:
         """Leave nothing behind."""
         self.stopping.set()
-        self._beside.acquire(timeout=5)  # until what is done beside is given back
+        patience = time.monotonic() + 5  # until what is done beside is given back
+        for thread in list(self._beside_threads):
+            thread.join(max(0.0, patience - time.monotonic()))
         for child in (self.runner, self.finder):
             if child is not None:
                 child.stop()

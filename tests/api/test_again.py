@@ -136,7 +136,7 @@ def test_a_file_and_a_recording_are_one_too_many(api: Client, before: Job) -> No
 
     problems = refused(api.post(JOBS, {"recording": before.recording_id, "file": file}))
 
-    assert "not both" in problems["recording"][0]
+    assert "one of" in problems["recording"][0]
 
 
 @pytest.mark.parametrize("body", [{}, {"recording": ""}, {"recording": None}, {"model": "nano"}])

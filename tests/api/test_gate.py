@@ -17,6 +17,7 @@ from config.asgi import application
 from config.gate import Gate, Message, Receive, Scope, Send
 from tests.api.rows import a_job, a_recording
 from transcription import workers
+from transcription.api import authentication
 from transcription.models import ApiToken, Job
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -62,6 +63,7 @@ async def knock(
     method: str = "POST",
     stalls: bool = False,
     server: str = "127.0.0.1",
+    client: tuple[str, int] | None = None,
     **headers: str,
 ) -> Answer:
     """Send a request as a server would, emptying `body`; one that stalls never sends the rest of it."""
@@ -81,7 +83,7 @@ async def knock(
     named = {"host": "testserver", **{name.replace("_", "-"): value for name, value in headers.items()}}
     scope = {
         "type": "http", "method": method, "path": path, "query_string": b"", "server": (server, 8801), "scheme": "http",
-        "headers": [(name.encode(), value.encode()) for name, value in named.items()],
+        "client": client, "headers": [(name.encode(), value.encode()) for name, value in named.items()],
     }  # fmt: skip
     async with asyncio.timeout(20):
         await door(scope, receive, send)
@@ -282,7 +284,7 @@ def test_who_asked_before_sending_is_answered_at_once(monkeypatch: pytest.Monkey
 def test_the_sentence_is_in_the_readers_language(
     headers: dict[str, str], language: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "no_key", translation.get_language)
+    monkeypatch.setattr(authentication, "no_key", translation.get_language)
 
     assert ask(Gate(Behind()), "/transcribe", **headers).json["error"] == language
 

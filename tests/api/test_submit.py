@@ -147,7 +147,7 @@ def test_another_temperature_is_refused(api: Client, sent: str) -> None:
         ("language", "klingon", "klingon"),
         ("model", "whisper-99", "nano"),
         ("model", "../../etc", "nano"),
-        ("callback_url", "http://localhost/", "not available yet"),
+        ("callback_url", "http://localhost/", "not on the public internet"),
         ("format", "json", "no parameter"),
         ("nonsense", "1", "no parameter"),
     ],

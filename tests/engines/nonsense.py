@@ -28,3 +28,6 @@ class Engine:
 
     def close(self, section: int) -> None:
         """Nothing is held."""
+
+    def memory_bytes(self) -> int | None:
+        return None

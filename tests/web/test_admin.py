@@ -9,7 +9,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from tests.web.conftest import MakeJob
 from transcription import queue
-from transcription.models import ApiToken, Event, Job, Recording
+from transcription.models import ApiToken, Delivery, Download, Event, Job, Recording
 
 LIST = "/admin/transcription/job/"
 
@@ -173,3 +173,46 @@ def test_jobs_are_listed_by_their_priority(chief: Client, make_job: MakeJob) -> 
     shown = text_of(chief.get(LIST, {"priority__exact": "1"}))
     assert "Urgent" in shown
     assert "Usual" not in shown
+
+
+def test_messages_are_reviewed_and_sent_again(chief: Client, alice: User, make_job: MakeJob) -> None:
+    refused = {
+        "at": "2026-11-21T10:00:00Z",
+        "seconds": 1,
+        "status_code": 500,
+        "code": "status",
+        "values": {"status": 500},
+    }
+    url = "https://hook.example.org/a-secret-path"
+    message = Delivery.objects.create(
+        owner=alice, job=make_job(), url=url, type="job.done", status="failed", attempts=5, tries=[refused]
+    )
+    address = "/admin/transcription/delivery/"
+    shown = text_of(chief.get(address))
+    assert "The answer was 500." in shown
+    assert "hook.example.org" in shown
+    assert "a-secret-path" not in shown
+    assert "The answer was 500." in text_of(chief.get(f"{address}{message.pk}/change/"))
+    said = chief.post(address, {"action": "replay", "_selected_action": [message.pk]}, follow=True)
+    assert "1 message is sent again." in text_of(said)
+    message.refresh_from_db()
+    assert (message.status, message.attempts) == ("waiting", 0)
+
+
+def test_who_may_only_look_at_messages_sends_none_again(client: Client, alice: User) -> None:
+    watcher = User.objects.create_user("watcher", is_staff=True)
+    watcher.user_permissions.add(Permission.objects.get(codename="view_delivery"))
+    client.force_login(watcher)
+    message = Delivery.objects.create(owner=alice, url="https://hook.example.org/", type="job.done", status="failed")
+    address = "/admin/transcription/delivery/"
+    assert "Send the selected messages again" not in text_of(client.get(address))
+    client.post(address, {"action": "replay", "_selected_action": [message.pk]})
+    message.refresh_from_db()
+    assert message.status == "failed"
+
+
+def test_downloads_are_reviewed(chief: Client) -> None:
+    Download.objects.create(model="turbo", progress=0.25, error_code="disk_full")
+    shown = text_of(chief.get("/admin/transcription/download/"))
+    assert "turbo" in shown
+    assert "lacks space" in shown

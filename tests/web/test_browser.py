@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, JSHandle, Page, Request, expect, sync_playwright
 
+from tests.receiver import Receiver
 from tests.server import NANO, PASSWORD, QUICKLY, ROOT, Server
 
 pytestmark = pytest.mark.needs("chromium")
@@ -271,6 +272,27 @@ def test_deleting_asks_once_and_the_recording_is_gone(nano_server: Server, page:
     page.get_by_role("button", name="Delete").click()
     expect(page.get_by_role("button", name="Choose files")).to_be_visible()
     assert not (nano_server.data / "recordings" / job["recording"]["id"]).exists()
+
+
+def test_a_person_has_messages_sent_and_sees_the_test_arrive(nano_server: Server, page: Page) -> None:
+    sign_in(page, nano_server)
+    page.locator("summary", has_text="admin").click()
+    page.get_by_role("link", name="Webhook").click()
+    receiver = Receiver()
+    receiver.answers = [500]
+    with receiver.serving() as url:
+        page.get_by_label("Address").fill(url)
+        page.get_by_role("button", name="Save").click()
+        page.get_by_role("button", name="Send a test").click()
+        messages = page.locator("#deliveries")
+        expect(messages).to_contain_text("The answer was 500.", timeout=20_000)
+        messages.get_by_role("button", name="Send again").first.click()
+        expect(messages).to_contain_text("Delivered: 204", timeout=20_000)
+        page.get_by_role("button", name="Copy").click()
+        assert receiver.got[1].is_signed_with(page.locator("#secret").inner_text())
+        page.get_by_label("Address").fill("")
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("status").filter(has_text="No more messages")).to_be_visible()
 
 
 def test_a_person_chooses_russian_and_the_dark_theme(nano_server: Server, page: Page) -> None:

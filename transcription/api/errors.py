@@ -12,14 +12,19 @@ from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
 
 from transcription.api.answers import Json
-from transcription.errors import Problem
+from transcription.api.authentication import CHALLENGE, KeyTooSmall, NoKey, NotAdmitted, WrongKey
+from transcription.errors import DiskFull, NotNow, Problem
 from transcription.parameters import Refused
 
 log = logging.getLogger(__name__)
 
 IN_API = re.compile(r"/api(/|$)")
 IN_OPENAI = re.compile(r"/v1(/|$)")
-IN_LEGACY = re.compile(r"/(transcribe|job|models|health)(/|$)")
+# Asked before the API, whose addresses these share the beginning of.
+IN_LEGACY = re.compile(
+    r"/(transcribe|job|models|health|files|keys/reload|api/(transcribe|status|queue|gpus|model_status|logs))(/|$)"
+)
+IN_ASR = re.compile(r"/(asr|detect-language)(/|$)")
 
 # What OpenAI's service calls an error, by its status.
 OPENAI_CODES = {
@@ -40,19 +45,41 @@ def sentence(problem: Problem | Refused) -> str:
     return gettext(problem.sentence) % problem.values
 
 
+def not_now(path: str, problem: NotNow) -> HttpResponse:
+    """The refusal of a request that may pass later, in the shape of the door at `path`; it says when to come again."""
+    answer = refuse(path, status_of(problem), sentence(problem))
+    if "seconds" in problem.values:
+        answer["Retry-After"] = str(problem.values["seconds"])
+    return answer
+
+
+def status_of(problem: NotNow) -> int:
+    return 507 if isinstance(problem, DiskFull) else 429
+
+
 def answers_in_json(path: str) -> bool:
-    return bool(IN_API.match(path) or IN_OPENAI.match(path) or IN_LEGACY.match(path))
+    return any(door.match(path) for door in (IN_API, IN_OPENAI, IN_LEGACY, IN_ASR))
 
 
 def refuse(path: str, status: int, said: str, **more: object) -> HttpResponse:
     """An error answer in the shape of the door at `path`."""
-    if IN_API.match(path):
+    if IN_LEGACY.match(path):
+        return Json({"error": said, **more}, status=status)
+    if IN_API.match(path) or IN_ASR.match(path):
         return Json({"detail": said, **more}, status=status)
     if IN_OPENAI.match(path):
         return Json(openai_body(status, said, **more), status=status)
-    if IN_LEGACY.match(path):
-        return Json({"error": said, **more}, status=status)
     return HttpResponse(said, status=status, content_type="text/plain; charset=utf-8")
+
+
+def turn_away(path: str, stranger: NotAdmitted) -> HttpResponse:
+    """What somebody gets who may not come in as they are."""
+    is_founding = IN_LEGACY.match(path) or IN_ASR.match(path)
+    if isinstance(stranger, NoKey) or (isinstance(stranger, WrongKey) and not is_founding):
+        answer = refuse(path, 401, str(stranger))
+        answer["WWW-Authenticate"] = CHALLENGE
+        return answer
+    return refuse(path, 403, str(stranger))
 
 
 def openai_body(status: int, said: str, param: object = None, code: object = None, **more: object) -> dict[str, object]:
@@ -73,6 +100,8 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if isinstance(exception, KeyTooSmall):
+        return turn_away(request.path, exception)
     if answers_in_json(request.path):
         return refuse(request.path, 403, _("This is not allowed."))
     return defaults.permission_denied(request, exception)

@@ -1,89 +1,34 @@
 """The founding documents' doors, at the root: post a recording, wait, get the text."""
 
 import asyncio
+import logging
+import re
 import tomllib
-from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, wraps
+from functools import cache
 from typing import Any, cast
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser
-from django.core.files.uploadedfile import UploadedFile
 from django.db import Error as DatabaseFailure
 from django.db import connection
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import re_path
-from django.utils.datastructures import MultiValueDict
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from django.views.decorators.csrf import csrf_exempt
 from rest_framework import serializers
 
-from transcription import catalogue, errors, jobs
-from transcription.api import transcript
+from transcription import catalogue, errors, jobs, keys
+from transcription.api import doors, media, transcript
 from transcription.api.answers import Json
-from transcription.api.authentication import CHALLENGE, key_in, no_key, unknown_key, user_of
-from transcription.api.errors import sentence
-from transcription.api.serializers import JobRequest, always, parameters
+from transcription.api.authentication import Caller, caller_of, key_of
+from transcription.api.doors import Refused, door
+from transcription.api.serializers import JobRequest, always
 from transcription.models import Job, Worker
 
-View = Callable[..., Coroutine[Any, Any, HttpResponse]]
-
-
-class Refused(Exception):
-    """The request gets this sentence instead of an answer."""
-
-    def __init__(self, status: int, said: str, **more: object) -> None:
-        super().__init__(said)
-        self.status = status
-        self.body = {"error": said, **more}
-
-
-def door(method: str, *, needs_key: bool = True) -> Callable[[View], View]:
-    """A view for one method and a key, whose refusals are `{"error": sentence}`."""
-
-    def dressed(view: View) -> View:
-        @csrf_exempt  # no cookie opens these doors
-        @wraps(view)
-        async def answer(request: HttpRequest, **named: str) -> HttpResponse:
-            try:
-                _check_method(request, method)
-                if needs_key:
-                    request.user = await sync_to_async(_owner)(request)
-                return await view(request, **named)
-            except Refused as refused:
-                response = Json(refused.body, status=refused.status)
-            except errors.DiskFull as error:
-                response = Json({"error": sentence(error)}, status=507)
-            if response.status_code == 405:
-                response["Allow"] = method
-            if response.status_code == 401:
-                response["WWW-Authenticate"] = CHALLENGE
-            return response
-
-        return answer
-
-    return dressed
-
-
-def _check_method(request: HttpRequest, method: str) -> None:
-    asked = "GET" if request.method == "HEAD" else request.method
-    if asked != method:
-        raise Refused(405, _("Only %(method)s works here.") % {"method": method})
-
-
-def _owner(request: HttpRequest) -> Any:
-    key = key_in(request.headers)
-    if key is None:
-        raise Refused(401, no_key())
-    user = user_of(key)
-    if user is None:
-        raise Refused(403, unknown_key())
-    return user
-
+log = logging.getLogger(__name__)
 
 # ------------------------------------------------------------------ POST /transcribe
 
@@ -105,59 +50,21 @@ class TranscribeRequest(JobRequest):
 async def transcribe(request: HttpRequest) -> HttpResponse:
     """Transcribe and answer with the text; a client that hangs up leaves the job running."""
     format, job_id = await sync_to_async(_submit)(request)
-    try:
-        job = await jobs.wait(job_id)
-    except Job.DoesNotExist as error:
-        raise Refused(404, _("The job was deleted before it ended."), job_id=str(job_id)) from error
+    job = await doors.ended(job_id)
     answer = await sync_to_async(_transcribed)(job, format)
     answer["X-Job-Id"] = str(job_id)
     return answer
 
 
 def _submit(request: HttpRequest) -> tuple[str, UUID]:
-    asked = _asked(request)
+    asked = doors.asked(TranscribeRequest, request)
     owner = cast(AbstractBaseUser, request.user)
     job = jobs.submit(owner, asked.upload, **asked.wishes)
     request.close()  # The body's own copy of the recording would lie on the disk for as long as we wait.
     return asked.validated_data["format"], job.pk
 
 
-def _asked(request: HttpRequest) -> TranscribeRequest:
-    """Read the form, whose fields may be in the query string too, or in one JSON field `params`."""
-    _take_multipart_as_multipart(request)
-    form = request.POST.copy()
-    params = form.pop("params", [])
-    asked = TranscribeRequest.of(form, request.FILES, request.GET, *(_parameters(text) for text in params))
-    if not asked.is_valid():
-        # No file is 400 in the documents, a bad parameter 422.
-        status = 400 if "file" in asked.errors else 422
-        field, said = next(iter(asked.errors.items()))
-        raise Refused(status, str(said[0]), field=field)
-    return asked
-
-
-def _take_multipart_as_multipart(request: HttpRequest) -> None:
-    """The documents' curl commands say `application/json` beside `--form`; the boundary tells the truth."""
-    boundary = (request.content_params or {}).get("boundary")
-    if boundary and request.content_type != "multipart/form-data":
-        request.content_type = "multipart/form-data"
-        request.META["CONTENT_TYPE"] = f"multipart/form-data; boundary={boundary}"
-
-
-def _parameters(text: str | UploadedFile) -> MultiValueDict[str, Any]:
-    try:
-        return parameters(str(text))
-    except ValueError as error:
-        raise Refused(422, _("`params` is a JSON object of parameters."), field="params") from error
-
-
 def _transcribed(job: Job, format: str) -> HttpResponse:
-    if job.status == Job.Status.CANCELLED:
-        return Json({"error": _("The job was cancelled."), "job_id": str(job.pk)}, status=409)
-    if job.problem is not None:
-        # The job's id is what the log knows this by.
-        told = {"error": job.error_message, "code": job.error_code, "job_id": str(job.pk), "request_id": str(job.pk)}
-        return Json(told, status=422 if job.problem.is_input_at_fault else 500)
     body = transcript.body(job)
     if format == "text":
         return HttpResponse(body["text"], content_type="text/plain; charset=utf-8")
@@ -173,7 +80,7 @@ async def job(request: HttpRequest, job_id: str) -> HttpResponse:
 
 
 def _job(request: HttpRequest, job_id: str) -> HttpResponse:
-    found = _find(request, job_id)
+    found = doors.find(request, job_id)
     told: dict[str, Any] = {"job_id": str(found.pk), "status": found.status, "progress": found.progress}
     if found.status == Job.Status.DONE:
         told |= transcript.body(found)
@@ -182,11 +89,27 @@ def _job(request: HttpRequest, job_id: str) -> HttpResponse:
     return Json(told)
 
 
-def _find(request: HttpRequest, job_id: str) -> Job:
-    try:
-        return Job.objects.for_user(request.user).select_related("recording").get(pk=UUID(job_id))
-    except (Job.DoesNotExist, ValueError) as error:
-        raise Refused(404, _("There is no such job.")) from error
+# What `/transcribe` calls its files: a label, never a path.
+FILE = re.compile(r"(?P<job_id>[0-9a-f-]{36})_.+\.(?P<kind>txt|wav)")
+
+
+@door("GET")
+async def file(request: HttpRequest, name: str) -> HttpResponseBase:
+    """The text or the recording that `result_file` and `uploaded_file` of a job name."""
+    job, kind = await sync_to_async(_named)(request, name)
+    if kind == "wav":
+        return await sync_to_async(media.respond)(request, job.recording)
+    if job.status != Job.Status.DONE:
+        raise Refused(404, _("This job has no text yet."))
+    return HttpResponse(job.text, content_type="text/plain; charset=utf-8")
+
+
+def _named(request: HttpRequest, name: str) -> tuple[Job, str]:
+    found = FILE.fullmatch(name)
+    job = doors.find(request, found["job_id"]) if found else None
+    if found is None or job is None or name not in transcript.file_names(job):
+        raise Refused(404, _("There is no such file."))
+    return job, found["kind"]
 
 
 @door("GET")
@@ -285,10 +208,38 @@ def _unhealthy(reason: str) -> dict[str, Any]:
     return {"status": "unhealthy", "ok": False, "error": reason}
 
 
+# ------------------------------------------------------------------ POST /keys/reload
+
+
+@door("POST", needs_key=False)
+async def reload_keys(request: HttpRequest) -> HttpResponse:
+    """Read KEYS_FILE again, for whoever has a key of it, be it not read yet, or an administrator's."""
+    return Json({"reloaded": await sync_to_async(_reload_keys)(request)})
+
+
+def _reload_keys(request: HttpRequest) -> int:
+    try:
+        if (key := key_of(request)) is None or not keys.is_in_file(key):
+            _check_may_reload(caller_of(request))
+        return keys.reload()
+    except OSError as error:
+        log.exception("the file of keys could not be read")
+        said = _("%(file)s cannot be read: %(reason)s. The keys stay as they were.")
+        raise Refused(500, said % {"file": settings.KEYS_FILE.name, "reason": error.strerror}) from error
+
+
+def _check_may_reload(caller: Caller) -> None:
+    is_of_file = caller.token is not None and caller.token.is_from_file
+    if not (is_of_file or getattr(caller.user, "is_staff", False)):
+        raise Refused(403, _("Send a key of the file, or an administrator's that may do everything."))
+
+
 # With and without a slash at the end: a client that posts would not follow a redirect.
 urlpatterns = [
     re_path(r"^transcribe/?$", transcribe),
     re_path(r"^job/(?P<job_id>[^/]+)/?$", job),
+    re_path(r"^files/(?P<name>[^/]+)/?$", file),
     re_path(r"^models/?$", models),
     re_path(r"^health/?$", health),
+    re_path(r"^keys/reload/?$", reload_keys),
 ]

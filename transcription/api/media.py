@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import UUID
@@ -15,6 +16,7 @@ from transcription import errors
 from transcription.api.authentication import CHALLENGE, no_key, unknown_key, user_asking
 from transcription.api.errors import refuse, sentence
 from transcription.api.uploads import clean_name
+from transcription.audio import BYTES_A_SECOND, RAW, SAMPLE_RATE
 from transcription.models import Job, Recording
 
 BLOCK = 256 * 1024
@@ -36,6 +38,7 @@ TYPES = {
     "mpeg": ("audio/mpeg", "video/mpeg"),
     "mpegts": ("video/mp2t", "video/mp2t"),
     "amr": ("audio/amr", "audio/amr"),
+    RAW: ("audio/wav", "audio/wav"),
 }
 
 
@@ -77,7 +80,8 @@ def respond(request: HttpRequest, recording: Recording) -> HttpResponseBase:
         said = _("The sound is removed, as this server keeps it for a limited time; the text is kept.")
         return refuse(request.path, 410, said)
     try:
-        size = recording.path.stat().st_size
+        head = _head(recording)
+        size = len(head) + recording.path.stat().st_size
     except FileNotFoundError:
         return refuse(request.path, 404, sentence(errors.RecordingMissing()))
     etag = f'"{recording.sha256}"'
@@ -86,7 +90,7 @@ def respond(request: HttpRequest, recording: Recording) -> HttpResponseBase:
     except Unsatisfiable:
         answer: HttpResponseBase = HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
     else:
-        answer = _answer(request, recording, part, size)
+        answer = _answer(request, recording, head, part, size)
     answer["Accept-Ranges"] = "bytes"
     answer["ETag"] = etag
     answer["Cache-Control"] = "private"
@@ -103,10 +107,19 @@ def _part(request: HttpRequest, size: int, etag: str) -> range | None:
     return bytes_wanted(request.headers.get("Range", ""), size)
 
 
-def _answer(request: HttpRequest, recording: Recording, part: range | None, size: int) -> HttpResponseBase:
+def _head(recording: Recording) -> bytes:
+    """What goes before a recording's own bytes: no player knows sound that has no head, so it gets a WAV's."""
+    if recording.container != RAW:
+        return b""
+    sound = min(recording.path.stat().st_size, 2**32 - 1 - 36)  # a WAV cannot say more
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, SAMPLE_RATE, BYTES_A_SECOND, 2, 16)
+    return struct.pack("<4sI4s", b"RIFF", 36 + sound, b"WAVE") + form + struct.pack("<4sI", b"data", sound)
+
+
+def _answer(request: HttpRequest, recording: Recording, head: bytes, part: range | None, size: int) -> HttpResponseBase:
     given = range(size) if part is None else part
     is_head = request.method == "HEAD"
-    answer = HttpResponse() if is_head else StreamingHttpResponse(_blocks(recording.path, given))
+    answer = HttpResponse() if is_head else StreamingHttpResponse(_blocks(recording.path, given, head))
     answer["Content-Type"] = content_type(recording)
     answer["Content-Length"] = str(len(given))
     answer["Content-Disposition"] = content_disposition_header(False, clean_name(recording.original_name)) or "inline"
@@ -116,12 +129,15 @@ def _answer(request: HttpRequest, recording: Recording, part: range | None, size
     return answer
 
 
-async def _blocks(path: Path, wanted: range) -> AsyncIterator[bytes]:
+async def _blocks(path: Path, wanted: range, head: bytes) -> AsyncIterator[bytes]:
+    """Those of the bytes of a head and the file after it."""
     # An async iterator: Django would collect a plain one into memory first.
+    if wanted.start < len(head):
+        yield head[wanted.start : wanted.stop]
     with path.open("rb") as file:
-        file.seek(wanted.start)
-        left = len(wanted)
-        while left and (block := await asyncio.to_thread(file.read, min(BLOCK, left))):
+        file.seek(max(0, wanted.start - len(head)))
+        left = wanted.stop - max(wanted.start, len(head))
+        while left > 0 and (block := await asyncio.to_thread(file.read, min(BLOCK, left))):
             left -= len(block)
             yield block
 

@@ -35,8 +35,8 @@ from rest_framework import serializers
 from transcription import catalogue, errors, exports, jobs
 from transcription.api import transcript
 from transcription.api.answers import Json
-from transcription.api.authentication import CHALLENGE, key_in, no_key, unknown_key, user_of
-from transcription.api.errors import openai_body, sentence
+from transcription.api.authentication import NotAdmitted, key_in, owner_of
+from transcription.api.errors import not_now, openai_body, sentence, turn_away
 from transcription.api.serializers import NOT_YET, JobRequest, ModelField, always, finite
 from transcription.models import ApiToken, Job, Section
 from transcription.models import Segment as Row
@@ -87,16 +87,16 @@ def door(method: str) -> Callable[[View], View]:
             response: HttpResponseBase
             try:
                 _check_method(request, method)
-                request.user = await sync_to_async(_owner)(request)
+                request.user = cast(Any, await sync_to_async(owner_of)(request))
                 response = await view(request, **named)
+            except NotAdmitted as stranger:
+                response = turn_away(request.path, stranger)
             except Refused as refused:
                 response = refused.answer
-            except errors.DiskFull as error:
-                response = Refused(507, sentence(error)).answer
+            except errors.NotNow as problem:
+                response = not_now(request.path, problem)
             if response.status_code == 405:
                 response["Allow"] = method
-            if response.status_code == 401:
-                response["WWW-Authenticate"] = CHALLENGE
             # The job's id is what the log knows a request by.
             response["X-Request-Id"] = response.get("X-Job-Id") or uuid.uuid4().hex
             return response
@@ -110,14 +110,6 @@ def _check_method(request: HttpRequest, method: str) -> None:
     asked = "GET" if request.method == "HEAD" else request.method
     if asked != method:
         raise Refused(405, _("Only %(method)s works here.") % {"method": method})
-
-
-def _owner(request: HttpRequest) -> Any:
-    key = key_in(request.headers)
-    user = None if key is None else user_of(key)
-    if user is None:
-        raise Refused(401, no_key() if key is None else unknown_key())
-    return user
 
 
 # ------------------------------------------------------------------ what is asked
@@ -235,7 +227,7 @@ def _mark(request: HttpRequest, asked: TranscriptionRequest) -> jobs.Mark:
     asking = {
         **asked.wishes,
         "options": asked.wishes["options"].to_json(),
-        "sound": asked.upload.sha256,  # type: ignore[attr-defined]  # set by HashingUploadHandler
+        "sound": asked.upload.sha256,
         "token": ApiToken.digest_of(key_in(request.headers) or ""),
     }
     return jobs.Mark(hashlib.sha256(json.dumps(asking, sort_keys=True).encode()).hexdigest(), key)
@@ -297,8 +289,8 @@ def _told(job: Job, asked: TranscriptionRequest) -> HttpResponse:
     if format == "text":
         return HttpResponse(f"{job.text}\n", content_type=PLAIN)
     if format in SUBTITLES:
-        text = exports.FORMATS[format].render(transcript.segments(job), job.transcription_options.highlight)
-        return HttpResponse(text, content_type=PLAIN)
+        file = exports.FORMATS[format].render(transcript.segments(job), job.transcription_options.highlight)
+        return HttpResponse(file, content_type=PLAIN)
     if format == "verbose_json":
         return Json(_verbose(job, asked.granularities))
     return Json({"text": job.text, "usage": _usage(job)})

@@ -2,25 +2,29 @@
 
 import json
 import math
-from typing import Any, ClassVar, Self, cast
+import unicodedata
+from typing import Any, ClassVar, Self, TypedDict, cast
 
-from django.core.files.uploadedfile import UploadedFile
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.datastructures import MultiValueDict
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from rest_framework import serializers
 
-from transcription import catalogue, errors, exports, forecast, offers
+from transcription import catalogue, errors, exports, forecast, offers, webhooks
 from transcription.api.errors import sentence
 from transcription.forecast import Turn
-from transcription.jobs import Wishes
-from transcription.models import Job, Recording
+from transcription.jobs import Given, Wishes
+from transcription.models import Batch, Job, Recording, Upload
 from transcription.parameters import ALIASES, BY_NAME, LONGEST_ECHO, PARAMETERS, Parameter, Refused
 
 # Parameters of the contract that nothing honours yet: better refused than silently ignored.
-NOT_YET = frozenset({"callback_url", "tags", "upgrade_transcribation", "upload"})
+NOT_YET = frozenset({"upgrade_transcribation"})
+
+
+MOST_TAGS, LONGEST_TAG = 20, 50
 
 
 def finite(value: Any) -> Any:
@@ -81,6 +85,77 @@ class RecordingField(serializers.UUIDField):
         return found
 
 
+class WebAddressField(serializers.CharField):
+    """An address that this server may send messages to."""
+
+    default_error_messages = always(gettext_lazy("Give a web address, such as https://example.org/hook."))
+
+    def to_internal_value(self, data: Any) -> str:
+        url = super().to_internal_value(data)
+        try:
+            webhooks.check(url, name=str(self.field_name))
+        except Refused as refused:
+            raise serializers.ValidationError(sentence(refused)) from refused
+        return url
+
+
+class UploadField(serializers.UUIDField):
+    """One of the caller's uploads in pieces that is complete, by its id."""
+
+    default_error_messages = always(
+        gettext_lazy("`upload` is the id of one of your uploads that no job has yet, and none of them has this one.")
+    )
+
+    def to_internal_value(self, data: Any) -> Upload:  # type: ignore[override]  # the row that the id names
+        key = super().to_internal_value(data)
+        mine = Upload.objects.for_user(self.context["owner"])
+        found = mine.filter(pk=key, expires_at__gt=timezone.now()).first()
+        if found is None:
+            self.fail("invalid")
+        if not found.is_complete:
+            raise serializers.ValidationError(
+                _("The upload is not complete: %(offset)s of its %(bytes)s bytes are here. Go on with it.")
+                % {"offset": found.offset, "bytes": found.bytes}
+            )
+        return found
+
+
+class BatchField(serializers.UUIDField):
+    """One of the caller's batches, by its id."""
+
+    default_error_messages = always(gettext_lazy("`batch` is the id of one of your batches, and none has this one."))
+
+    def to_internal_value(self, data: Any) -> Batch:  # type: ignore[override]  # the row that the id names
+        found = Batch.objects.for_user(self.context["owner"]).filter(pk=super().to_internal_value(data)).first()
+        if found is None:
+            self.fail("invalid")
+        return found
+
+
+class TagsField(serializers.Field[Any, Any, Any, Any]):
+    """Words to sort jobs by: as a list, or with commas between them."""
+
+    default_error_messages = always(
+        gettext_lazy("`tags` are at most 20 words or phrases of at most 50 characters, with commas between them.")
+    )
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        values = data if isinstance(data, list) else [data]
+        flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
+        if not all(isinstance(item, str) for item in flat):
+            self.fail("invalid")
+        words = [" ".join(written(word).split()) for item in flat for word in item.split(",")]
+        tags = list(dict.fromkeys(word for word in words if word))
+        if len(tags) > MOST_TAGS or any(len(tag) > LONGEST_TAG for tag in tags):
+            self.fail("invalid")
+        return tags
+
+
+def written(text: str) -> str:
+    """A text without the characters that nobody can see or store, but for line ends."""
+    return "".join(letter for letter in text if letter == "\n" or unicodedata.category(letter) not in ("Cc", "Cs"))
+
+
 def parameters(text: str | bytes) -> MultiValueDict[str, Any]:
     """What a JSON object asks for, as a form does. Raises ValueError if it is none."""
     try:
@@ -93,8 +168,8 @@ def parameters(text: str | bytes) -> MultiValueDict[str, Any]:
     return MultiValueDict({name: [value] for name, value in values.items()})
 
 
-class JobRequest(serializers.Serializer[Job]):
-    """The parameters of one transcription, by the contract's names and their aliases; each is honoured or refused."""
+class ParametersRequest(serializers.Serializer[Job]):
+    """The parameters of a transcription, by the contract's names and their aliases; each is honoured or refused."""
 
     aliases: ClassVar[dict[str, str]] = {
         "audio_file": "file",
@@ -103,12 +178,10 @@ class JobRequest(serializers.Serializer[Job]):
         **ALIASES,
     }
     takes_what_nobody_honours: ClassVar[bool] = False  # with a warning
+    several: ClassVar[frozenset[str]] = frozenset()  # beside the parameters, what may be given more than once
 
-    file = serializers.FileField(
-        allow_empty_file=True,  # the job says what is wrong with it, like with any other file
-        error_messages=always(gettext_lazy("There is no file. Send the recording as the form field `file`.")),
-    )
     model = ModelField()
+    callback_url = WebAddressField(required=False)
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
         return super().get_fields() | {parameter.name: ParameterField(parameter) for parameter in PARAMETERS}
@@ -128,7 +201,7 @@ class JobRequest(serializers.Serializer[Job]):
         try:
             accepted: dict[str, Any] = super().to_internal_value(
                 {"model": "auto"}  # looked up like any other: DEFAULT_MODEL may name one that is not there
-                | {name: values if name in BY_NAME else values[0] for name, values in known.items()}
+                | {name: values if name in {*BY_NAME, *self.several} else values[0] for name, values in known.items()}
             )
         except serializers.ValidationError as error:
             problems = {**cast(dict[str, Any], error.detail), **problems}
@@ -150,7 +223,7 @@ class JobRequest(serializers.Serializer[Job]):
             return _("`%(name)s` is not available yet.") % {"name": name}
         if name not in self.fields:
             return _("There is no parameter `%(name)s`.") % {"name": name[:LONGEST_ECHO]}
-        takes_several = name in BY_NAME and BY_NAME[name].kind.takes_several
+        takes_several = name in self.several or (name in BY_NAME and BY_NAME[name].kind.takes_several)
         if not takes_several and any(value != values[0] for value in values):
             return _("`%(name)s` is given more than once.") % {"name": name}
         return ""
@@ -165,11 +238,6 @@ class JobRequest(serializers.Serializer[Job]):
         return {**attrs, "choice": choice}
 
     @property
-    def upload(self) -> UploadedFile:
-        upload: UploadedFile = self.validated_data["file"]
-        return upload
-
-    @property
     def wishes(self) -> Wishes:
         """What `jobs.submit` takes beside the file and its owner, `jobs.again` beside the recording."""
         choice: offers.Choice = self.validated_data["choice"]
@@ -182,6 +250,12 @@ class JobRequest(serializers.Serializer[Job]):
         }
         if "priority" in self.validated_data:
             wishes["priority"] = Job.Priority[self.validated_data["priority"].upper()]
+        if "tags" in self.validated_data:
+            wishes["tags"] = self.validated_data["tags"]
+        if "batch" in self.validated_data:
+            wishes["batch"] = self.validated_data["batch"]
+        if "callback_url" in self.validated_data:
+            wishes["callback_url"] = self.validated_data["callback_url"]
         return wishes
 
 
@@ -189,8 +263,25 @@ def _is_blank(value: Any) -> bool:
     return isinstance(value, str) and not value.strip()
 
 
+class JobRequest(ParametersRequest):
+    """A transcription's parameters, and its recording as a file."""
+
+    file = serializers.FileField(
+        allow_empty_file=True,  # the job says what is wrong with it, like with any other file
+        error_messages=always(gettext_lazy("There is no file. Send the recording as the form field `file`.")),
+    )
+
+    @property
+    def upload(self) -> Given:
+        upload: Given = self.validated_data["file"]
+        return upload
+
+
 class NewJobRequest(JobRequest):
-    """A job's parameters, and what it is for: a file, or a recording that is here. Its context has the `owner`."""
+    """A job's parameters, and what it is for: a file, an upload in pieces, or a recording that is here.
+
+    Its context has the `owner`.
+    """
 
     file = serializers.FileField(
         required=False,
@@ -198,29 +289,104 @@ class NewJobRequest(JobRequest):
         error_messages=always(gettext_lazy("`file` is a recording, sent as a form field.")),
     )
     recording = RecordingField(required=False)
+    tags = TagsField(required=False)
+    batch = BatchField(required=False)
+    several = frozenset({"tags"})
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        return super().get_fields() | {"upload": UploadField(required=False)}
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if "file" in attrs and "recording" in attrs:
-            raise serializers.ValidationError({"recording": [_("Send `file` or `recording`, not both.")]})
-        if "file" not in attrs and "recording" not in attrs:
-            said = _("There is no recording. Send a file as `file`, or the id of one of yours as `recording`.")
+        given = [name for name in ("file", "upload", "recording") if name in attrs]
+        if len(given) > 1:
+            raise serializers.ValidationError({given[-1]: [_("Send one of `file`, `upload` and `recording`.")]})
+        if not given:
+            said = _(
+                "There is no recording. Send a file as `file`, the id of an upload as `upload`, or the id of one of "
+                "your recordings as `recording`."
+            )
             raise serializers.ValidationError({"file": [said]})
         return super().validate(attrs)
 
     @property
+    def upload(self) -> Given:
+        upload: Given = self.validated_data.get("upload") or self.validated_data["file"]
+        return upload
+
+    @property
     def recording_here(self) -> Recording | None:
-        """The recording to transcribe once more; None when a file is sent."""
+        """The recording to transcribe once more; None when a file or an upload is sent."""
         found: Recording | None = self.validated_data.get("recording")
         return found
+
+
+class JobChanges(serializers.Serializer[Any]):
+    """What of a job its owner may change; what is not sent stays."""
+
+    name = serializers.CharField(
+        required=False,
+        max_length=255,
+        error_messages=always(gettext_lazy("`name` is a text of 1 to 255 characters.")),
+    )
+    notes = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        max_length=20_000,
+        error_messages=always(gettext_lazy("`notes` are a text of at most 20,000 characters.")),
+    )
+    tags = TagsField(required=False)
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        if not isinstance(data, dict):
+            raise serializers.ValidationError({"detail": [_("Send a JSON object with what is to change.")]})
+        for name in data:
+            if name in ("speakers", "speaker_names"):
+                said = _("Speakers are not told apart here yet, so they have no names.")
+                raise serializers.ValidationError({name: [said]})
+            if name not in self.fields:
+                said = _("There is nothing named `%(name)s` to change.") % {"name": str(name)[:LONGEST_ECHO]}
+                raise serializers.ValidationError({str(name)[:LONGEST_ECHO]: [said]})
+        changes: dict[str, Any] = super().to_internal_value(data)
+        return changes
+
+    def validate_name(self, value: str) -> str:
+        name = " ".join(written(value).split())
+        if not name:
+            raise serializers.ValidationError(self.fields["name"].error_messages["blank"])
+        return name
+
+    def validate_notes(self, value: str) -> str:
+        return written(value)
 
 
 class RecordingFacts(serializers.ModelSerializer[Recording]):
     class Meta:
         model = Recording
-        fields = (
+        fields: tuple[str, ...] = (
             "id", "original_name", "bytes", "sha256", "container", "codec", "sample_rate", "channels", "has_video",
             "duration",
         )  # fmt: skip
+
+
+class JobError(TypedDict):
+    """Why a job failed: for programs and for people, and whether another try can help."""
+
+    code: str
+    message: str
+    retryable: bool
+
+
+class WaitingFor(TypedDict):
+    """What holds an unfinished job up."""
+
+    code: str
+    message: str
+
+
+class JobLinks(TypedDict):
+    self: str
+    audio: str
+    transcript: dict[str, str]  # by format
 
 
 class JobInList(serializers.ModelSerializer[Job]):
@@ -233,6 +399,7 @@ class JobInList(serializers.ModelSerializer[Job]):
     eta_seconds = serializers.SerializerMethodField()
     waiting_for = serializers.SerializerMethodField()
     error = serializers.SerializerMethodField()
+    tags = serializers.SerializerMethodField()
     links = serializers.SerializerMethodField()
 
     class Meta:
@@ -243,7 +410,7 @@ class JobInList(serializers.ModelSerializer[Job]):
             "duration", "recording",
             "created_at", "preparing_at", "transcribing_at", "finishing_at", "finished_at", "processing_seconds",
             "engine", "device", "versions",
-            "error", "warnings", "links",
+            "error", "warnings", "tags", "batch", "links",
         )  # fmt: skip
 
     def get_priority(self, job: Job) -> str:
@@ -259,15 +426,18 @@ class JobInList(serializers.ModelSerializer[Job]):
         turn = _turn(job)
         return None if turn is None or turn.seconds is None else round(turn.seconds, 1)
 
-    def get_waiting_for(self, job: Job) -> dict[str, str] | None:
+    def get_waiting_for(self, job: Job) -> WaitingFor | None:
         return {"code": job.waiting_for, "message": job.waiting_message} if job.waiting_message else None
 
-    def get_error(self, job: Job) -> dict[str, object] | None:
+    def get_error(self, job: Job) -> JobError | None:
         if job.problem is None:
             return None
         return {"code": job.error_code, "message": job.error_message, "retryable": job.problem.retryable}
 
-    def get_links(self, job: Job) -> dict[str, object]:
+    def get_tags(self, job: Job) -> list[str]:
+        return [tag.name for tag in job.tags.all()]
+
+    def get_links(self, job: Job) -> JobLinks:
         return {
             "self": reverse("api:job", args=(job.pk,)),
             "audio": reverse("api:audio", args=(job.pk,)),
@@ -287,4 +457,4 @@ def _turn(job: Job) -> Turn | None:
 
 class JobSerializer(JobInList):
     class Meta(JobInList.Meta):
-        fields = (*JobInList.Meta.fields, "text")
+        fields = (*JobInList.Meta.fields, "notes", "callback_url", "text")

@@ -2,17 +2,16 @@
 
 from typing import Any
 
-from django.utils.translation import gettext as _
 from rest_framework import permissions, status, viewsets
-from rest_framework.exceptions import NotAuthenticated, NotFound, PermissionDenied
+from rest_framework.exceptions import NotAuthenticated, NotFound
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from transcription import catalogue, errors, shelf
-from transcription.api.authentication import no_key
+from transcription.api.authentication import IsAdministrator, no_key
 from transcription.api.errors import sentence
-from transcription.api.viewsets import Conflict
+from transcription.api.native import Conflict
 from transcription.shelf import ShelfModel
 
 
@@ -21,7 +20,7 @@ class ModelViewSet(viewsets.ViewSet):
 
     def get_permissions(self) -> list[BasePermission]:
         needs_admin = self.action in ("download", "destroy")
-        return [permissions.IsAdminUser() if needs_admin else permissions.IsAuthenticated()]
+        return [IsAdministrator() if needs_admin else permissions.IsAuthenticated()]
 
     def handle_exception(self, exc: Exception) -> Response:
         return super().handle_exception(_in_our_words(exc))
@@ -65,6 +64,4 @@ def _in_our_words(exc: Exception) -> Exception:
         return Conflict(sentence(exc))
     if isinstance(exc, NotAuthenticated):
         return NotAuthenticated(no_key())
-    if isinstance(exc, PermissionDenied):
-        return PermissionDenied(_("Only an administrator may do this."))
     return exc

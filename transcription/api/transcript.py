@@ -4,37 +4,39 @@ import re
 from pathlib import PurePath
 from typing import Any
 
+from transcription import edits
 from transcription.api.serializers import finite
 from transcription.models import Job
 from transcription.models import Segment as Row
-from transcription.whisper.result import Segment, Word
+from transcription.whisper.result import Segment
 
 LONGEST_LABEL = 100
 
 
 def segments(job: Job) -> list[Segment]:
-    """What is stored of the transcript, in the order of the recording."""
-    return [_segment(row) for row in job.segments.order_by("section__index", "index")]
+    """What is stored of the transcript as it reads now, in the order of the recording; what was edited away is not."""
+    rows = job.segments.order_by("section__index", "index")
+    return [_segment(row) for row in rows if row.reads.strip() or row.reads == row.text]
 
 
 def _segment(row: Row) -> Segment:
     return Segment(
         start=row.start,
         end=row.end,
-        text=row.text,
+        text=row.reads,
         seek=row.seek,
         tokens=tuple(row.tokens),
         temperature=row.temperature,
         avg_logprob=row.avg_logprob,
         compression_ratio=row.compression_ratio,
         no_speech_prob=row.no_speech_prob,
-        words=None if row.words is None else tuple(Word(**word) for word in row.words),
+        words=edits.spoken(row),
     )
 
 
 def body(job: Job) -> dict[str, Any]:
     """The transcript as `/transcribe` gives it: openai-whisper's fields, and what was asked; no NaN, no infinity."""
-    label = f"{job.pk}_{safe_name(job.recording.original_name)}"
+    sound, said = file_names(job)
     stored = segments(job)
     told: dict[str, Any] = finite(
         {
@@ -43,8 +45,8 @@ def body(job: Job) -> dict[str, Any]:
             "segments": [_told(index, segment) for index, segment in enumerate(stored)],
             "language": job.language or job.options["language"],
             "model": job.model,
-            "uploaded_file": f"{label}.wav",
-            "result_file": f"{label}.txt",
+            "uploaded_file": sound,
+            "result_file": said,
             "job_id": str(job.pk),
             "duration": job.recording.duration,
             "processing_seconds": job.processing_seconds,
@@ -52,6 +54,12 @@ def body(job: Job) -> dict[str, Any]:
         }
     )
     return told
+
+
+def file_names(job: Job) -> tuple[str, str]:
+    """What the recording and the text of a job are called: labels, the disk has its own names."""
+    label = f"{job.pk}_{safe_name(job.recording.original_name)}"
+    return f"{label}.wav", f"{label}.txt"
 
 
 def safe_name(name: str) -> str:

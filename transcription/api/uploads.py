@@ -62,7 +62,7 @@ class HashedUpload(TemporaryUploadedFile):
 
 
 class HashingUploadHandler(TemporaryFileUploadHandler):
-    """Writes each upload to UPLOADS_DIR, so that keeping it is a rename; the file it gives has `sha256`.
+    """Writes each upload to UPLOADS_DIR, so that keeping it copies nothing; the file it gives has `sha256`.
 
     Raises DiskFull.
     """

@@ -1,92 +1,160 @@
 """Jobs over the native API."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import PurePath
-from typing import IO, Any, cast
+from typing import Any, cast
 from uuid import UUID
 
 from django.contrib.auth.models import AbstractBaseUser
-from django.db.models import QuerySet
-from django.http import Http404, HttpResponse
+from django.core.files.uploadedfile import UploadedFile
+from django.db.models import Q, QuerySet
+from django.http import HttpResponse
 from django.urls import reverse
 from django.utils.datastructures import MultiValueDict
 from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
-from rest_framework import serializers, status, viewsets
-from rest_framework.exceptions import APIException, NotAuthenticated, NotFound, ParseError
-from rest_framework.pagination import CursorPagination
+from django.utils.translation import gettext_lazy
+from rest_framework import serializers, status
+from rest_framework.exceptions import NotFound
 from rest_framework.parsers import JSONParser, MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from transcription import errors, exports, jobs
+from transcription import catalogue, errors, exports, jobs, search
 from transcription.api import transcript
 from transcription.api.answers import Json
-from transcription.api.authentication import no_key
-from transcription.api.errors import sentence
-from transcription.api.serializers import JobInList, JobSerializer, NewJobRequest, parameters
+from transcription.api.native import Conflict, MomentField, NativeViewSet, NewestFirst, PageQuestion, ParametersParser
+from transcription.api.serializers import JobChanges, JobInList, JobSerializer, NewJobRequest, always
 from transcription.api.uploads import clean_name
 from transcription.models import Job
+from transcription.parameters import BY_NAME
+from transcription.parameters import Refused as BadValue
+
+LONGEST_KEY = 255
 
 
-class NoSpace(APIException):
-    status_code = status.HTTP_507_INSUFFICIENT_STORAGE
+class JobsQuestion(PageQuestion):
+    """Which jobs a list is to hold, and in what order."""
 
+    several = ("status", "tag")
 
-class Conflict(APIException):
-    status_code = status.HTTP_409_CONFLICT
+    status = serializers.ListField(
+        child=serializers.CharField(),
+        required=False,
+        error_messages=always(gettext_lazy("`status` is a status of a job, or several with commas.")),
+    )
+    model = serializers.CharField(required=False)
+    language = serializers.CharField(required=False)
+    search = serializers.CharField(
+        required=False, max_length=200, error_messages={"max_length": gettext_lazy("Look for less: 200 characters.")}
+    )
+    tag = serializers.ListField(child=serializers.CharField(), required=False)
+    batch = serializers.UUIDField(
+        required=False, error_messages=always(gettext_lazy("`batch` is the id of a batch, as its creation gave it."))
+    )
+    recording = serializers.UUIDField(
+        required=False, error_messages=always(gettext_lazy("`recording` is the id of a recording, as its job has it."))
+    )
+    created_after = MomentField(required=False)
+    created_before = MomentField(required=False)
+    ordering = serializers.ChoiceField(
+        ("created_at", "-created_at", "name", "-name"),
+        required=False,
+        error_messages=always(gettext_lazy("`ordering` is created_at or name, with a minus for the other way round.")),
+    )
 
+    def validate_status(self, value: list[str]) -> list[str]:
+        asked = [status.strip() for statuses in value for status in statuses.split(",") if status.strip()]
+        if wrong := sorted({*asked} - {*Job.Status.values}):
+            said = _("There is no status `%(name)s`. Choose among: %(known)s.")
+            raise serializers.ValidationError(said % {"name": wrong[0], "known": ", ".join(Job.Status.values)})
+        return asked
 
-class ParametersParser(JSONParser):
-    """A JSON object of parameters, as the form that it stands for."""
-
-    def parse(self, stream: IO[bytes], *_arguments: Any, **_named: Any) -> MultiValueDict[str, Any]:
+    def validate_model(self, value: str) -> str:
         try:
-            return parameters(stream.read())
-        except ValueError as error:
-            raise ParseError(_("The body is not a JSON object of parameters.")) from error
+            return str(catalogue.canonical(value))
+        except errors.UnknownModel:
+            return value  # one that was here once has jobs too
+
+    def validate_language(self, value: str) -> str:
+        try:
+            return str(BY_NAME["language"].read([value]) or "")
+        except BadValue as refused:
+            raise serializers.ValidationError(str(refused)) from refused
 
 
-class NewestFirst(CursorPagination):
-    ordering = ("-created_at", "-id")
-    page_size = 50
-    page_size_query_param = "page_size"
-    max_page_size = 200
+def asked_for(question: dict[str, Any]) -> Q:
+    """The condition that a list's question puts."""
+    lookups = {name: name for name in ("model", "language", "batch", "recording")}
+    lookups |= {"status": "status__in", "created_after": "created_at__gte", "created_before": "created_at__lt"}
+    condition = Q(**{lookup: question[name] for name, lookup in lookups.items() if question.get(name)})
+    return condition & search.matching(question.get("search", ""))
 
 
-class JobViewSet(viewsets.GenericViewSet[Job]):
+class JobPages(NewestFirst):
+    def get_ordering(self, request: Request, queryset: QuerySet[Any], view: Any) -> tuple[str, ...]:
+        asked = request.query_params.get("ordering", "-created_at")
+        return (asked, "-id" if asked.startswith("-") else "id")
+
+
+class JobViewSet(NativeViewSet[Job]):
     """A user's jobs; another's are not there."""
 
-    pagination_class = NewestFirst
+    pagination_class = JobPages
     parser_classes = (MultiPartParser, ParametersParser)
     serializer_class = JobSerializer
 
     def get_queryset(self) -> QuerySet[Job]:
-        return Job.objects.for_user(self.request.user).select_related("recording").defer("recording__peaks")
+        found = Job.objects.for_user(self.request.user).select_related("recording").prefetch_related("tags")
+        return found.defer("recording__peaks", "searchable")
 
-    def handle_exception(self, exc: Exception) -> Response:
-        return super().handle_exception(_in_our_words(exc))
+    def get_parsers(self) -> list[Any]:
+        # A change has lists and nulls, which a form has not.
+        is_change = self.request is not None and self.request.method == "PATCH"
+        return [JSONParser()] if is_change else super().get_parsers()
 
     def create(self, request: Request) -> Response:
-        """Queue a job for a file, or for a recording that is here: a new transcript beside the others."""
+        """Queue a job for a file, for an upload that came in pieces, or for a recording that is here.
+
+        With an Idempotency-Key, a request that comes once more gets the job that it got the first time.
+        """
         owner = cast(AbstractBaseUser, request.user)
-        asked = NewJobRequest.of(cast(MultiValueDict[str, Any], request.data), request.query_params, owner=owner)
-        asked.is_valid(raise_exception=True)
-        if (recording := asked.recording_here) is not None:
-            job = jobs.again(recording, **asked.wishes)
-        else:
-            job = jobs.submit(owner, asked.upload, **asked.wishes)
+        data = cast("MultiValueDict[str, Any]", request.data)
+        mark = _mark(request, data)
+        job = None if mark is None else jobs.earlier(owner, mark)
+        if job is None:
+            asked = NewJobRequest.of(data, request.query_params, owner=owner)
+            asked.is_valid(raise_exception=True)
+            if (recording := asked.recording_here) is not None:
+                job = jobs.again(recording, mark=mark, **asked.wishes)
+            else:
+                job = jobs.submit(owner, asked.upload, mark=mark, **asked.wishes)
         headers = {"Location": reverse("api:job", args=(job.pk,)), "X-Job-Id": str(job.pk)}
         return Response(self.get_serializer(job).data, status=status.HTTP_202_ACCEPTED, headers=headers)
 
     def list(self, request: Request) -> Response:
-        page = self.paginate_queryset(self.get_queryset().defer("text", "recording__peaks"))
-        return self.get_paginated_response(JobInList(page, many=True).data)
+        """A page of jobs, the newest first; without their texts, which may be books."""
+        question = JobsQuestion.read(request)
+        found = self.get_queryset().filter(asked_for(question)).defer("text", "recording__peaks", "searchable")
+        for tag in question.get("tag", []):
+            found = found.filter(tags__name=tag)
+        return self.get_paginated_response(JobInList(self.paginate_queryset(found), many=True).data)
 
     def retrieve(self, request: Request, pk: UUID) -> Response:
         return Response(self.get_serializer(self.get_object()).data)
 
+    def partial_update(self, request: Request, pk: UUID) -> Response:
+        """Change a job's name, notes or tags."""
+        job = self.get_object()
+        changes = JobChanges(data=request.data)
+        changes.is_valid(raise_exception=True)
+        jobs.change(job, **changes.validated_data)
+        return Response(self.get_serializer(self.get_object()).data)
+
     def destroy(self, request: Request, pk: UUID) -> Response:
+        """Delete a job, its text, and its recording when no other job has it."""
         jobs.delete(self.get_object())
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -105,47 +173,63 @@ class JobViewSet(viewsets.GenericViewSet[Job]):
         job.refresh_from_db()
         return Response(self.get_serializer(job).data)
 
+    def peaks(self, request: Request, pk: UUID) -> Response:
+        """How loud the recording is, 0-100, evenly over its duration: what a player draws."""
+        recording = self.get_object().recording
+        if recording.peaks is None:
+            raise Conflict(_("The recording has not been read yet. Ask again when its job is transcribing."))
+        return Response({"duration": recording.duration, "peaks": recording.peaks})
+
     def transcript(self, request: Request, pk: UUID, extension: str) -> HttpResponse:
         """The text in a format; what there is of it when the job failed or was cancelled."""
         job = self.get_object()
-        if not (job.is_ended or self._wants_partial()):
+        if not (job.is_ended or wants(request, "partial")):
             raise Conflict(
                 _("The transcript is not finished yet. Wait until it is, or add ?partial=true for what there is.")
             )
-        answer = self._export(job, extension)
-        answer["Content-Disposition"] = _as_download(job, extension)
+        file, content_type = export(job, extension)
+        answer = HttpResponse(file, content_type=content_type)
+        answer["Content-Disposition"] = content_disposition_header(True, f"{stem(job)}.{extension}") or "attachment"
         return answer
 
-    def _wants_partial(self) -> bool:
-        return self.request.query_params.get("partial", "").lower() in serializers.BooleanField.TRUE_VALUES
 
-    def _export(self, job: Job, extension: str) -> HttpResponse:
-        if extension == "json":
-            return Json(transcript.body(job))
-        export = exports.FORMATS.get(extension)
-        if export is None:
-            known = ", ".join((*exports.FORMATS, "json"))
-            raise NotFound(
-                _("There is no format `%(name)s`. Choose one of: %(known)s.") % {"name": extension, "known": known}
-            )
-        text = export.render(transcript.segments(job), job.transcription_options.highlight)
-        return HttpResponse(text, content_type=export.content_type)
+def wants(request: Request, name: str) -> bool:
+    return request.query_params.get(name, "").lower() in serializers.BooleanField.TRUE_VALUES
 
 
-def _in_our_words(exc: Exception) -> Exception:
-    """The exception with the sentence that the other doors say in its place."""
-    if isinstance(exc, errors.DiskFull):  # while the form is read, long before `create`
-        return NoSpace(sentence(exc))
-    if isinstance(exc, errors.RecordingMissing):
-        return Conflict(sentence(exc))
-    if isinstance(exc, NotAuthenticated):
-        return NotAuthenticated(no_key())
-    if isinstance(exc, Http404):
-        return NotFound(_("There is no such job."))
-    return exc
+def export(job: Job, extension: str) -> tuple[bytes, str]:
+    """A job's transcript as a file, and its content type. Raises NotFound."""
+    if extension == "json":
+        answer = Json(transcript.body(job))
+        return answer.content, answer["Content-Type"]
+    format = exports.FORMATS.get(extension)
+    if format is None:
+        said = _("There is no format `%(name)s`. Choose one of: %(known)s.")
+        raise NotFound(said % {"name": extension, "known": ", ".join((*exports.FORMATS, "json"))})
+    highlight = job.transcription_options.highlight
+    return format.render(transcript.segments(job), highlight, title=job.name), format.content_type
 
 
-def _as_download(job: Job, extension: str) -> str:
-    """The header that saves a transcript under the job's name, without the recording's extension."""
-    stem = job.name.removesuffix(PurePath(job.recording.original_name).suffix)
-    return content_disposition_header(True, clean_name(f"{stem or job.name}.{extension}")) or "attachment"
+def stem(job: Job) -> str:
+    """The name of a job as its files have it, without the recording's extension."""
+    return clean_name(job.name.removesuffix(PurePath(job.recording.original_name).suffix) or job.name)
+
+
+def _mark(request: Request, data: "MultiValueDict[str, Any]") -> jobs.Mark | None:
+    """By what this request is known if it comes once more; None if its client gave it no key.
+
+    Of all that was sent rather than of what it means: an upload in pieces is gone when its request comes again.
+    """
+    key = request.headers.get("Idempotency-Key", "").strip()
+    if not key:
+        return None
+    if len(key) > LONGEST_KEY:
+        said = _("An Idempotency-Key has at most %(longest)s characters.") % {"longest": LONGEST_KEY}
+        raise serializers.ValidationError({"Idempotency-Key": [said]})
+    sources = [sorted(source.lists()) for source in (data, request.query_params)]
+    sent = json.dumps(sources, default=_told, sort_keys=True)
+    return jobs.Mark(hashlib.sha256(sent.encode()).hexdigest(), key)
+
+
+def _told(file: UploadedFile) -> str:
+    return str(file.sha256)  # type: ignore[attr-defined]  # set by HashingUploadHandler

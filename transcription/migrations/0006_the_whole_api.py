@@ -6,6 +6,15 @@ import uuid
 from django.conf import settings
 from django.db import migrations, models
 
+from transcription.search import folded
+
+
+def index(apps, schema_editor):
+    """Make what was there before findable."""
+    for job in apps.get_model("transcription", "Job").objects.only("name", "notes", "text").iterator():
+        job.searchable = folded("\n".join((job.name, job.notes, job.text)))
+        job.save(update_fields=["searchable"])
+
 
 class Migration(migrations.Migration):
 
@@ -151,7 +160,7 @@ class Migration(migrations.Migration):
                 ('url', models.CharField(blank=True, max_length=2000, verbose_name='address')),
                 ('secret', models.CharField(editable=False, max_length=100)),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('owner', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='webhook', to=settings.AUTH_USER_MODEL)),
+                ('owner', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='webhook', to=settings.AUTH_USER_MODEL, verbose_name='owner')),
             ],
             options={
                 'verbose_name': 'webhook',
@@ -168,14 +177,14 @@ class Migration(migrations.Migration):
                 ('rung_at', models.DateTimeField(default=django.utils.timezone.now)),
                 ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
                 ('url', models.CharField(max_length=2000, verbose_name='address')),
-                ('type', models.CharField(max_length=30, verbose_name='type')),
+                ('type', models.CharField(choices=[('job.done', 'a job is done'), ('job.failed', 'a job failed'), ('job.cancelled', 'a job was cancelled'), ('webhook.test', 'a test')], max_length=30, verbose_name='type')),
                 ('data', models.JSONField(default=dict)),
                 ('status', models.CharField(choices=[('waiting', 'waiting'), ('delivered', 'delivered'), ('failed', 'failed')], db_index=True, default='waiting', max_length=10, verbose_name='status')),
                 ('tries', models.JSONField(default=list, verbose_name='tries')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='added')),
                 ('ended_at', models.DateTimeField(null=True, verbose_name='ended')),
                 ('job', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='deliveries', to='transcription.job', verbose_name='job')),
-                ('owner', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ('owner', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL, verbose_name='owner')),
                 ('worker', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='transcription.worker', verbose_name='worker')),
             ],
             options={
@@ -189,4 +198,5 @@ class Migration(migrations.Migration):
             model_name='tag',
             constraint=models.UniqueConstraint(fields=('owner', 'name'), name='one_tag_a_name'),
         ),
+        migrations.RunPython(index, migrations.RunPython.noop),
     ]

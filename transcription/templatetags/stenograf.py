@@ -2,7 +2,6 @@
 
 import re
 from datetime import date
-from typing import Any
 
 from django import template
 from django.template.defaultfilters import filesizeformat
@@ -12,8 +11,10 @@ from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
+from transcription import edits
 from transcription.models import Segment
 from transcription.web import languages
+from transcription.whisper.result import Word
 
 register = template.Library()
 
@@ -99,20 +100,20 @@ def seconds(value: float) -> str:
 @register.filter
 def words(segment: Segment) -> SafeString:
     """The text of a segment; with word times, each word by itself, so that the player can show the one being spoken."""
-    if not segment.words:
-        return escape(segment.text.strip())
-    spoken = ((_space(word["word"]), _word(word)) for word in segment.words)
-    return format_html_join("", "{}{}", spoken)
+    spoken = edits.spoken(segment)
+    if not spoken:
+        return escape(segment.reads.strip())
+    return format_html_join("", "{}{}", ((_space(word.word), _word(word)) for word in spoken))
 
 
 def _space(word: str) -> str:
     return " " if word.startswith(" ") else ""
 
 
-def _word(word: dict[str, Any]) -> SafeString:
-    probability, place = word["probability"], seconds(word["start"])
+def _word(word: Word) -> SafeString:
+    probability, place = word.probability, seconds(word.start)
     doubt = " is-doubtful" * (probability < DOUBTFUL) + " is-very-doubtful" * (probability < VERY_DOUBTFUL)
-    return format_html('<span class="word{}" data-start="{}">{}</span>', doubt, place, word["word"].strip())
+    return format_html('<span class="word{}" data-start="{}">{}</span>', doubt, place, word.word.strip())
 
 
 @register.filter

@@ -4,7 +4,7 @@ import uuid
 import zoneinfo
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from django.conf import settings
 from django.contrib import messages
@@ -12,15 +12,16 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import LoginView, LogoutView
 from django.core.exceptions import PermissionDenied
-from django.core.files.uploadedfile import UploadedFile
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from transcription import catalogue, errors, jobs, shelf
+from transcription import catalogue, errors, exports, jobs, shelf
+from transcription.jobs import Given
 from transcription.models import Job
 from transcription.web import better, rows, transcript
 from transcription.web.context import THEMES
@@ -29,20 +30,21 @@ from transcription.web.sample import upload as sample_upload
 from transcription.whisper.options import TranscriptionOptions
 
 View = Callable[..., HttpResponse]
-FORMATS = ("txt", "srt", "vtt", "tsv", "json")
+AnyView = TypeVar("AnyView", bound=Callable[..., HttpResponseBase])
+FORMATS = (*exports.FORMATS, "json")
 SPEEDS = (0.5, 0.75, 1, 1.25, 1.5, 1.75, 2, 3)
 A_YEAR = 60 * 60 * 24 * 365
 
 
-def in_local_time(view: View) -> View:
+def in_local_time(view: AnyView) -> AnyView:
     """Show times in the zone that the browser named (clock.js), or the server's."""
 
     @wraps(view)
-    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         with timezone.override(_zone(request.COOKIES.get("timezone", ""))):
             return view(request, *args, **kwargs)
 
-    return wrapped
+    return cast(AnyView, wrapped)
 
 
 def _zone(name: str) -> zoneinfo.ZoneInfo:
@@ -121,7 +123,7 @@ def _dashboard(request: HttpRequest, form: IntakeForm, status: int = 200) -> Htt
 def _take(request: HttpRequest) -> HttpResponse:
     """What the form does without a script: each file is taken or refused by itself."""
     form = IntakeForm(request.POST)
-    files = request.FILES.getlist("file")
+    files = cast(list[Given], request.FILES.getlist("file"))  # as HashingUploadHandler takes them
     if not files:
         form.add_error(None, gettext("Choose at least one file."))
     if not form.is_valid():
@@ -167,16 +169,16 @@ def answer_offer(request: HttpRequest) -> HttpResponse:
     return response
 
 
-def _submit(request: HttpRequest, upload: UploadedFile, model: str | None, options: TranscriptionOptions) -> Job | None:
+def _submit(request: HttpRequest, upload: Given, model: str | None, options: TranscriptionOptions) -> Job | None:
     """Queue a job; None when the file could not be taken, which the next page says."""
     try:
-        return jobs.submit(_person(request), upload, model=model or catalogue.default(), options=options)
+        return jobs.submit(person(request), upload, model=model or catalogue.default(), options=options)
     except errors.Problem as problem:
         messages.error(request, f"{upload.name}: {gettext(problem.sentence) % problem.values}")
         return None
 
 
-def _person(request: HttpRequest) -> AbstractBaseUser:
+def person(request: HttpRequest) -> AbstractBaseUser:
     """Who is signed in, where `login_required` has made sure that somebody is."""
     return cast(AbstractBaseUser, request.user)
 
@@ -209,8 +211,14 @@ def text(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
 
 
 def _about(row: rows.Row) -> dict[str, Any]:
-    speeds = [(f"{speed:g}", speed) for speed in SPEEDS]
-    return {"row": row, "job": row.job, "others": rows.others(row.job), "formats": FORMATS, "speeds": speeds}
+    audio = reverse("api:audio", args=(row.job.pk,))
+    about = {"row": row, "job": row.job, "others": rows.others(row.job), "formats": FORMATS}
+    return {**about, "audio": audio, "speeds": speeds()}
+
+
+def speeds() -> list[tuple[str, float]]:
+    """How fast a player can play: for a program and for a person."""
+    return [(f"{speed:g}", speed) for speed in SPEEDS]
 
 
 @login_required

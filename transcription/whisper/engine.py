@@ -109,6 +109,12 @@ Event = dict[str, Any]
     {"event": "progress", "section": 7, "seconds": 21.5}                 decoded so far
     {"event": "done", "section": 7}                                      the runner adds how many `seconds` it took
     {"event": "error", "section": 7, "code": "engine_failed", "detail": "…"}
+
+The runner itself says what it is and has, of no section:
+
+    {"event": "ready", "versions": {…}, "capacity": 1, "compute_types": […], "threads": 8}
+    {"event": "device", "reading": {"name": "…", "memory_total_mb": 24564, "memory_used_mb": 1024, "utilization": 12}}
+    {"event": "model", "model": "models/…", "state": "loading"}           then "loaded" or "error"
 """
 
 
@@ -142,4 +148,11 @@ class Engine(Protocol):
 
     def close(self, section: int) -> None:
         """Forget a section, finished or not; unknown ones are no error."""
+        ...
+
+    def memory_bytes(self) -> int | None:
+        """What it holds of memory that its device shares with the machine; None where the machine tells by itself.
+
+        Asked in another thread at any time.
+        """
         ...

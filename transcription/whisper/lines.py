@@ -24,6 +24,7 @@ class Parent:
         # Standard output is for events alone: what a library prints goes to standard error.
         self._events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        self._one_at_a_time = threading.Lock()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
@@ -36,5 +37,7 @@ class Parent:
 
     def say(self, event: Line) -> None:
         """Raises ValueError for what is not JSON: better an error here than a line that the parent cannot read."""
-        self._events.write(json.dumps(event, allow_nan=False) + "\n")
-        self._events.flush()
+        line = json.dumps(event, allow_nan=False) + "\n"
+        with self._one_at_a_time:
+            self._events.write(line)
+            self._events.flush()

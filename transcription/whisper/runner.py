@@ -13,15 +13,19 @@ import argparse
 import importlib
 import os
 import re
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from transcription.whisper import gauges
 from transcription.whisper.engine import Engine, Event, SectionClosed, Sound, Tell
 from transcription.whisper.lines import Line, Parent
 from transcription.whisper.options import TranscriptionOptions
 
+GAUGE_SECONDS = 10.0  # between two looks at the device: NVIDIA's program takes a moment
 OUT_OF_MEMORY = re.compile(r"out ?of ?memory|insufficient memory|unable to allocate", re.IGNORECASE)
 
 
@@ -31,14 +35,16 @@ def main() -> None:
     arguments.add_argument("--device", required=True)
     asked = arguments.parse_args()
     parent = Parent()
-    Runner(lambda tell: importlib.import_module(asked.engine).Engine(asked.device, tell), parent).run()
+    Runner(lambda tell: importlib.import_module(asked.engine).Engine(asked.device, tell), parent, asked.device).run()
 
 
 class Runner:
     """The loop: take commands in, step the engine, say what came of it."""
 
-    def __init__(self, make_engine: Callable[[Tell], Engine], parent: Parent) -> None:
+    def __init__(self, make_engine: Callable[[Tell], Engine], parent: Parent, device: str) -> None:
         self.parent = parent
+        self.device = device
+        self.model = ""  # the folder of the one that is loaded
         self.commands: deque[Line] = deque()
         self.sections: dict[int, float] = {}  # those that are open, and since when
         self.engine = make_engine(self.tell)
@@ -46,12 +52,20 @@ class Runner:
     def run(self) -> None:
         can = {"capacity": self.engine.capacity, "compute_types": self.engine.compute_types, "threads": os.cpu_count()}
         self.parent.say({"event": "ready", "versions": self.engine.versions, **can})
+        threading.Thread(target=self.watch_gauges, name="gauges", daemon=True).start()
         while True:
             self.listen()
             while self.commands:
                 self.obey(self.commands.popleft())
             if self.sections:
                 self.step()
+
+    def watch_gauges(self) -> None:
+        """Tell how the device is, every few seconds, for as long as the process lives."""
+        while True:
+            reading = gauges.read(self.device, self.engine.memory_bytes())
+            self.parent.say({"event": "device", "reading": asdict(reading)})
+            time.sleep(GAUGE_SECONDS)
 
     def listen(self) -> None:
         """Take in what the parent has said; wait for it when there is nothing to do."""
@@ -80,10 +94,26 @@ class Runner:
             return
         self.sections[section] = time.monotonic()
         sound = Sound(Path(command["pcm"]), tuple((start, end) for start, end in command["spans"]))
+        options = TranscriptionOptions.from_json(command["options"])
         try:
-            self.engine.open(section, sound, Path(command["model"]), TranscriptionOptions.from_json(command["options"]))
+            self.open(section, sound, command["model"], options)
         except Exception as error:  # noqa: BLE001  (whatever a library raises must reach the job as a sentence)
             self.give_up(error, [section])
+
+    def open(self, section: int, sound: Sound, model: str, options: TranscriptionOptions) -> None:
+        """Have the engine take a section in, and tell what becomes of the model. Raises what loading raises."""
+        if model != self.model:
+            self.model = ""
+            self.parent.say({"event": "model", "model": model, "state": "loading"})
+        try:
+            self.engine.open(section, sound, Path(model), options)
+        except Exception:
+            self.model = ""
+            self.parent.say({"event": "model", "model": model, "state": "error"})
+            raise
+        if model != self.model:
+            self.model = model
+            self.parent.say({"event": "model", "model": model, "state": "loaded"})
 
     def step(self) -> None:
         try:

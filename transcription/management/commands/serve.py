@@ -17,7 +17,7 @@ from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from transcription import catalogue, devices, enginecheck, errors, pipeline, weights
+from transcription import catalogue, devices, enginecheck, errors, keys, pipeline, weights
 from transcription.management.progress import Progress
 from transcription.supervisor import Supervisor, is_port_free
 from transcription.whisper.engine import Abilities
@@ -40,6 +40,7 @@ class Command(BaseCommand):
         self.fetch_weights()
         self.check()
         self.make_administrator()
+        self.read_keys()
         self.collect_static_files()
         while self.set_aside_the_engine(here[0]):
             here = _devices()
@@ -74,6 +75,15 @@ class Command(BaseCommand):
         users.create_superuser(name, password=password or (password := secrets.token_urlsafe(12)))
         shown = "the one you set" if settings.SUPERUSER_PASSWORD else password
         self.stdout.write(f"The first administrator: {name}, password: {shown}")
+
+    def read_keys(self) -> None:
+        """Let the keys of KEYS_FILE work; at the first start it is made, with one key."""
+        try:
+            if keys.make_file():
+                self.stdout.write(f"A key to the API is in {settings.KEYS_FILE}, one a line.")
+            keys.reload()
+        except OSError as error:
+            self.stdout.write(f"The keys of {settings.KEYS_FILE} stay as they were: {error.strerror}.")
 
     def collect_static_files(self) -> None:
         """Collect and compress static files when one has changed since the last start."""

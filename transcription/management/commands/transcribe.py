@@ -31,6 +31,8 @@ from transcription.whisper.engine import ENGINES
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment
 
+TEXTS = [name for name in exports.FORMATS if name != "docx"]
+
 
 class Command(BaseCommand):
     help = "Print the transcript of a file on standard output, and the progress on standard error."
@@ -39,7 +41,7 @@ class Command(BaseCommand):
         parser.usage = f"{parser.prog} [options] file"  # fifty of them, which an error must not be lost behind
         parser.add_argument("file", type=Path)
         parser.add_argument("--model", default="", help="a name of the catalogue, or of a folder in the models folder")
-        parser.add_argument("--format", default="txt", choices=[*exports.FORMATS, "json"])
+        parser.add_argument("--format", default="txt", choices=[*TEXTS, "json"])
         how = parser.add_argument_group(
             "how", "What is left out is as DEFAULT_<PARAMETER> says, else as openai-whisper."
         )
@@ -145,7 +147,7 @@ class Transcript:
 
 def _render(transcript: Transcript, extension: str, model: str, options: TranscriptionOptions) -> str:
     if extension != "json":
-        return exports.FORMATS[extension].render(transcript.segments, options.highlight)
+        return exports.FORMATS[extension].render(transcript.segments, options.highlight).decode()
     about = {
         "text": _text(transcript.segments),
         "segments": [{"id": index, **segment.to_json()} for index, segment in enumerate(transcript.segments)],

@@ -65,6 +65,9 @@ class Engine:
     def close(self, section: int) -> None:
         self._open.pop(section, None)
 
+    def memory_bytes(self) -> int | None:
+        return None
+
     def _decode(self, section: int, sound: Sound, options: TranscriptionOptions) -> Iterator[Event]:
         assert self._model is not None  # noqa: S101  (open() loaded it)
         asked = {**asked_of_the_library(options), "hotwords": self._within_places(options.hotwords)}

@@ -37,8 +37,9 @@ class Engine:
         self.tell = tell
         self.versions = {name: version(name) for name in ("mlx-whisper", "mlx")}
         self.compute_types = ["float16", "float32"]
-        self.compute_type = "float32" if device == "cpu" else "float16"
-        mx.set_default_device(mx.cpu if device == "cpu" else mx.gpu)
+        self.is_on_gpu = device != "cpu"
+        self.compute_type = "float16" if self.is_on_gpu else "float32"
+        mx.set_default_device(mx.gpu if self.is_on_gpu else mx.cpu)
         mx.set_cache_limit(CACHE_BYTES)
         self._loaded: tuple[Path, mx.Dtype] | None = None
         self._open: dict[int, tuple[Sound, TranscriptionOptions]] = {}
@@ -68,6 +69,10 @@ class Engine:
     def close(self, section: int) -> None:
         if self._open.pop(section, None) is not None:
             mx.clear_cache()
+
+    def memory_bytes(self) -> int | None:
+        """On an Apple GPU, whose memory is the machine's."""
+        return int(mx.get_active_memory()) if self.is_on_gpu else None
 
     def _decode(self, section: int, samples: NDArray[np.float32], options: TranscriptionOptions) -> None:
         assert self._loaded is not None  # noqa: S101  (open() loaded it)

@@ -1,0 +1,138 @@
+"""A client sends more than may be, or the same twice."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+from django.utils import timezone
+from pytest_django import Settings
+
+from tests.api.rows import a_done_job
+from tests.server import NANO, Server
+from transcription.models import ApiToken, Job, Recording
+
+JOBS = "/api/v1/jobs/"
+DOORS = {JOBS: "detail", "/v1/audio/transcriptions": "error", "/transcribe": "error"}
+
+
+def sound(content: bytes = b"RIFF") -> SimpleUploadedFile:
+    return SimpleUploadedFile("talk.mp3", content)
+
+
+def post(api: Client, content: bytes = b"RIFF", **headers: str) -> Any:
+    return api.post(JOBS, {"file": sound(content), "language": "ru"}, headers=headers)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_full_queue_is_said_at_every_door(api: Client, settings: Settings, door: str) -> None:
+    settings.MAX_QUEUED_JOBS = 1
+    assert post(api).status_code == 202
+
+    answer = api.post(door, {"file": sound(b"another"), "model": "nano"})
+
+    assert (answer.status_code, answer["Retry-After"]) == (429, "30")
+    assert "1 unfinished job" in str(answer.json()[DOORS[door]])
+    assert (Job.objects.count(), Recording.objects.count()) == (1, 1)
+
+
+def test_an_ended_job_makes_room(api: Client, settings: Settings) -> None:
+    settings.MAX_QUEUED_JOBS = 1
+    post(api)
+    Job.objects.update(status="done")
+
+    assert post(api).status_code == 202
+
+
+def test_another_user_has_a_queue_of_their_own(api: Client, settings: Settings, stranger: User) -> None:
+    settings.MAX_QUEUED_JOBS = 1
+    post(api)
+
+    theirs = Client(headers={"Authorization": f"Token {ApiToken.make(stranger)}"})
+    assert post(theirs).status_code == 202
+
+
+def test_a_recording_again_counts_too(api: Client, owner: User, settings: Settings) -> None:
+    settings.MAX_QUEUED_JOBS = 1
+    recording = a_done_job(owner).recording
+    post(api)
+
+    assert api.post(JOBS, {"recording": str(recording.pk)}).status_code == 429
+
+
+def test_uploads_are_throttled_until_the_oldest_is_long_ago(api: Client, settings: Settings) -> None:
+    settings.THROTTLE_UPLOADS = (2, 60)
+    assert [post(api).status_code for _time in range(3)] == [202, 202, 429]
+
+    wait = int(post(api)["Retry-After"])
+    assert 50 < wait <= 60
+    Recording.objects.update(created_at=timezone.now() - timedelta(seconds=61))
+
+    assert post(api).status_code == 202
+
+
+# ---------------------------------------------------------------- Idempotency-Key
+
+
+def test_a_request_that_comes_again_gets_its_job(api: Client) -> None:
+    first = post(api, **{"Idempotency-Key": "monday"})
+    second = post(api, **{"Idempotency-Key": "monday"})
+
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first["Location"] == second["Location"]
+    assert first["X-Job-Id"] == second["X-Job-Id"] == first.json()["id"]
+    assert (Job.objects.count(), Recording.objects.count()) == (1, 1)
+
+
+def test_without_a_key_each_request_is_its_own(api: Client) -> None:
+    assert post(api)["X-Job-Id"] != post(api)["X-Job-Id"]
+
+
+@pytest.mark.parametrize("changed", [{"content": b"other"}, {"language": "en"}, {"tags": "x"}])
+def test_a_key_belongs_to_one_request(api: Client, changed: dict[str, Any]) -> None:
+    post(api, **{"Idempotency-Key": "monday"})
+    form = {"file": sound(changed.pop("content", b"RIFF")), "language": "ru", **changed}
+
+    answer = api.post(JOBS, form, headers={"Idempotency-Key": "monday"})
+
+    assert answer.status_code == 422
+    assert "Idempotency-Key" in answer.json()["detail"]
+    assert Job.objects.count() == 1
+
+
+def test_a_key_is_kept_for_a_recording_again(api: Client, owner: User) -> None:
+    recording = a_done_job(owner).recording
+    sent = {"recording": str(recording.pk)}
+    answers = [api.post(JOBS, sent, headers={"Idempotency-Key": "again"}) for _time in range(2)]
+
+    assert answers[0]["X-Job-Id"] == answers[1]["X-Job-Id"]
+    assert Job.objects.count() == 2
+
+
+def test_a_key_joins_also_when_the_queue_is_full(api: Client, settings: Settings) -> None:
+    settings.MAX_QUEUED_JOBS = 1
+
+    assert [post(api, **{"Idempotency-Key": "monday"}).status_code for _time in range(2)] == [202, 202]
+
+
+def test_a_key_is_not_a_novel(api: Client) -> None:
+    assert post(api, **{"Idempotency-Key": "a" * 256}).status_code == 400
+
+
+def test_eight_requests_with_one_key_at_once_make_one_job(nano_server: Server) -> None:
+    sentence = (NANO / "nano" / "bears.wav").read_bytes()
+
+    def send(_number: int) -> str:
+        with nano_server.client() as client:
+            files, headers = {"file": ("bears.wav", sentence)}, {"Idempotency-Key": "eight at once"}
+            answer = client.post(JOBS, files=files, headers=headers)
+            assert answer.status_code == 202, answer.text
+            return str(answer.json()["id"])
+
+    with ThreadPoolExecutor(8) as pool:
+        (job,) = set(pool.map(send, range(8)))
+
+    assert nano_server.wait(job)["status"] == "done"

@@ -1,0 +1,123 @@
+"""whisper-asr-webservice's door: its clients (Bazarr, Obsidian plugins) work when they are given our address.
+
+POST /asr               file field audio_file; in the query: output (txt json srt vtt tsv), task, language,
+                        initial_prompt, vad_filter, word_timestamps, encode; our own parameters too, there or in the
+                        form. Answers text/plain under the name of the file, and Asr-Engine says what decoded it; json
+                        is Whisper's own {"text", "segments", "language"}, with the space that it puts before a text.
+POST /detect-language   audio_file, encode. The language of the first 30 seconds:
+                        {"detected_language": "russian", "language_code": "ru", "confidence": 0.98}
+
+Both wait for a durable job, which X-Job-Id names. `encode=false` says that the file is headerless 16 kHz mono s16le and
+is taken as such, without FFmpeg. What nobody knows is ignored. An error is {"detail": sentence, "field": name}: 401
+without a key, 403 with a wrong one, 422 for a bad value and for no file. The key may come as `?token=`.
+"""
+
+from typing import Any, cast
+from urllib.parse import quote
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import AbstractBaseUser
+from django.http import HttpRequest, HttpResponse
+from django.urls import re_path
+from django.utils.datastructures import MultiValueDict
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from rest_framework import serializers
+
+from transcription import audio, exports, jobs
+from transcription.api import doors, transcript
+from transcription.api.answers import Json
+from transcription.api.doors import Refused, door
+from transcription.api.serializers import JobRequest, always, finite
+from transcription.models import Job
+from transcription.whisper.options import LANGUAGES
+
+OUTPUTS = ("txt", "json", "srt", "vtt", "tsv")
+# The beginning as it is, whatever is heard in it, decoded once: only its language is wanted.
+FOR_THE_LANGUAGE = {
+    "language": "auto", "clip_timestamps": "0,30", "sections": "1", "vad_filter": "false", "beam_size": "1",
+    "temperature": "[0]",
+}  # fmt: skip
+
+
+class ListenRequest(JobRequest):
+    """A job's parameters, and whether its sound is to be decoded first."""
+
+    takes_what_nobody_honours = True  # their clients send what their engine has
+
+    encode = serializers.BooleanField(default=True, error_messages=always(gettext_lazy("`encode` is true or false.")))
+
+    def _by_name(self, data: MultiValueDict[str, Any]) -> dict[str, list[Any]]:
+        """What was sent under our names; unknown names are left out."""
+        return {name: values for name, values in super()._by_name(data).items() if name in self.fields}
+
+    @property
+    def container(self) -> str:
+        return "" if self.validated_data["encode"] else audio.RAW
+
+
+class AsrRequest(ListenRequest):
+    output = serializers.ChoiceField(
+        OUTPUTS, default="txt", error_messages=always(gettext_lazy("`output` is txt, json, srt, vtt or tsv."))
+    )
+
+
+class LanguageRequest(ListenRequest):
+    def _by_name(self, data: MultiValueDict[str, Any]) -> dict[str, list[Any]]:
+        sent = super()._by_name(data)
+        kept = {name: values for name, values in sent.items() if name in ("file", "model", "encode")}
+        return kept | {name: [value] for name, value in FOR_THE_LANGUAGE.items()}
+
+
+@door("POST")
+async def asr(request: HttpRequest) -> HttpResponse:
+    """Transcribe and answer with the text in the form that was asked for."""
+    asked = await sync_to_async(_asked)(AsrRequest, request)
+    job_id = await sync_to_async(_submit)(request, asked)
+    job = await doors.ended(job_id)
+    return await sync_to_async(_transcribed)(job, asked.validated_data["output"])
+
+
+@door("POST")
+async def detect_language(request: HttpRequest) -> HttpResponse:
+    """Say what is spoken at the beginning of a recording."""
+    asked = await sync_to_async(_asked)(LanguageRequest, request)
+    job_id = await sync_to_async(_submit)(request, asked)
+    job = await doors.ended(job_id)
+    if not job.language:
+        raise Refused(422, _("The recording is too short to hear a language in it."), job_id=str(job_id))
+    language = {"detected_language": LANGUAGES.get(job.language, job.language), "language_code": job.language}
+    return Json({**language, "confidence": finite(job.language_probability)}, headers={"X-Job-Id": str(job_id)})
+
+
+def _asked(kind: type[doors.Asked], request: HttpRequest) -> doors.Asked:
+    return doors.asked(kind, request, no_file=422)
+
+
+def _submit(request: HttpRequest, asked: ListenRequest) -> UUID:
+    owner = cast(AbstractBaseUser, request.user)
+    job = jobs.submit(owner, asked.upload, container=asked.container, **asked.wishes)
+    request.close()  # The body's own copy of the recording would lie on the disk for as long as we wait.
+    return job.pk
+
+
+def _transcribed(job: Job, output: str) -> HttpResponse:
+    segments = transcript.segments(job)
+    if output == "json":
+        told = {"text": "".join(segment.text for segment in segments), "language": job.language}
+        listed = [{"id": index, **segment.to_json()} for index, segment in enumerate(segments)]
+        answer: HttpResponse = Json(finite({**told, "segments": listed}))
+    else:
+        answer = HttpResponse(exports.FORMATS[output].render(segments, job.transcription_options.highlight))
+    answer["Content-Type"] = "text/plain; charset=utf-8"
+    answer["Content-Disposition"] = f'attachment; filename="{quote(job.recording.original_name)}.{output}"'
+    answer["Asr-Engine"] = job.engine.replace("-", "_")
+    answer["X-Job-Id"] = str(job.pk)
+    return answer
+
+
+urlpatterns = [
+    re_path(r"^asr/?$", asr),
+    re_path(r"^detect-language/?$", detect_language),
+]

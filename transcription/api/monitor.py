@@ -1,0 +1,213 @@
+"""The second founding document's doors, under /api/: queue a recording, and watch it, the devices and the log.
+
+POST /api/transcribe         a form as at /transcribe; {"task_id"} at once
+GET  /api/status/{task_id}   its state (queued processing done error), and the text when it is done
+GET  /api/queue              the newest tasks in each state
+GET  /api/gpus               the devices: name, memory, load; a task's `gpu_id` is the `id` of one
+GET  /api/model_status       which model is in whose memory: {"0": {"base": "loaded"}}
+GET  /api/logs               what happened last, the newest at the end
+
+Everybody is told of their own tasks, staff of all. Times are in UTC.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import AbstractBaseUser
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import re_path
+from django.utils.translation import gettext as _
+
+from transcription import forecast, jobs
+from transcription.api import doors
+from transcription.api.answers import Json
+from transcription.api.doors import door
+from transcription.api.serializers import JobRequest, finite
+from transcription.models import Event, Job, Section, Worker
+
+NEWEST_JOBS = 100  # of each state
+NEWEST_EVENTS = 200
+
+Status = Job.Status
+# The document's words for our statuses.
+WORDS = {
+    "queued": (Status.QUEUED,),
+    "processing": (Status.DOWNLOADING, Status.PREPARING, Status.TRANSCRIBING, Status.FINISHING),
+    "done": (Status.DONE,),
+    "error": (Status.FAILED, Status.CANCELLED),
+}
+
+
+# ------------------------------------------------------------------ a task
+
+
+class QueueRequest(JobRequest):
+    takes_what_nobody_honours = True  # the documents promise it
+
+
+@door("POST")
+async def transcribe(request: HttpRequest) -> HttpResponse:
+    """Queue a recording; the text is asked for later."""
+    job = await sync_to_async(_submit)(request)
+    return Json({"task_id": str(job.pk)}, headers={"X-Job-Id": str(job.pk)})
+
+
+def _submit(request: HttpRequest) -> Job:
+    asked = doors.asked(QueueRequest, request)
+    return jobs.submit(cast(AbstractBaseUser, request.user), asked.upload, **asked.wishes)
+
+
+@door("GET")
+async def status(request: HttpRequest, task_id: str) -> HttpResponse:
+    return Json(await sync_to_async(_status)(request, task_id))
+
+
+def _status(request: HttpRequest, task_id: str) -> dict[str, Any]:
+    job = doors.find(request, task_id)
+    turn = None if job.is_ended else forecast.latest().get(job.pk)
+    told: dict[str, Any] = finite(
+        {
+            "task_id": str(job.pk),
+            "status": next(word for word, statuses in WORDS.items() if job.status in statuses),
+            "result": job.text if job.status == Status.DONE else None,
+            "error": _error(job) or None,
+            "filename": job.recording.original_name,
+            "model": job.model,
+            "language": job.language or job.options["language"],
+            "progress": job.progress,
+            "queue_position": None if turn is None else turn.position,
+            "eta_seconds": None if turn is None else turn.seconds,
+            "device": job.device or None,
+            "gpu_id": _busy_with([job]).get(job.pk),
+            "engine": job.engine or None,
+            "created_at": _time(job.created_at),
+            "started_at": _time(job.preparing_at),
+            "completed_at": _time(job.finished_at),
+            "duration": job.recording.duration,
+            "processing_seconds": job.processing_seconds,
+            "warnings": job.warnings,
+        }
+    )
+    return told
+
+
+def _error(job: Job) -> str:
+    """Why there will be no text, as a sentence; empty while there may be one."""
+    return _("The job was cancelled.") if job.status == Status.CANCELLED else job.error_message
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+# ------------------------------------------------------------------ all of them
+
+
+@door("GET")
+async def queue(request: HttpRequest) -> HttpResponse:
+    return Json(await sync_to_async(_queue)(request))
+
+
+def _queue(request: HttpRequest) -> dict[str, Any]:
+    mine = Job.objects.all() if _is_staff(request) else Job.objects.for_user(request.user)
+    waiting, running, done, failed = (_newest(mine.filter(status__in=statuses)) for statuses in WORDS.values())
+    busy = _busy_with(running)
+    return {
+        "queue": [{**_named(job), "created_at": _time(job.created_at)} for job in waiting],
+        "processing": [{**_named(job), "gpu_id": busy.get(job.pk)} for job in running],
+        "completed": [{**_named(job), "completed_at": _time(job.finished_at)} for job in done],
+        "failed": [{**_named(job), "error": _error(job)} for job in failed],
+    }
+
+
+def _is_staff(request: HttpRequest) -> bool:
+    return bool(getattr(request.user, "is_staff", False))
+
+
+def _newest(found: QuerySet[Job]) -> list[Job]:
+    light = found.select_related("recording").defer("text", "searchable", "recording__peaks")
+    return list(light.order_by("-created_at", "-id")[:NEWEST_JOBS])
+
+
+def _named(job: Job) -> dict[str, str]:
+    return {"id": str(job.pk), "filename": job.recording.original_name}
+
+
+def _busy_with(found: Iterable[Job]) -> dict[Any, int]:
+    """The `id` of a device that works on each of these jobs now; none is there for one that waits."""
+    ids = {worker.pk: place for place, worker in enumerate(_devices())}
+    held = Section.objects.filter(job__in=list(found), status=Section.Status.TRANSCRIBING, worker__in=ids)
+    return {job: ids[worker] for job, worker in held.values_list("job_id", "worker_id")}
+
+
+# ------------------------------------------------------------------ devices
+
+
+def _devices() -> list[Worker]:
+    """The living device workers in an order that a restart does not change; a device's `id` is its place in it."""
+    return list(Worker.alive().filter(kind=Worker.Kind.DEVICE).order_by("hostname", "device", "started_at", "pk"))
+
+
+@door("GET")
+async def gpus(request: HttpRequest) -> HttpResponse:
+    return Json(await sync_to_async(_gpus)(), safe=False)
+
+
+def _gpus() -> list[dict[str, Any]]:
+    return [
+        {
+            "id": place,
+            "name": worker.device_name or worker.device,
+            "memory_total_mb": worker.memory_total_mb,
+            "memory_used_mb": worker.memory_used_mb,
+            "utilization_gpu": worker.utilization,
+            "device": worker.device,
+        }
+        for place, worker in enumerate(_devices())
+    ]
+
+
+@door("GET")
+async def model_status(request: HttpRequest) -> HttpResponse:
+    return Json(await sync_to_async(_model_status)())
+
+
+def _model_status() -> dict[str, Any]:
+    return {str(place): worker.model_states for place, worker in enumerate(_devices())}
+
+
+# ------------------------------------------------------------------ the log
+
+
+@door("GET")
+async def logs(request: HttpRequest) -> HttpResponse:
+    return Json(await sync_to_async(_logs)(request), safe=False)
+
+
+def _logs(request: HttpRequest) -> list[dict[str, Any]]:
+    known = Event.objects.all() if _is_staff(request) else Event.objects.filter(job__owner_id=request.user.pk)
+    with_names = known.select_related("job__recording", "worker")
+    light = with_names.defer("job__text", "job__searchable", "job__recording__peaks")
+    newest = list(light.order_by("-id")[:NEWEST_EVENTS])
+    return [{"time": _time(event.at), "msg": _said(event)} for event in reversed(newest)]
+
+
+def _said(event: Event) -> str:
+    """The event in a line, in English like the log."""
+    if event.job is not None:
+        return f"Task {event.job_id} ({event.job.recording.original_name}) {event}"
+    return f"Worker {event.worker} {event}" if event.worker is not None else str(event)
+
+
+# With and without a slash at the end: a client that posts would not follow a redirect.
+urlpatterns = [
+    re_path(r"^transcribe/?$", transcribe),
+    re_path(r"^status/(?P<task_id>[^/]+)/?$", status),
+    re_path(r"^queue/?$", queue),
+    re_path(r"^gpus/?$", gpus),
+    re_path(r"^model_status/?$", model_status),
+    re_path(r"^logs/?$", logs),
+]

@@ -1,0 +1,153 @@
+"""What the native API's views share: its refusals in sentences, its pages, its JSON."""
+
+import datetime
+from typing import IO, Any, ClassVar, TypeVar
+
+from django.db import models
+from django.http import Http404
+from django.utils import timezone
+from django.utils.datastructures import MultiValueDict
+from django.utils.dateparse import parse_date, parse_datetime
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from rest_framework import serializers, status, viewsets
+from rest_framework.exceptions import APIException, NotAuthenticated, NotFound, ParseError, Throttled
+from rest_framework.pagination import CursorPagination
+from rest_framework.parsers import JSONParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from transcription import errors, jobs
+from transcription.api.authentication import no_key
+from transcription.api.errors import sentence
+from transcription.api.serializers import UploadField, always, parameters
+
+Row = TypeVar("Row", bound=models.Model)
+
+
+class NoSpace(APIException):
+    status_code = status.HTTP_507_INSUFFICIENT_STORAGE
+
+
+class Conflict(APIException):
+    status_code = status.HTTP_409_CONFLICT
+
+
+class Unprocessable(APIException):
+    status_code = status.HTTP_422_UNPROCESSABLE_ENTITY
+
+
+class NotNow(Throttled):
+    """429 with our own sentence, which DRF would add its own to."""
+
+    def __init__(self, problem: errors.NotNow) -> None:
+        APIException.__init__(self, sentence(problem))
+        self.wait = problem.values.get("seconds")  # seconds, for Retry-After
+
+
+class ParametersParser(JSONParser):
+    """A JSON object of parameters, as the form that it stands for."""
+
+    def parse(self, stream: IO[bytes], *_arguments: Any, **_named: Any) -> MultiValueDict[str, Any]:
+        try:
+            return parameters(stream.read())
+        except ValueError as error:
+            raise ParseError(_("The body is not a JSON object of parameters.")) from error
+
+
+class NativeViewSet(viewsets.GenericViewSet[Row]):
+    """A view of the API: what belongs to another is not there, and each refusal is a sentence."""
+
+    missing: ClassVar[str | Promise] = gettext_lazy("There is no such job.")
+
+    def handle_exception(self, exc: Exception) -> Response:
+        return super().handle_exception(self._in_our_words(exc))
+
+    def _in_our_words(self, exc: Exception) -> Exception:
+        """The exception with the sentence that the other doors say in its place."""
+        match exc:
+            case errors.DiskFull():  # also while the form is read, long before the view
+                return NoSpace(sentence(exc))
+            case errors.NotNow():
+                return NotNow(exc)
+            case errors.RecordingMissing():
+                return Conflict(sentence(exc))
+            case jobs.KeyTaken():
+                return Unprocessable(_("This Idempotency-Key was given to another request before. Send a new one."))
+            case jobs.UploadGone():
+                return serializers.ValidationError({"upload": [UploadField.default_error_messages["invalid"]]})
+            case NotAuthenticated():
+                return NotAuthenticated(no_key())
+            case Http404():
+                return NotFound(str(self.missing))
+        return exc
+
+
+class NewestFirst(CursorPagination):
+    """Pages that stay as they are when something new comes in meanwhile."""
+
+    ordering = ("-created_at", "-id")
+    page_size = 50
+    page_size_query_param = "page_size"
+    max_page_size = 200
+
+
+# ------------------------------------------------------------------ what a list may be asked
+
+
+class MomentField(serializers.Field[datetime.datetime, str, str, Any]):
+    """A moment, or a day, which begins at midnight where the server stands."""
+
+    default_error_messages: ClassVar[dict[str, Any]] = always(
+        gettext_lazy("Write a day or a moment, such as 2026-11-21 or 2026-11-21T09:30:00Z.")
+    )
+
+    def to_internal_value(self, data: str) -> datetime.datetime:
+        try:
+            # A `+` that was not escaped arrives as a space.
+            moment = parse_datetime(data.replace(" ", "+", 1) if data.count(":") > 2 else data)
+            if moment is None and (day := parse_date(data)) is not None:
+                moment = datetime.datetime.combine(day, datetime.time())
+        except ValueError:
+            moment = None
+        if moment is None:
+            self.fail("invalid")
+        try:
+            aware = moment if timezone.is_aware(moment) else timezone.make_aware(moment)
+            return aware.astimezone(datetime.UTC)  # near the ends of time there is no such moment everywhere
+        except (OverflowError, ValueError):
+            self.fail("invalid")
+
+
+class Question(serializers.Serializer[Any]):
+    """A query string. An unknown name is refused rather than ignored."""
+
+    several: ClassVar[tuple[str, ...]] = ()  # what may be given more than once
+
+    @classmethod
+    def read(cls, request: Request, **context: Any) -> dict[str, Any]:
+        """What is asked, checked. Raises ValidationError, which names the parameter."""
+        sent = {name: values for name, values in request.query_params.lists() if any(values)}
+        known = cls().fields
+        unknown = {
+            name: [_("There is no parameter `%(name)s`.") % {"name": name}] for name in sent if name not in known
+        }
+        if unknown:
+            raise serializers.ValidationError(unknown)
+        data = {name: values if name in cls.several else values[-1] for name, values in sent.items()}
+        question = cls(data=data, context=context)
+        question.is_valid(raise_exception=True)
+        return dict(question.validated_data)
+
+
+class PageQuestion(Question):
+    """Which page of a list is asked for."""
+
+    page_size = serializers.IntegerField(
+        required=False,
+        min_value=1,
+        max_value=NewestFirst.max_page_size,
+        error_messages=always(gettext_lazy("`page_size` is a number from 1 to 200.")),
+    )
+    cursor = serializers.CharField(required=False)

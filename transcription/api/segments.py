@@ -1,0 +1,110 @@
+"""A transcript's segments over the native API: what the engine heard, how it reads now, and a person's edits."""
+
+from typing import Any
+from uuid import UUID
+
+from django.db.models import QuerySet
+from django.shortcuts import get_object_or_404
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from transcription import edits
+from transcription.api.native import Conflict, NativeViewSet, Question
+from transcription.api.serializers import always, finite, written
+from transcription.models import Job, Segment
+
+MOST = 1000
+
+
+class SegmentsQuestion(Question):
+    """From where on, and how many."""
+
+    page_size = serializers.IntegerField(
+        default=200,
+        min_value=1,
+        max_value=MOST,
+        error_messages=always(gettext_lazy("`page_size` is a number from 1 to 1000.")),
+    )
+    offset = serializers.IntegerField(
+        default=0, min_value=0, error_messages=always(gettext_lazy("`offset` is a number from 0 on."))
+    )
+
+
+class Edit(serializers.Serializer[Any]):
+    """What a segment shall read; null gives back what was heard."""
+
+    text = serializers.CharField(
+        allow_null=True,
+        allow_blank=True,
+        max_length=10_000,
+        error_messages=always(gettext_lazy("`text` is what the segment shall read, or null to undo its edit."))
+        | {"max_length": gettext_lazy("`text` has at most 10,000 characters.")},
+    )
+
+
+class SegmentSerializer(serializers.ModelSerializer[Segment]):
+    """How a segment reads, and what was heard."""
+
+    text = serializers.SerializerMethodField()
+    words = serializers.SerializerMethodField()
+    heard = serializers.SerializerMethodField()
+    improved = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Segment
+        fields = ("id", "start", "end", "text", "words", "heard", "improved", "edited_at")
+
+    def get_text(self, segment: Segment) -> str:
+        return segment.reads.strip()
+
+    def get_words(self, segment: Segment) -> list[dict[str, Any]] | None:
+        """With times; null unless `word_timestamps` was asked for. Words of an edit have theirs from those heard."""
+        words = edits.spoken(segment)
+        return None if words is None else [_told(word.word, word.start, word.end, word.probability) for word in words]
+
+    def get_heard(self, segment: Segment) -> dict[str, Any]:
+        words = segment.words
+        told = None if words is None else [_told(**word) for word in words]
+        return {"text": segment.text.strip(), "words": told}
+
+    def get_improved(self, segment: Segment) -> str | None:
+        return None if segment.improved_text is None else segment.improved_text.strip()
+
+    def to_representation(self, instance: Segment) -> dict[str, Any]:
+        representation: dict[str, Any] = finite(super().to_representation(instance))
+        return representation
+
+
+def _told(word: str, start: float, end: float, probability: float) -> dict[str, Any]:
+    return {"word": word.strip(), "start": start, "end": end, "probability": probability}
+
+
+class SegmentViewSet(NativeViewSet[Segment]):
+    """The segments of one of a user's jobs."""
+
+    serializer_class = SegmentSerializer
+
+    def get_queryset(self) -> QuerySet[Segment]:
+        job = get_object_or_404(Job.objects.for_user(self.request.user).only("pk"), pk=self.kwargs["job_pk"])
+        return job.segments.order_by("section__index", "index").defer("tokens")
+
+    def list(self, request: Request, job_pk: UUID) -> Response:
+        """Some of the segments, in the order of the recording."""
+        asked = SegmentsQuestion.read(request)
+        stored = self.get_queryset()
+        page = stored[asked["offset"] : asked["offset"] + asked["page_size"]]
+        return Response({"count": stored.count(), "results": self.get_serializer(page, many=True).data})
+
+    def partial_update(self, request: Request, job_pk: UUID, pk: int) -> Response:
+        """Have a segment read otherwise. What the engine heard is kept beside it."""
+        segment = self.get_object()
+        edit = Edit(data=request.data)
+        edit.is_valid(raise_exception=True)
+        text = edit.validated_data["text"]
+        if not edits.edit(segment, None if text is None else written(text)):
+            raise Conflict(_("The job still works on its text. Edit it when it has ended."))
+        segment.refresh_from_db()
+        return Response(self.get_serializer(segment).data)

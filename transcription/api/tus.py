@@ -1,0 +1,223 @@
+"""Large files in pieces over the native API: tus 1.0, https://tus.io/protocols/resumable-upload
+
+OPTIONS /api/v1/uploads/     the largest file, and what is spoken: creation, creation-with-upload, expiration, checksum,
+                             termination
+POST    /api/v1/uploads/     begins a file of Upload-Length bytes: 201, Location, and the upload as JSON. Its name is
+                             `filename` or `name` in Upload-Metadata. A body of a piece's type is its first piece
+HEAD    /api/v1/uploads/ID/  Upload-Offset, Upload-Length, Upload-Expires, and Upload-Metadata as it was sent
+PATCH   /api/v1/uploads/ID/  the next piece, application/offset+octet-stream, at most 8 MiB, from Upload-Offset on: 204
+                             with the new one. 409 if that is not where the upload ends, 423 while another piece is
+                             written, 460 if Upload-Checksum (sha1, sha256, md5) does not fit; the offset is as it was
+DELETE  /api/v1/uploads/ID/  gives it up
+GET     /api/v1/uploads/ID/  id, name, bytes, offset, expires_at
+
+All but the first and the last need `Tus-Resumable: 1.0.0` (412). Another's upload is not there (404), one that has
+expired is gone (410). POST /api/v1/jobs/ takes a complete one as `upload`.
+"""
+
+from base64 import b64decode
+from io import BytesIO
+from typing import IO, Any, NoReturn, cast
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser
+from django.db.models import QuerySet
+from django.http import Http404
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.http import http_date
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from rest_framework import serializers, status
+from rest_framework.exceptions import APIException
+from rest_framework.parsers import BaseParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from transcription import pieces
+from transcription.api.native import NativeViewSet
+from transcription.api.uploads import clean_name
+from transcription.models import Upload
+from transcription.templatetags.stenograf import size
+
+VERSION = "1.0.0"
+EXTENSIONS = "creation,creation-with-upload,expiration,checksum,termination"
+ALGORITHMS = ("sha1", "sha256", "md5")
+PIECE_TYPE = "application/offset+octet-stream"
+WRONG_SUM = 460
+
+
+class Refused(APIException):
+    def __init__(self, status_code: int, said: str) -> None:
+        super().__init__(said)
+        self.status_code = status_code
+
+
+class UploadSerializer(serializers.ModelSerializer[Upload]):
+    name = serializers.CharField(source="original_name")
+
+    class Meta:
+        model = Upload
+        fields = ("id", "name", "bytes", "offset", "expires_at")
+
+
+class PieceParser(BaseParser):
+    """Leaves a piece unread: it goes straight to its place on the disk."""
+
+    media_type = PIECE_TYPE
+
+    def parse(self, stream: IO[Any], *_arguments: Any, **_named: Any) -> dict[str, Any]:
+        return {}
+
+
+class UploadViewSet(NativeViewSet[Upload]):
+    """A user's files that come in pieces; another's are not there."""
+
+    missing = gettext_lazy("There is no such upload. Begin it anew.")
+    parser_classes = (PieceParser,)
+    serializer_class = UploadSerializer
+
+    def get_queryset(self) -> QuerySet[Upload]:
+        return Upload.objects.for_user(self.request.user)
+
+    def get_object(self) -> Upload:
+        upload = super().get_object()
+        if upload.expires_at <= timezone.now():
+            raise Refused(410, _("This upload has expired. Begin it anew."))
+        return upload
+
+    def initial(self, request: Request, *arguments: Any, **named: Any) -> None:
+        super().initial(request, *arguments, **named)
+        if request.method not in ("GET", "OPTIONS") and request.headers.get("Tus-Resumable") != VERSION:
+            raise Refused(412, _("Send the header Tus-Resumable: %(version)s.") % {"version": VERSION})
+
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        return {**super().default_response_headers, "Tus-Resumable": VERSION, "Tus-Version": VERSION}
+
+    def abilities(self, request: Request) -> Response:
+        headers = {
+            "Tus-Extension": EXTENSIONS,
+            "Tus-Max-Size": str(settings.MAX_UPLOAD_BYTES),
+            "Tus-Checksum-Algorithm": ",".join(ALGORITHMS),
+        }
+        return Response(status=status.HTTP_204_NO_CONTENT, headers=headers)
+
+    def create(self, request: Request) -> Response:
+        """Begin an upload, with its first piece if one is sent along."""
+        length, metadata = _length(request), request.headers.get("Upload-Metadata", "")
+        name, expected = _name(metadata), _sum(request)
+        if has_piece := request.content_type == PIECE_TYPE:
+            _check_fits(request, 0, length)
+        upload = pieces.begin(cast(AbstractBaseUser, request.user), name, length, metadata)
+        if has_piece:
+            try:
+                upload = _add(upload, 0, request, expected)
+            except BaseException:
+                pieces.give_up(upload)  # nobody was told of it
+                raise
+        headers = {"Location": reverse("api:upload", args=(upload.pk,)), **_state(upload)}
+        return Response(self.get_serializer(upload).data, status=status.HTTP_201_CREATED, headers=headers)
+
+    def retrieve(self, request: Request, pk: UUID) -> Response:
+        return Response(self.get_serializer(self.get_object()).data, headers={"Cache-Control": "no-store"})
+
+    def state(self, request: Request, pk: UUID) -> Response:
+        """Where to go on."""
+        upload = self.get_object()
+        headers = {**_state(upload), "Upload-Length": str(upload.bytes), "Cache-Control": "no-store"}
+        if upload.metadata:
+            headers["Upload-Metadata"] = upload.metadata
+        return Response(headers=headers)
+
+    def add(self, request: Request, pk: UUID) -> Response:
+        """Take the next piece."""
+        upload = self.get_object()
+        if request.content_type != PIECE_TYPE:
+            raise Refused(415, _("Send a piece with Content-Type: %(type)s.") % {"type": PIECE_TYPE})
+        offset = _number(request, "Upload-Offset")
+        if offset != upload.offset:
+            _refuse_offset()
+        _check_fits(request, offset, upload.bytes)
+        upload = _add(upload, offset, request, _sum(request))
+        return Response(status=status.HTTP_204_NO_CONTENT, headers=_state(upload))
+
+    def destroy(self, request: Request, pk: UUID) -> Response:
+        """Give an upload up."""
+        if not pieces.give_up(self.get_object()):
+            raise Http404
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+def _state(upload: Upload) -> dict[str, str]:
+    return {"Upload-Offset": str(upload.offset), "Upload-Expires": http_date(upload.expires_at.timestamp())}
+
+
+def _add(upload: Upload, offset: int, request: Request, expected: pieces.Sum | None) -> Upload:
+    try:
+        return pieces.add(upload, offset, request.stream or BytesIO(), expected)
+    except pieces.Busy as error:
+        raise Refused(
+            423, _("Another piece of this upload is being written. Ask for its offset, then go on.")
+        ) from error
+    except pieces.WrongOffset:
+        _refuse_offset()
+    except pieces.WrongSum as error:
+        raise Refused(WRONG_SUM, _("The piece is not what Upload-Checksum says. Send it again.")) from error
+    except pieces.Gone as error:
+        raise Http404 from error
+
+
+def _refuse_offset() -> NoReturn:
+    raise Refused(409, _("The piece does not begin where the upload ends. Ask for its offset by HEAD and go on there."))
+
+
+def _check_fits(request: Request, offset: int, length: int) -> None:
+    if offset + int(request.META.get("CONTENT_LENGTH") or 0) > length:
+        said = _("The piece goes beyond the upload's length, which is %(bytes)s bytes.") % {"bytes": length}
+        raise Refused(413, said)
+
+
+# ------------------------------------------------------------------ what the headers say
+
+
+def _length(request: Request) -> int:
+    if "Upload-Defer-Length" in request.headers:
+        raise Refused(400, _("The length cannot be told later here. Send Upload-Length."))
+    length = _number(request, "Upload-Length")
+    if length > settings.MAX_UPLOAD_BYTES:
+        said = _("The file is over %(size)s. Split it, or ask the administrator to raise the limit.")
+        raise Refused(413, said % {"size": size(settings.MAX_UPLOAD_BYTES)})
+    return length
+
+
+def _number(request: Request, header: str) -> int:
+    said = request.headers.get(header, "")
+    if not (said.isdecimal() and len(said) < 20):
+        raise Refused(400, _("Send the header %(name)s: a number of bytes.") % {"name": header})
+    return int(said)
+
+
+def _name(metadata: str) -> str:
+    """The file's name in Upload-Metadata: keys, each with its value in Base64, separated by commas."""
+    told = dict(pair.split(" ", 1) for pair in map(str.strip, metadata.split(",")) if " " in pair)
+    try:
+        return clean_name(b64decode(told.get("filename") or told.get("name") or "", validate=True).decode())
+    except ValueError as error:  # it is not Base64, or not UTF-8
+        raise Refused(400, _("The name in Upload-Metadata is UTF-8 in Base64.")) from error
+
+
+def _sum(request: Request) -> pieces.Sum | None:
+    """What Upload-Checksum says, or None."""
+    said = request.headers.get("Upload-Checksum")
+    if said is None:
+        return None
+    algorithm, _space, digest = said.partition(" ")
+    try:
+        if algorithm in ALGORITHMS:
+            return pieces.Sum(algorithm, b64decode(digest, validate=True))
+    except ValueError:
+        pass
+    known = ", ".join(ALGORITHMS)
+    raise Refused(400, _("Upload-Checksum is one of %(known)s, then the sum in Base64.") % {"known": known})

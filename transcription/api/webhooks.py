@@ -1,0 +1,128 @@
+"""A user's webhook over the native API, and the log of what was delivered."""
+
+from typing import Any, cast
+from uuid import UUID
+
+from django.contrib.auth.models import AbstractBaseUser
+from django.db.models import QuerySet
+from django.http import Http404
+from django.utils.translation import gettext as _
+from rest_framework import serializers, status, viewsets
+from rest_framework.exceptions import NotAuthenticated, NotFound
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from transcription import queue, webhooks
+from transcription.api.authentication import Caller, Scope, no_key
+from transcription.api.native import Conflict, NewestFirst
+from transcription.api.serializers import WebAddressField
+from transcription.models import Delivery, Webhook
+
+
+class WebhookRequest(serializers.Serializer[Webhook]):
+    """Where a user wants to be told."""
+
+    url = WebAddressField()
+
+
+class WebhookViewSet(viewsets.ViewSet):
+    """The caller's own webhook: there is always one, and it may have no address."""
+
+    def handle_exception(self, exc: Exception) -> Response:
+        return super().handle_exception(_in_our_words(exc))
+
+    def retrieve(self, request: Request) -> Response:
+        return Response(_told(request, webhooks.of(_person(request))))
+
+    def update(self, request: Request) -> Response:
+        """Set the address; the secret stays."""
+        asked = WebhookRequest(data=request.data)
+        asked.is_valid(raise_exception=True)
+        return Response(_told(request, webhooks.point(_person(request), asked.validated_data["url"])))
+
+    def destroy(self, request: Request) -> Response:
+        """Send nothing more to the address; the secret stays, for jobs that name an address of their own."""
+        webhooks.point(_person(request), "")
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    def secret(self, request: Request) -> Response:
+        """Make a new secret; the old one signs nothing more."""
+        return Response(_told(request, webhooks.renew_secret(_person(request))))
+
+    def test(self, request: Request) -> Response:
+        """Send a test message; what comes of it stands in the delivery."""
+        test = webhooks.send_test(_person(request))
+        if test is None:
+            raise Conflict(_("There is no address to send a test to. Set one first."))
+        return Response(DeliveryFacts(test).data, status=status.HTTP_202_ACCEPTED)
+
+
+class DeliveryFacts(serializers.ModelSerializer[Delivery]):
+    tries = serializers.SerializerMethodField()
+    next_attempt_at = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Delivery
+        fields = ("id", "type", "job", "url", "status", "tries", "next_attempt_at", "created_at", "ended_at")
+
+    def get_tries(self, delivery: Delivery) -> list[dict[str, Any]]:
+        return [
+            {
+                "at": tried.at,
+                "seconds": tried.seconds,
+                "status_code": tried.status_code,
+                "error": {"code": tried.code, "message": tried.error} if tried.code else None,
+            }
+            for tried in webhooks.tries(delivery)
+        ]
+
+    def get_next_attempt_at(self, delivery: Delivery) -> Any:
+        """Null when there will be none."""
+        return delivery.next_attempt_at if delivery.status == Delivery.Status.WAITING else None
+
+
+class DeliveryViewSet(viewsets.GenericViewSet[Delivery]):
+    """What was sent for a user, or is to be; another's is not there."""
+
+    pagination_class = NewestFirst
+    serializer_class = DeliveryFacts
+
+    def get_queryset(self) -> QuerySet[Delivery]:
+        return Delivery.objects.for_user(self.request.user)
+
+    def handle_exception(self, exc: Exception) -> Response:
+        return super().handle_exception(_in_our_words(exc))
+
+    def list(self, request: Request) -> Response:
+        page = self.paginate_queryset(self.get_queryset())
+        return self.get_paginated_response(self.get_serializer(page, many=True).data)
+
+    def retrieve(self, request: Request, pk: UUID) -> Response:
+        return Response(self.get_serializer(self.get_object()).data)
+
+    def replay(self, request: Request, pk: UUID) -> Response:
+        """Send it anew, now and under the same id, whatever came of it before."""
+        delivery = self.get_object()
+        if not queue.replay_delivery(delivery.pk):
+            raise Conflict(_("The message is being sent now. See what comes of it first."))
+        delivery.refresh_from_db()
+        return Response(self.get_serializer(delivery).data, status=status.HTTP_202_ACCEPTED)
+
+
+def _told(request: Request, webhook: Webhook) -> dict[str, Any]:
+    """Whoever may only read gets no secret: with it they could write messages in our name."""
+    may_sign = not isinstance(request.auth, Caller) or request.auth.may(Scope.WRITE)
+    return {"url": webhook.url or None, "secret": webhook.secret if may_sign else None}
+
+
+def _person(request: Request) -> AbstractBaseUser:
+    return cast(AbstractBaseUser, request.user)
+
+
+def _in_our_words(exc: Exception) -> Exception:
+    """The exception with the sentence that the other doors say in its place."""
+    if isinstance(exc, NotAuthenticated):
+        return NotAuthenticated(no_key())
+    if isinstance(exc, Http404):
+        return NotFound(_("There is no such delivery."))
+    return exc
