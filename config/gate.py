@@ -26,10 +26,10 @@ from django.shortcuts import resolve_url
 from django.utils import translation
 from django.utils.translation import gettext as _
 
-from transcription import errors, workers
+from transcription import errors, quotas, workers
 from transcription.api import peers
 from transcription.api.authentication import WRONG_KEY, NoKey, NotAdmitted, caller_by_key, caller_of
-from transcription.api.errors import IN_API, IN_LEGACY, refuse, sentence, turn_away
+from transcription.api.errors import IN_API, IN_LEGACY, not_now, refuse, sentence, turn_away
 from transcription.models import AnyUser
 from transcription.templatetags.stenograf import size
 
@@ -257,9 +257,11 @@ def _too_large_a_piece(request: ASGIRequest) -> HttpResponse:
 
 
 async def _stranger(request: ASGIRequest) -> HttpResponse | None:
-    """A refusal for whoever may not upload here: by key or session on the API, by key at the other programs' doors."""
+    """A refusal for whoever may not upload here (by key or session on the API, by key elsewhere), or not now."""
     try:
         await sync_to_async(_admit)(request)
+    except errors.NotNow as problem:
+        return not_now(request.path, problem)
     except NotAdmitted as stranger:
         is_page = PAGE_UPLOAD.fullmatch(request.path)
         return _to_sign_in(request) if is_page else turn_away(request.path, stranger)
@@ -273,16 +275,36 @@ def _to_sign_in(request: ASGIRequest) -> HttpResponse:
 
 
 def _admit(request: ASGIRequest) -> None:
-    """Raises NotAdmitted."""
+    """Raises NotAdmitted, QueueFull, UploadsThrottled."""
     try:
-        is_page = PAGE_UPLOAD.fullmatch(request.path)
-        if not is_page and (IN_LEGACY.match(request.path) or not IN_API.match(request.path)):
-            caller_of(request)
-        elif (is_page or caller_by_key(request) is None) and _user_of_session(request) is None:
-            raise NoKey
-    except NotAdmitted:
+        user = _uploading(request)
+        if _begins_something(request):
+            quotas.check_queue(user)
+            quotas.check_uploads(user)
+    except (NotAdmitted, errors.NotNow):
         close_old_connections()  # Django, which does that after a request, does not see this one.
         raise
+
+
+def _uploading(request: ASGIRequest) -> AnyUser:
+    """Whose upload it is. Raises NotAdmitted."""
+    is_page = PAGE_UPLOAD.fullmatch(request.path)
+    if not is_page and (IN_LEGACY.match(request.path) or not IN_API.match(request.path)):
+        return caller_of(request).user
+    caller = None if is_page else caller_by_key(request)
+    user = _user_of_session(request) if caller is None else caller.user
+    if user is None:
+        raise NoKey
+    return user
+
+
+def _begins_something(request: ASGIRequest) -> bool:
+    """Whether an upload makes a job that would count, as far as can be seen before it is taken in.
+
+    One that may be another's repetition is taken: its job is there already.
+    """
+    may_join = OPENAI_UPLOAD.fullmatch(request.path) or "Idempotency-Key" in request.headers
+    return request.method == "POST" and not may_join and not PAGE_UPLOAD.fullmatch(request.path)
 
 
 def _user_of_session(request: ASGIRequest) -> AnyUser | None:

@@ -17,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.log import CallbackFilter
 from tzlocal import get_localzone_name
 
-from transcription.addresses import Allowed
+from transcription.addresses import Address, Allowed
 from transcription.parameters import OPTIONS, Parameter, Refused
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -97,6 +97,25 @@ def _allowed_hosts(name: str) -> tuple[Allowed, ...]:
     except ValueError as error:
         mend = "write host names, addresses or networks with commas, such as nas.local:8080,192.168.1.0/24."
         raise ImproperlyConfigured(f"{name} is {','.join(entries)!r}: {mend}") from error
+
+
+def _chat_address(name: str) -> str:
+    """Its value is never repeated: there may be a password in it."""
+    url = str(env.str(name, default="")).strip().rstrip("/")
+    try:
+        if url and "?" in Address.read(url).path:
+            raise ValueError(url)
+    except ValueError as error:  # Refused is one
+        mend = "write one such as http://localhost:11434/v1, without a password; LLM_API_KEY is for that."
+        raise ImproperlyConfigured(f"{name} is no address of a chat endpoint: {mend}") from error
+    return url
+
+
+def _key(name: str) -> str:
+    key = str(env.str(name, default="")).strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ImproperlyConfigured(f"{name} holds what no key holds: write it on one line, in ASCII.")
+    return key
 
 
 def _moments(name: str, default: str) -> list[int]:
@@ -213,6 +232,16 @@ MODEL_CATALOGUE = _path("MODEL_CATALOGUE", "") if env.str("MODEL_CATALOGUE", def
 # What holds where a request says nothing, of those parameters for which a DEFAULT_<PARAMETER> is set.
 DEFAULTS = _defaults(OPTIONS)
 DEFAULT_PRIORITY = _choice("DEFAULT_PRIORITY", "normal", ("high", "normal", "low"))
+
+# A language model that improves texts, at any OpenAI-compatible chat endpoint; empty: nothing is improved.
+LLM_BASE_URL = _chat_address("LLM_BASE_URL")
+LLM_API_KEY = _key("LLM_API_KEY")
+LLM_MODEL = env.str("LLM_MODEL", default="").strip()
+# One answer to one piece of a transcript may take so long.
+LLM_TIMEOUT_SECONDS = _integer("LLM_TIMEOUT_SECONDS", 120, lowest=1, highest=3600)
+DEFAULT_UPGRADE_TRANSCRIBATION = _boolean("DEFAULT_UPGRADE_TRANSCRIBATION", False)
+if DEFAULT_UPGRADE_TRANSCRIBATION and not LLM_BASE_URL:
+    raise ImproperlyConfigured("DEFAULT_UPGRADE_TRANSCRIBATION is true: set LLM_BASE_URL too, or leave it out.")
 
 # ------------------------------------------------------------------ the queue
 
@@ -357,6 +386,7 @@ REST_FRAMEWORK = {
         "transcription.api.authentication.TokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
+    "DEFAULT_METADATA_CLASS": None,  # /api/schema/ tells more
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],

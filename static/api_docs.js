@@ -1,6 +1,13 @@
 // The API's description, shown by Swagger UI.
 
 const place = document.getElementById("api");
+const root = document.documentElement;
+
+// Swagger UI's own dark colours, when the page is dark.
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const showTheme = () => root.classList.toggle("dark-mode", root.dataset.theme ? root.dataset.theme === "dark" : dark.matches);
+dark.addEventListener("change", showTheme);
+showTheme();
 
 SwaggerUIBundle({
   domNode: place,

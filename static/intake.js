@@ -85,7 +85,8 @@ function give(file) {
 function formFor(file) {
   const form = new FormData(intake);
   ["file", "csrfmiddlewaretoken"].forEach(name => form.delete(name));
-  form.set("word_timestamps", intake.elements.word_timestamps.checked);
+  // A browser sends no box that is not ticked, and the API would take its own default for it.
+  for (const { name, checked } of intake.querySelectorAll("#options [type=checkbox]")) form.set(name, checked);
   form.append("file", file);
   return form;
 }

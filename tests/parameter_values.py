@@ -102,4 +102,5 @@ BAD: dict[str, list[Any]] = {
     "priority": ["urgent"],
     "engine": ["whisper.cpp", "mlx-whisper"],
     "device": ["tpu", "mps", "cpu:1"],
+    "upgrade_transcribation": ["perhaps", "true"],
 }

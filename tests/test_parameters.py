@@ -230,6 +230,14 @@ def languages_of(path: Path, runner: devices.Runner, **asked: Any) -> list[str]:
     return [event["language"] for event in events if event["event"] == "language"]
 
 
+def test_the_language_is_chosen_among_those_that_are_named(runner: devices.Runner) -> None:
+    bears = NANO / "nano" / "bears.wav"  # English
+
+    assert languages_of(bears, runner, languages=("ru", "en")) == ["en"]
+    assert languages_of(bears, runner, languages=("ru", "uk"))[0] in ("ru", "uk")
+    assert languages_of(bears, runner, language="ru", languages=("en",)) == ["ru"]
+
+
 def text_of(segments: list[Segment]) -> str:
     return "".join(segment.text for segment in segments).strip()
 

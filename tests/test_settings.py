@@ -53,6 +53,8 @@ def test_the_data_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
         ("WEBHOOK_TRIES_SECONDS", ""),
         ("WEBHOOK_TIMEOUT_SECONDS", "31"),
         ("PUBLIC_URL", "stenograf.example.org"),
+        ("LLM_TIMEOUT_SECONDS", "0"),
+        ("DEFAULT_UPGRADE_TRANSCRIBATION", "perhaps"),
         *((f"DEFAULT_{parameter.name.upper()}", "∅") for parameter in OPTIONS if not isinstance(parameter.kind, Text)),
     ],
 )
@@ -62,6 +64,25 @@ def test_a_wrong_value_stops_the_program_with_its_name(name: str, value: str) ->
     assert answer.stderr.splitlines()[-1].startswith(
         f"django.core.exceptions.ImproperlyConfigured: {name} is {value!r}"
     )
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({"LLM_BASE_URL": "localhost:11434/v1"}, "LLM_BASE_URL"),
+        ({"LLM_BASE_URL": "http://me:sesame@localhost/v1"}, "LLM_BASE_URL"),
+        ({"LLM_BASE_URL": "http://localhost/v1?key=sesame"}, "LLM_BASE_URL"),
+        ({"LLM_API_KEY": "open\nsesame"}, "LLM_API_KEY"),
+        ({"DEFAULT_UPGRADE_TRANSCRIBATION": "true"}, "DEFAULT_UPGRADE_TRANSCRIBATION"),
+    ],
+)
+def test_a_language_model_that_cannot_be_asked_stops_the_program_without_its_secret(
+    environment: dict[str, str], name: str
+) -> None:
+    answer = read("settings", **environment)
+    last_words = answer.stderr.splitlines()[-1]
+    assert last_words.startswith(f"django.core.exceptions.ImproperlyConfigured: {name} ")
+    assert "sesame" not in last_words
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from transcription import audio, catalogue, devices, enginecheck, errors, keys, processes, queue
+from transcription import audio, catalogue, chat, devices, enginecheck, errors, keys, processes, queue
 from transcription.models import ApiToken, Job, Worker
 
 OLDEST_PYTHON = (3, 11)
@@ -443,6 +443,25 @@ def _answer_of_the_broker() -> Finding:
     return well(f"The broker ({kind}) answers")
 
 
+def _language_model() -> Iterator[Finding]:
+    if not settings.LLM_BASE_URL:
+        yield well("No language model improves texts: LLM_BASE_URL is empty")
+        return
+    mend = "start it, or correct LLM_BASE_URL and LLM_API_KEY."
+    try:
+        names = chat.configured(_no_beat, seconds=PATIENCE).models()
+    except chat.Unanswered as problem:
+        yield wrong(f"The language model at {settings.LLM_BASE_URL} does not answer ({problem}): {mend}")
+        return
+    if settings.LLM_MODEL and settings.LLM_MODEL not in names:
+        yield note(f"The server at {settings.LLM_BASE_URL} does not list LLM_MODEL, {settings.LLM_MODEL}.")
+    yield well(f"The language model at {settings.LLM_BASE_URL} answers")
+
+
+def _no_beat() -> None:
+    """No lease is to be kept."""
+
+
 def _administrator() -> Iterator[Finding]:
     if get_user_model().objects.filter(is_superuser=True, is_active=True).exists():
         yield well("There is an administrator")
@@ -497,5 +516,6 @@ QUESTIONS: dict[str, Callable[[], Iterator[Finding]]] = {
     "workers": _workers,
     "jobs": _jobs,
     "broker": _broker,
+    "language_model": _language_model,
 }
 ABOUT_ROWS = {"administrator", "keys", "workers", "jobs", "broker"}

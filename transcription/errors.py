@@ -23,6 +23,7 @@ class Problem(Exception):
     is_passing: ClassVar[bool] = True
     waiting: ClassVar[str] = ""  # of a problem that never fails a job
     is_input_at_fault: ClassVar[bool] = False
+    may_end_job: ClassVar[bool] = True  # what is said before there is a job never does
 
     def __init__(self, **values: object) -> None:
         self.values = values
@@ -150,13 +151,13 @@ class NotNow(Problem):
 
 
 class QueueFull(NotNow):
-    is_passing = False
+    may_end_job = False
     code = "queue_full"
     sentence = _("You have %(limit)s unfinished jobs, as many as may be here. Wait until one ends, or cancel one.")
 
 
 class UploadsThrottled(NotNow):
-    is_passing = False
+    may_end_job = False
     code = "uploads_throttled"
     sentence = _(
         "You have sent %(limit)s recordings, as many as may come in so short a time. Try again in %(seconds)s seconds."
@@ -177,5 +178,7 @@ def _all(kind: type[Problem]) -> list[type[Problem]]:
     return [kind, *(found for child in kind.__subclasses__() for found in _all(child))]
 
 
-# InputProblem has no code of its own, and is not what `internal` means.
-BY_CODE: dict[str, type[Problem]] = {kind.code: kind for kind in _all(Problem) if "code" in vars(kind)}
+# What jobs store. InputProblem and NotNow have no code of their own, and are not what `internal` means.
+BY_CODE: dict[str, type[Problem]] = {
+    kind.code: kind for kind in _all(Problem) if "code" in vars(kind) and kind.may_end_job
+}

@@ -37,7 +37,7 @@ class StandsInFile(Exception):
 
 def of_user(user: AnyUser) -> QuerySet[ApiToken]:
     """Their keys, the newest first."""
-    return ApiToken.objects.filter(user_id=user.pk)
+    return ApiToken.objects.filter(user_id=user.pk) if user.is_authenticated else ApiToken.objects.none()
 
 
 def revoke(token: ApiToken) -> None:

@@ -114,6 +114,7 @@ class Recording(models.Model):
         verbose_name = _("recording")
         verbose_name_plural = _("recordings")
         ordering = ("-created_at",)
+        indexes = [models.Index(fields=("owner", "-created_at", "-id"))]
 
     def __str__(self) -> str:
         return self.original_name
@@ -235,7 +236,7 @@ class Job(Claimable):
     notes = models.TextField(_("notes"), blank=True)
     tags = models.ManyToManyField(Tag, blank=True, related_name="jobs", verbose_name=_("tags"))
     batch = models.ForeignKey(Batch, null=True, blank=True, on_delete=models.SET_NULL, related_name="jobs")
-    status = models.CharField(_("status"), max_length=12, choices=Status.choices, default=Status.QUEUED, db_index=True)
+    status = models.CharField(_("status"), max_length=12, choices=Status.choices, default=Status.QUEUED)
     progress = models.FloatField(_("progress, 0-1"), default=0)
 
     priority = models.SmallIntegerField(_("priority"), choices=Priority.choices, default=Priority.NORMAL)
@@ -279,6 +280,9 @@ class Job(Claimable):
         ordering = ("-created_at", "-id")
         indexes = [
             models.Index(fields=("owner", "-created_at", "-id")),
+            models.Index(fields=("owner", "status", "-created_at", "-id")),
+            models.Index(fields=("owner", "name", "id")),
+            models.Index(fields=("status", "-created_at")),
             models.Index(fields=("status", "next_attempt_at", "created_at")),
             models.Index(fields=("owner", "served_at")),
             models.Index(fields=("owner", "preparing_at")),

@@ -322,8 +322,9 @@ FP16 = Parameter("fp16", Truth(), "another way to ask for float16 or float32")
 ENGINE = Parameter("engine", Text(30), "mlx-whisper or faster-whisper; auto: any")
 DEVICE = Parameter("device", Text(20), "cpu, gpu, cuda, cuda:1, mps; auto: any")
 PRIORITY = Parameter("priority", Choice(("high", "normal", "low")), "who is served first")
+UPGRADE = Parameter("upgrade_transcribation", Truth(), "improve the text with a language model")
 
-PARAMETERS = (*OPTIONS, FP16, ENGINE, DEVICE, PRIORITY)
+PARAMETERS = (*OPTIONS, FP16, ENGINE, DEVICE, PRIORITY, UPGRADE)
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 ALIASES = {alias: parameter.name for parameter in PARAMETERS for alias in parameter.aliases}
 

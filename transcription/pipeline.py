@@ -1,8 +1,9 @@
 """From a recording on disk to a stored transcript, in three steps that any worker may take up after another's death.
 
 `prepare` has FFmpeg say what the recording is and decode it to PCM, then stores its sections. `transcribe` has a
-section decoded by the device's engine and stores each segment as it comes. `finish` joins the text. Each step holds a
-claim; losing it (LeaseLost) means that somebody else has the work now, and ends the step without a trace.
+section decoded by the device's engine and stores each segment as it comes. `finish` has the text improved where that
+was asked for, and joins it. Each step holds a claim; losing it (LeaseLost) means that somebody else has the work now,
+and ends the step without a trace.
 """
 
 import contextlib
@@ -10,15 +11,16 @@ import math
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from django.conf import settings
-from django.db.models import F
+from django.db import transaction
+from django.db.models import F, QuerySet
 
-from transcription import audio, catalogue, devices, errors, queue, stopwatch, weights
+from transcription import audio, catalogue, chat, devices, edits, enhance, errors, queue, stopwatch, weights
 from transcription.models import Job, Recording, Section, Segment
 from transcription.queue import DownloadClaim, JobClaim, SectionClaim
 from transcription.speech import SpeechFinder
@@ -301,12 +303,59 @@ def _sound(pcm: Path, section: sections.Section, tempo: float) -> Sound:
 
 
 @timed("finishing")
-def finish(claim: JobClaim) -> None:
-    """Join the text of a job whose sections are all done."""
+def finish(claim: JobClaim, stopping: threading.Event) -> None:
+    """Improve the text of a job whose sections are all done, if that was asked for; join it, and close the job.
+
+    A language model that fails costs a warning. Raises LeaseLost.
+    """
     started = time.monotonic()
-    texts = Segment.objects.filter(job_id=claim.job).order_by("section__index", "index").values_list("text", flat=True)
-    text = "".join(texts).strip()
-    queue.finished(claim, text=text, processing_seconds=F("processing_seconds") + time.monotonic() - started)
+    job = Job.objects.filter(pk=claim.job, claim=claim.token).defer("text", "searchable").first()
+    if job is None:
+        raise errors.LeaseLost
+    warnings = [*job.warnings, *(_improve(claim, job, stopping) if job.is_to_be_improved else [])]
+    text = edits.joined(_segments(claim).only("text", "improved_text", "edited_text"))
+    seconds = F("processing_seconds") + time.monotonic() - started
+    queue.finished(claim, text=text, warnings=warnings, processing_seconds=seconds)
+
+
+def _segments(claim: JobClaim) -> QuerySet[Segment]:
+    return Segment.objects.filter(job_id=claim.job).order_by("section__index", "index")
+
+
+def _improve(claim: JobClaim, job: Job, stopping: threading.Event) -> list[str]:
+    """Have a language model improve what of a job it has not yet; return the warnings. Raises LeaseLost."""
+
+    def beat() -> None:
+        if stopping.is_set():
+            raise errors.LeaseLost
+        queue.renew_job(claim)
+
+    segments = {segment.pk: segment for segment in _segments(claim).defer("tokens", "words")}
+    lines = [enhance.Line(segment.pk, segment.text, segment.improved_text) for segment in segments.values()]
+    language = "en" if job.transcription_options.task == "translate" else job.language
+    kept = 0
+    try:
+        if not settings.LLM_BASE_URL:
+            raise chat.Unanswered("LLM_BASE_URL is empty")
+        for texts in enhance.improve(lines, chat.configured(beat).ask, language=language):
+            _store_improved(claim, {segments[pk]: text for pk, text in texts.items()})
+            kept += not texts
+    except chat.Unanswered as failure:
+        queue.note(claim.job, "not improved", f"the language model's server failed: {failure}")
+        return ["not_improved"]
+    if kept:
+        queue.note(claim.job, "not improved", f"the language model did not answer as it was asked: {kept} times")
+    return ["not_improved"] if kept else []
+
+
+def _store_improved(claim: JobClaim, texts: Mapping[Segment, str]) -> None:
+    """Store what became of some segments, and the job's text as it reads with them. Raises LeaseLost."""
+    with transaction.atomic():
+        queue.renew_job(claim)
+        for segment, text in texts.items():
+            segment.improved_text = edits.like(segment, text)
+        Segment.objects.bulk_update(texts, ["improved_text"])
+        edits.rejoin(claim.job)
 
 
 def transcribe_file(

@@ -110,10 +110,23 @@ def claim_job(worker: Worker, *, most_bytes: int | None = None) -> JobClaim | No
     return _claim_job(turn, waiting, worker, status=Job.Status.PREPARING, preparing_at=timezone.now())
 
 
-def claim_finished_job(worker: Worker) -> JobClaim | None:
-    """Take a job whose sections are all done, to finish it."""
-    waiting = Job.objects.filter(status=Job.Status.FINISHING, claim=None, next_attempt_at__lte=timezone.now())
+def claim_finished_job(worker: Worker, *, is_to_be_improved: bool = False) -> JobClaim | None:
+    """Take a job whose sections are all done, to finish it: of those whose text a language model is to improve, or not.
+
+    The former may take an hour, so threads of their own take them.
+    """
+    waiting = _to_be_finished(is_to_be_improved)
     return _claim_job(waiting.order_by("finishing_at"), waiting, worker)
+
+
+def improvements_due(most: int) -> int:
+    """How many jobs wait for a language model; no more than `most` are counted."""
+    return len(_to_be_finished(True).values_list("pk")[:most])
+
+
+def _to_be_finished(is_to_be_improved: bool) -> QuerySet[Job]:
+    waiting = Job.objects.filter(status=Job.Status.FINISHING, claim=None, next_attempt_at__lte=timezone.now())
+    return waiting.filter(is_to_be_improved=is_to_be_improved)
 
 
 def _claim_job(turn: QuerySet[Job], waiting: QuerySet[Job], worker: Worker, **changes: object) -> JobClaim | None:

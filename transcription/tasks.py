@@ -12,7 +12,7 @@ from celery import shared_task, signals
 from django.conf import settings
 from django.db import DatabaseError, connection
 
-from transcription import devices, errors, logs, pipeline, queue, webhooks
+from transcription import devices, enhance, errors, logs, pipeline, queue, webhooks
 from transcription.queue import JobClaim, SectionClaim
 from transcription.workers import WorkerProcess
 
@@ -49,11 +49,13 @@ def work_default() -> None:
             process.beside(_fetch_models)
         for _ in range(queue.deliveries_due(webhooks.AT_ONCE)):
             process.beside(_deliver, at_once=webhooks.AT_ONCE)
+        for _ in range(queue.improvements_due(enhance.AT_ONCE)):
+            process.beside(_improve, at_once=enhance.AT_ONCE)
         with process.place_for_large() as takes_large:
             most_bytes = None if takes_large else settings.SMALL_FILE_BYTES
             while process.finder and not process.stopping.is_set():
                 if claim := queue.claim_finished_job(process.row):
-                    _on_job(claim, partial(pipeline.finish, claim))
+                    _on_job(claim, partial(pipeline.finish, claim, process.stopping))
                 elif claim := queue.claim_job(process.row, most_bytes=most_bytes):
                     _on_job(claim, partial(pipeline.prepare, claim, process.finder, process.stopping))
                 else:
@@ -85,6 +87,17 @@ def _deliver(process: WorkerProcess) -> None:
         while not process.stopping.is_set() and (claim := queue.claim_delivery(process.row)):
             release, retry = partial(queue.release_delivery, claim), partial(webhooks.not_sent, claim)
             _try(partial(webhooks.deliver, claim), release, retry)
+    finally:
+        connection.close()
+
+
+def _improve(process: WorkerProcess) -> None:
+    """Finish jobs with a language model until none waits. It may be slow, so nobody else's job waits for it."""
+    try:
+        while not process.stopping.is_set() and (
+            claim := queue.claim_finished_job(process.row, is_to_be_improved=True)
+        ):
+            _on_job(claim, partial(pipeline.finish, claim, process.stopping))
     finally:
         connection.close()
 

@@ -1,9 +1,11 @@
 """A client sends more than may be, or the same twice."""
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -136,3 +138,31 @@ def test_eight_requests_with_one_key_at_once_make_one_job(nano_server: Server) -
         (job,) = set(pool.map(send, range(8)))
 
     assert nano_server.wait(job)["status"] == "done"
+
+
+def test_what_would_be_refused_is_not_taken_in(tmp_path_factory: pytest.TempPathFactory) -> None:
+    server = Server(tmp_path_factory.mktemp("limits") / "data", NANO, DEFAULT_MODEL="nano", THROTTLE_UPLOADS="1/hour")
+    server.start()
+    try:
+        server.transcribe(NANO / "nano" / "bears.wav")
+        with httpx.Client(base_url=server.url, headers={"X-API-Key": server.token}) as client:
+            for door in (JOBS, "/transcribe", "/asr", "/api/v1/uploads/"):
+                # A client that says how much it will send, and waits to be told to.
+                answer = _knock(server, door)
+                assert answer.startswith("HTTP/1.1 429"), door
+                assert "retry-after: " in answer.lower()
+            assert client.get(JOBS).status_code == 200
+    finally:
+        server.stop()
+
+
+def _knock(server: Server, door: str) -> str:
+    """The answer to the head of an upload of a gigabyte, of which nothing is sent."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        head = [
+            f"POST {door} HTTP/1.1", f"Host: 127.0.0.1:{server.port}", f"X-API-Key: {server.token}",
+            "Tus-Resumable: 1.0.0", "Content-Type: multipart/form-data; boundary=x", "Content-Length: 1000000",
+            "Expect: 100-continue", "", "",
+        ]  # fmt: skip
+        connection.sendall("\r\n".join(head).encode())
+        return connection.recv(4096).decode()

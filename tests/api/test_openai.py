@@ -193,6 +193,23 @@ def test_one_language_of_a_list_is_the_language(client: OpenAI, nano_server: Ser
     assert nano_server.job(answer.headers["x-job-id"])["options"]["language"] == "en"
 
 
+@pytest.mark.parametrize(
+    ("languages", "expected"), [(["ru", "en"], "en"), (["ru", "uk"], None), (["en", "en-GB"], "en")]
+)
+def test_of_several_languages_the_one_that_is_spoken_is_found(
+    client: OpenAI, nano_server: Server, languages: list[str], expected: str | None
+) -> None:
+    answer = client.audio.transcriptions.with_raw_response.create(
+        model="nano", file=BEARS, extra_body={"languages": languages}
+    )
+
+    job = nano_server.job(answer.headers["x-job-id"])
+    assert job["language"] in ([expected] if expected else languages)
+    if expected and len(set(languages)) == 2 and "ru" in languages:
+        assert answer.parse().text == "Twelve bears live in the forest."
+        assert (job["options"]["language"], job["options"]["languages"]) == (None, languages)
+
+
 def test_silence_is_an_empty_text(client: OpenAI, tmp_path: Path) -> None:
     silence = tmp_path / "silence.wav"
     program = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "anullsrc=r=16000:cl=mono", "-t", "2", str(silence)]
@@ -371,7 +388,7 @@ def test_openais_names_are_the_default_model(api: Client, ends: dict[str, Any], 
         ("stream", "perhaps", "stream"),
         ("timestamp_granularities[]", "syllable", "timestamp_granularities"),
         ("timestamp_granularities[]", "word", "timestamp_granularities"),  # in plain json
-        ("languages[]", ["en", "ru"], "languages"),
+        ("languages[]", ["en", "Klingon"], "languages"),
         ("best_of", "0", "best_of"),
     ],
 )

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from tests.api.rows import a_done_job
 from transcription.api.urls import urlpatterns
-from transcription.models import Batch, Delivery, Job, Share, Upload
+from transcription.models import ApiToken, Batch, Delivery, Job, Share, Upload
 
 MISSING = 404
 # What each gets: nobody, the owner, another user, and staff, who are another user here.
@@ -58,7 +58,7 @@ EXPECTED: dict[tuple[str, str], tuple[int, int, int, int]] = {
     ("model-download", "post"): (401, 403, 403, MISSING),
     ("tokens", "get"): (401, 200, 200, 200),
     ("tokens", "post"): (401, 201, 201, 201),
-    ("token", "delete"): (401, MISSING, MISSING, MISSING),  # tests/api/test_tokens.py has those that are there
+    ("token", "delete"): (401, 204, MISSING, MISSING),
 }
 METHODS = ("get", "post", "put", "patch", "delete")
 TUS = {"Tus-Resumable": "1.0.0", "Upload-Length": "5"}  # what the uploads' addresses want to hear first
@@ -78,6 +78,8 @@ def test_everybody_gets_what_is_theirs_and_json(
     share = Share.objects.create(pk=job.pk, job=job, digest="0" * 64, expires_at=timezone.now() + timedelta(days=1))
     upload = Upload.objects.create(pk=job.pk, owner=owner, bytes=5, expires_at=timezone.now() + timedelta(days=1))
     Delivery.objects.create(pk=job.pk, owner=owner, url="https://example.org/", type=Delivery.Type.DONE)
+    ApiToken.make(owner)
+    token = ApiToken.objects.get()
     staff = User.objects.create_superuser("clara")
     client = Client()
     user = {"owner": owner, "other": stranger, "staff": staff}.get(who)
@@ -91,7 +93,7 @@ def test_everybody_gets_what_is_theirs_and_json(
     expected = EXPECTED.get((str(pattern.name), method))
     allowed = {405} | ({401} if who == "nobody" else set()) if expected is None else {expected[WHO.index(who)]}
     assert answer.status_code in allowed
-    row = {"upload": upload, "share": share, "recording": job.recording}.get(str(pattern.name), job)
+    row = {"token": token, "upload": upload, "share": share, "recording": job.recording}.get(str(pattern.name), job)
     is_gone = answer.status_code == 204 and pattern.name != "webhook"  # of which the address alone goes
     assert type(row).objects.filter(pk=row.pk).exists() is not is_gone
     if answer.status_code >= 400:
@@ -105,6 +107,8 @@ def _address(pattern: URLPattern, job: Job) -> str:
         address = address.replace("<uuid:pk>", str(job.recording_id))
     if pattern.name == "segment":
         address = address.replace("<int:pk>", str(job.segments.get().pk))
+    if pattern.name == "token":
+        address = address.replace("<int:pk>", str(ApiToken.objects.get().pk))
     address = address.replace("<uuid:job_pk>", str(job.pk))
     for place, value in {"<uuid:pk>": str(job.pk), "<slug:extension>": "txt", "<str:name>": "nowhere"}.items():
         address = address.replace(place, value)

@@ -105,5 +105,15 @@ def test_a_name_is_shown_as_it_is_written(page: Client, alice: User) -> None:
     assert "<script>alert" not in page.get("/keys/").content.decode()
 
 
+def test_a_key_without_a_name_is_known_by_its_beginning(page: Client, alice: User) -> None:
+    ApiToken.make(alice)
+    token = ApiToken.objects.get()
+    address = reverse("revoke-key", args=(token.pk,))
+
+    assert f"{token.prefix}…" in text_of(page.get("/keys/"))
+    assert f"Revoke “{token.prefix}…”?" in text_of(page.get(address))
+    assert f"{token.prefix}… is revoked." in text_of(page.post(address, follow=True))
+
+
 def test_the_account_menu_leads_there(page: Client) -> None:
     assert 'href="/keys/"' in text_of(page.get("/"))

@@ -37,7 +37,7 @@ OUTPUTS = ("txt", "json", "srt", "vtt", "tsv")
 # The beginning as it is, whatever is heard in it, decoded once: only its language is wanted.
 FOR_THE_LANGUAGE = {
     "language": "auto", "clip_timestamps": "0,30", "sections": "1", "vad_filter": "false", "beam_size": "1",
-    "temperature": "[0]",
+    "temperature": "[0]", "upgrade_transcribation": "false",
 }  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def _asked(kind: type[doors.Asked], request: HttpRequest) -> doors.Asked:
 
 def _submit(request: HttpRequest, asked: ListenRequest) -> UUID:
     owner = cast(AbstractBaseUser, request.user)
-    job = jobs.submit(owner, asked.upload, container=asked.container, **asked.wishes)
+    job = jobs.submit(owner, asked.upload, container=asked.container, mark=doors.mark(request), **asked.wishes)
     request.close()  # The body's own copy of the recording would lie on the disk for as long as we wait.
     return job.pk
 

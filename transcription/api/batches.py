@@ -22,7 +22,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from transcription import exports, jobs
-from transcription.api.native import Conflict, NativeViewSet, NewestFirst, PageQuestion, ParametersParser, Question
+from transcription.api.native import (
+    Conflict,
+    NativeViewSet,
+    NewestFirst,
+    PageQuestion,
+    ParametersParser,
+    Question,
+    form_of,
+)
 from transcription.api.serializers import ParametersRequest, TagsField, always, written
 from transcription.api.uploads import clean_name
 from transcription.api.viewsets import export, stem
@@ -120,7 +128,7 @@ class BatchViewSet(NativeViewSet[Batch]):
         All of the files are taken, or none.
         """
         owner = cast(AbstractBaseUser, request.user)
-        form = MultiValueDict(dict(cast("MultiValueDict[str, Any]", request.data).lists()))
+        form = MultiValueDict(dict(form_of(request).lists()))
         files = [file for name in ("file", "audio_file") for file in form.pop(name, [])]
         if not all(isinstance(file, UploadedFile) for file in files):
             raise serializers.ValidationError({"file": [_("`file` is a recording, sent as a form field.")]})

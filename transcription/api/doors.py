@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.csrf import csrf_exempt
 
 from transcription import errors, jobs
+from transcription.api import marks
 from transcription.api.authentication import NotAdmitted, owner_of
 from transcription.api.errors import not_now, refuse, turn_away
 from transcription.api.serializers import JobRequest, parameters
@@ -49,6 +50,8 @@ def door(method: str, *, needs_key: bool = True) -> Callable[[View], View]:
                 response = refuse(request.path, refused.status, refused.said, **refused.more)
                 if "job_id" in refused.more:
                     response["X-Job-Id"] = str(refused.more["job_id"])
+            except jobs.KeyTaken:
+                response = refuse(request.path, 422, marks.key_taken(), field=marks.HEADER)
             except errors.NotNow as problem:
                 response = not_now(request.path, problem)
             if response.status_code == 405:
@@ -103,6 +106,14 @@ def asked(kind: type[Asked], request: HttpRequest, *, no_file: int = 400) -> Ask
         field, said = next(iter(read.errors.items()))
         raise Refused(no_file if "file" in read.errors else 422, str(said[0]), field=field)
     return read
+
+
+def mark(request: HttpRequest) -> jobs.Mark | None:
+    """By what this request, whose form was read, is known if it comes once more; None without an Idempotency-Key."""
+    try:
+        return marks.as_sent(request.path, request.headers, request.POST, request.FILES, request.GET)
+    except marks.KeyTooLong as error:
+        raise Refused(422, str(error), field=marks.HEADER) from error
 
 
 def _take_multipart_as_multipart(request: HttpRequest) -> None:

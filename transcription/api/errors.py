@@ -13,6 +13,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from transcription.api.answers import Json
 from transcription.api.authentication import CHALLENGE, KeyTooSmall, NoKey, NotAdmitted, WrongKey
+from transcription.api.uploads import FileTooLarge
 from transcription.errors import DiskFull, NotNow, Problem
 from transcription.parameters import Refused
 
@@ -94,6 +95,8 @@ def unknown_address(request: HttpRequest) -> HttpResponse:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if isinstance(exception, FileTooLarge):
+        return refuse(request.path, 413, str(exception))
     if answers_in_json(request.path):
         return refuse(request.path, 400, _("The request could not be read. Check its form and send it again."))
     return defaults.bad_request(request, exception)

@@ -8,6 +8,7 @@ event: end         {"status": "done"}; then the stream closes
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.utils import translation
 from django.utils.translation import gettext as _
 
+from transcription import edits
 from transcription.api.authentication import CHALLENGE, no_key, unknown_key, user_asking
 from transcription.api.errors import refuse
 from transcription.api.serializers import finite
@@ -104,8 +106,9 @@ def _state(sight: Sight, language: str | None) -> dict[str, Any]:
 
 
 def _segment(row: Segment) -> dict[str, Any]:
-    told: dict[str, Any] = {"id": row.pk, "start": row.start, "end": row.end, "text": row.text.strip()}
-    return told if row.words is None else {**told, "words": row.words}
+    told: dict[str, Any] = {"id": row.pk, "start": row.start, "end": row.end, "text": row.reads.strip()}
+    words = edits.spoken(row)
+    return told if words is None else {**told, "words": [asdict(word) for word in words]}
 
 
 def _event(kind: str, data: dict[str, Any], identity: int | None = None) -> str:

@@ -59,7 +59,7 @@ async def transcribe(request: HttpRequest) -> HttpResponse:
 def _submit(request: HttpRequest) -> tuple[str, UUID]:
     asked = doors.asked(TranscribeRequest, request)
     owner = cast(AbstractBaseUser, request.user)
-    job = jobs.submit(owner, asked.upload, **asked.wishes)
+    job = jobs.submit(owner, asked.upload, mark=doors.mark(request), **asked.wishes)
     request.close()  # The body's own copy of the recording would lie on the disk for as long as we wait.
     return asked.validated_data["format"], job.pk
 

@@ -57,7 +57,8 @@ async def transcribe(request: HttpRequest) -> HttpResponse:
 
 def _submit(request: HttpRequest) -> Job:
     asked = doors.asked(QueueRequest, request)
-    return jobs.submit(cast(AbstractBaseUser, request.user), asked.upload, **asked.wishes)
+    owner = cast(AbstractBaseUser, request.user)
+    return jobs.submit(owner, asked.upload, mark=doors.mark(request), **asked.wishes)
 
 
 @door("GET")

@@ -19,11 +19,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from transcription import errors, jobs
+from transcription.api import marks
 from transcription.api.authentication import no_key
 from transcription.api.errors import sentence
 from transcription.api.serializers import UploadField, always, parameters
 
 Row = TypeVar("Row", bound=models.Model)
+
+# How what DRF says of a body that is broken begins; the rest is a parser's own words.
+NO_FORM = ("Multipart form parse error", "JSON parse error")
 
 
 class NoSpace(APIException):
@@ -56,6 +60,11 @@ class ParametersParser(JSONParser):
             raise ParseError(_("The body is not a JSON object of parameters.")) from error
 
 
+def form_of(request: Request) -> MultiValueDict[str, Any]:
+    """What a request sends in its body; of none at all DRF makes a plain dict."""
+    return request.data if isinstance(request.data, MultiValueDict) else MultiValueDict()
+
+
 class NativeViewSet(viewsets.GenericViewSet[Row]):
     """A view of the API: what belongs to another is not there, and each refusal is a sentence."""
 
@@ -74,9 +83,13 @@ class NativeViewSet(viewsets.GenericViewSet[Row]):
             case errors.RecordingMissing():
                 return Conflict(sentence(exc))
             case jobs.KeyTaken():
-                return Unprocessable(_("This Idempotency-Key was given to another request before. Send a new one."))
+                return Unprocessable(marks.key_taken())
+            case marks.KeyTooLong():
+                return serializers.ValidationError({marks.HEADER: [str(exc)]})
             case jobs.UploadGone():
                 return serializers.ValidationError({"upload": [UploadField.default_error_messages["invalid"]]})
+            case ParseError() if str(exc.detail).startswith(NO_FORM):
+                return ParseError(_("The request could not be read. Check its form and send it again."))
             case NotAuthenticated():
                 return NotAuthenticated(no_key())
             case Http404():

@@ -10,11 +10,11 @@ Both posts wait for the job, or with `stream=true` tell its text as it comes. A 
 job that it made (`jobs.Mark`), and X-Job-Id names it. An error is {"error": {"message", "type", "param", "code"}}.
 """
 
-import hashlib
 import json
 import logging
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from functools import wraps
 from typing import Any, ClassVar, cast
 from uuid import UUID
@@ -23,6 +23,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import close_old_connections
 from django.db.models import Count, Min, Q
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.urls import path, re_path
 from django.utils import translation
@@ -33,13 +34,16 @@ from django.views.decorators.csrf import csrf_exempt
 from rest_framework import serializers
 
 from transcription import catalogue, errors, exports, jobs
-from transcription.api import transcript
+from transcription.api import marks, transcript
 from transcription.api.answers import Json
 from transcription.api.authentication import NotAdmitted, key_in, owner_of
 from transcription.api.errors import not_now, openai_body, sentence, turn_away
-from transcription.api.serializers import NOT_YET, JobRequest, ModelField, always, finite
+from transcription.api.serializers import JobRequest, ModelField, always, finite
+from transcription.jobs import Wishes
 from transcription.models import ApiToken, Job, Section
 from transcription.models import Segment as Row
+from transcription.parameters import BY_NAME
+from transcription.parameters import Refused as BadValue
 from transcription.watcher import Sight, watching
 from transcription.whisper.options import LANGUAGES
 from transcription.whisper.result import Segment
@@ -48,7 +52,6 @@ View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
 
 MODEL_NOT_FOUND = "model_not_found"
 OWNED_BY = "stenograf"
-LONGEST_KEY = 255
 SPEAKERS = ("known_speaker_names", "known_speaker_references")
 SUBTITLES = ("srt", "vtt")
 PLAIN = "text/plain; charset=utf-8"
@@ -144,6 +147,8 @@ class TranscriptionRequest(JobRequest):
         error_messages=always(gettext_lazy("`timestamp_granularities[]` is segment, word, or both of them.")),
     )
 
+    languages = serializers.ListField(child=serializers.CharField(), required=False)
+
     def _by_name(self, data: MultiValueDict[str, Any]) -> dict[str, list[Any]]:
         """What was sent under our names: a list's name comes with brackets or bare, and unknown names are left out."""
         sent: dict[str, list[Any]] = {}
@@ -152,12 +157,12 @@ class TranscriptionRequest(JobRequest):
             sent.setdefault(self.aliases.get(bare, bare), []).extend(values)
         if keywords := sent.pop("keywords", []):
             sent.setdefault("hotwords", [", ".join(map(str, keywords))])
-        if len(set(sent.get("languages", []))) == 1:
-            sent.setdefault("language", sent.pop("languages"))
+        if languages := sent.pop("languages", []):
+            sent["languages"] = [languages]
         self._put_granularities(sent)
         if self.task:
             sent["task"] = [self.task]
-        known = {*self.fields, *NOT_YET, *SPEAKERS, "languages"}
+        known = {*self.fields, *SPEAKERS}
         return {name: values for name, values in sent.items() if name in known}
 
     def _put_granularities(self, sent: dict[str, list[Any]]) -> None:
@@ -171,8 +176,6 @@ class TranscriptionRequest(JobRequest):
         is_of_speakers = asked == "diarized_json" or (name == "model" and asked.endswith("-diarize"))
         if name in SPEAKERS or is_of_speakers:
             return _("Speakers are not told apart here yet. Ask for another model and format.")
-        if name == "languages":
-            return _("One of several languages cannot be chosen yet. Send one, or none to have it detected.")
         return super()._refusal(name, values)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -180,6 +183,24 @@ class TranscriptionRequest(JobRequest):
             said = _("The times of words come with `response_format` verbose_json alone.")
             raise serializers.ValidationError({"timestamp_granularities": [said]})
         return super().validate(attrs)
+
+    def validate_languages(self, value: list[str]) -> list[str]:
+        """Their codes, each once."""
+        languages = BY_NAME["language"]
+        try:
+            return list(dict.fromkeys(code for name in value if (code := languages.read([name])) is not None))
+        except BadValue as refused:
+            raise serializers.ValidationError(sentence(refused)) from refused
+
+    @property
+    def wishes(self) -> Wishes:
+        """Among several languages the one that is spoken is found; one by itself is not looked for."""
+        wishes = super().wishes
+        languages = self.validated_data.get("languages", [])
+        if self.validated_data.get("language") is None and languages:
+            chosen = {"language": languages[0]} if len(languages) == 1 else {"languages": tuple(languages)}
+            wishes["options"] = replace(wishes["options"], **chosen)
+        return wishes
 
     @property
     def granularities(self) -> set[str]:
@@ -210,8 +231,9 @@ def _submit(request: HttpRequest, form: type[TranscriptionRequest]) -> tuple[Tra
     try:
         job = jobs.submit(owner, asked.upload, mark=_mark(request, asked), **asked.wishes)
     except jobs.KeyTaken as error:
-        said = _("This Idempotency-Key was given to another request before. Send this one with a new key.")
-        raise Refused(422, said, code="idempotency_key_reused") from error
+        raise Refused(422, marks.key_taken(), code="idempotency_key_reused") from error
+    except marks.KeyTooLong as error:
+        raise Refused(400, str(error)) from error
     retries = request.headers.get("X-Stainless-Retry-Count", "")
     if retries.isdecimal() and int(retries):
         log.info("job %s: its client asks for it again, for the %s. time", job.pk, retries)
@@ -220,17 +242,10 @@ def _submit(request: HttpRequest, form: type[TranscriptionRequest]) -> tuple[Tra
 
 
 def _mark(request: HttpRequest, asked: TranscriptionRequest) -> jobs.Mark:
-    """By what this request is known if it comes once more: its key and its sound, and all that the text depends on."""
-    key = request.headers.get("Idempotency-Key", "").strip()
-    if len(key) > LONGEST_KEY:
-        raise Refused(400, _("An Idempotency-Key has at most %(longest)s characters.") % {"longest": LONGEST_KEY})
-    asking = {
-        **asked.wishes,
-        "options": asked.wishes["options"].to_json(),
-        "sound": asked.upload.sha256,
-        "token": ApiToken.digest_of(key_in(request.headers) or ""),
-    }
-    return jobs.Mark(hashlib.sha256(json.dumps(asking, sort_keys=True).encode()).hexdigest(), key)
+    """By what this request is known if it comes once more: its sound, and all that the text depends on."""
+    asking: dict[str, Any] = {**asked.wishes, "options": asked.wishes["options"].to_json()}
+    token = ApiToken.digest_of(key_in(request.headers) or "")
+    return marks.as_meant(request.headers, **asking, sound=asked.upload.sha256, token=token)
 
 
 # ------------------------------------------------------------------ POST /v1/audio/…
@@ -252,7 +267,7 @@ async def _answer(request: HttpRequest, form: type[TranscriptionRequest]) -> Htt
     answer: HttpResponseBase
     if asked.validated_data["stream"]:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        stream = _stream(job_id, translation.get_language())
+        stream = _stream(job_id, translation.get_language(), is_told_at_once=not asked.wishes.get("improve"))
         answer = StreamingHttpResponse(stream, content_type="text/event-stream; charset=utf-8", headers=headers)
     else:
         answer = await _waited(job_id, asked)
@@ -347,8 +362,8 @@ class Increments:
 Place = tuple[int, int]  # of a segment: its section, and its number there
 
 
-async def _stream(job_id: UUID, language: str | None) -> AsyncIterator[str]:
-    """The text of a job in the order of the recording, as it is stored."""
+async def _stream(job_id: UUID, language: str | None, *, is_told_at_once: bool = True) -> AsyncIterator[str]:
+    """The text of a job in the order of the recording: as it is stored, or when the job has ended."""
     text, place, sight = Increments(), (-1, -1), cast(Sight | None, None)
     async with watching(job_id) as watched:
         while sight is None or not sight.is_over:
@@ -356,6 +371,8 @@ async def _stream(job_id: UUID, language: str | None) -> AsyncIterator[str]:
             if sight is None or sight is before:
                 yield PING
                 continue
+            if not (is_told_at_once or sight.is_over):
+                continue  # a language model will change it
             for at, piece in await sync_to_async(_after)(place, job_id):
                 place = at
                 if delta := text.of(piece):
@@ -378,9 +395,9 @@ def _after(place: Place, job_id: UUID) -> list[tuple[Place, str]]:
         if seen["first"] is not None:
             later &= Q(section__index__lte=seen["first"])
         stored = Row.objects.filter(later, job_id=job_id).order_by("section__index", "index")
-        return [
-            ((section, index), text) for section, index, text in stored.values_list("section__index", "index", "text")
-        ]
+        reads = Coalesce("edited_text", "improved_text", "text")
+        rows = stored.values_list("section__index", "index", reads)
+        return [((section, index), text) for section, index, text in rows]
     finally:
         close_old_connections()  # who goes on to wait, it may be for hours, holds none
 

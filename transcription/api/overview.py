@@ -45,15 +45,16 @@ class QueueViewSet(NativeViewSet[Job]):
     def get_queryset(self) -> QuerySet[Job]:
         own = Job.objects.for_user(self.request.user).filter(status__in=Job.UNFINISHED)
         found = own.select_related("recording").prefetch_related("tags").defer("text", "recording__peaks", "searchable")
-        return found.order_by("created_at", "pk")
+        return found.order_by()  # sorted in Python: to sort here SQLite would walk through all that ever was
 
     def retrieve(self, request: Request) -> Response:
         counted = Job.objects.filter(status__in=Job.UNFINISHED).order_by().values("status").annotate(count=Count("pk"))
         turns = forecast.latest()
         far = len(turns) + 1
         own = sorted(
-            self.get_queryset(), key=lambda job: turns[job.pk].position if job.pk in turns else far
-        )  # of equal places the older first
+            self.get_queryset(),
+            key=lambda job: (turns[job.pk].position if job.pk in turns else far, job.created_at, job.pk),
+        )
         return Response(
             {
                 "everybody": {row["status"]: row["count"] for row in counted},

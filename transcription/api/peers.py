@@ -4,6 +4,7 @@ import math
 import time
 from collections import OrderedDict
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import cast
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -20,7 +21,7 @@ FORWARDED = ("Forwarded", "X-Forwarded-For")
 
 def address_of(request: HttpRequest) -> str:
     """The address that a request counts for: its peer's, or what the last of NUM_PROXIES proxies of ours was told."""
-    proxies = settings.REST_FRAMEWORK["NUM_PROXIES"]
+    proxies = _proxies()
     told = request.headers.get("X-Forwarded-For", "")
     if proxies and told:
         addresses = told.split(",")
@@ -35,13 +36,17 @@ def is_near(request: HttpRequest) -> bool:
     not go through those which it counts.
     """
     told = request.headers.get("X-Forwarded-For", "")
-    if proxies := settings.REST_FRAMEWORK["NUM_PROXIES"]:
+    if proxies := _proxies():
         is_of_known_origin = bool(told) and len(told.split(",")) >= proxies
     else:
         is_of_known_origin = not any(name in request.headers for name in FORWARDED)
     # The peer's own too: whoever reaches this port past the proxy writes into that header what they like.
     addresses = (address_of(request), str(request.META.get("REMOTE_ADDR", "")))
     return is_of_known_origin and all(map(_is_private, addresses))
+
+
+def _proxies() -> int:
+    return cast(int, settings.REST_FRAMEWORK["NUM_PROXIES"])
 
 
 def _is_private(text: str) -> bool:

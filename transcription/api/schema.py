@@ -12,6 +12,7 @@ from drf_spectacular.extensions import (
     OpenApiSerializerExtension,
     OpenApiSerializerFieldExtension,
 )
+from drf_spectacular.helpers import forced_singular_serializer
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import (
@@ -191,6 +192,7 @@ KEY_HEADER = OpenApiParameter(
     description="A request that comes once more with its key within 24 hours gets the job that it got the first time.",
 )
 EXTENSIONS = [*exports.FORMATS, "json"]
+KINDS = [export.content_type.partition(";")[0] for export in exports.FORMATS.values()]
 
 
 def _query(question: type[serializers.Serializer[Any]]) -> list[OpenApiParameter]:
@@ -248,7 +250,8 @@ def _as_json(serializer: Any) -> dict[str, Any]:
 
 
 def _object(component: str, /, **fields: Any) -> Any:
-    return inline_serializer(component, fields)
+    """An answer that is one object, also where the call is named `list`."""
+    return forced_singular_serializer(type(inline_serializer(component, fields)))()  # type: ignore[no-untyped-call]
 
 
 def _header(name: str, schema: Schema) -> OpenApiParameter:
@@ -305,7 +308,13 @@ def describe() -> None:
         peaks=_call(None, {200: PEAKS, 409: CONFLICT, **FOUND}),
         transcript=_call(
             None,
-            {(200, "application/octet-stream"): _file("The transcript in the format."), 409: CONFLICT, **FOUND},
+            {
+                **{(200, kind): _file("The transcript in the format.") for kind in KINDS},
+                (200, "application/json"): {"type": "object", "additionalProperties": True},
+                409: CONFLICT,
+                **FOUND,
+            },
+            operation_id="jobs_transcript",
             parameters=[
                 OpenApiParameter("extension", str, OpenApiParameter.PATH, enum=EXTENSIONS),
                 OpenApiParameter("partial", bool, description=ABOUT["partial"]),

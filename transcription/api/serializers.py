@@ -5,6 +5,7 @@ import math
 import unicodedata
 from typing import Any, ClassVar, Self, TypedDict, cast
 
+from django.conf import settings
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.datastructures import MultiValueDict
@@ -19,10 +20,6 @@ from transcription.forecast import Turn
 from transcription.jobs import Given, Wishes
 from transcription.models import Batch, Job, Recording, Upload
 from transcription.parameters import ALIASES, BY_NAME, LONGEST_ECHO, PARAMETERS, Parameter, Refused
-
-# Parameters of the contract that nothing honours yet: better refused than silently ignored.
-NOT_YET = frozenset({"upgrade_transcribation"})
-
 
 MOST_TAGS, LONGEST_TAG = 20, 50
 
@@ -219,14 +216,18 @@ class ParametersRequest(serializers.Serializer[Job]):
         return sent
 
     def _refusal(self, name: str, values: list[Any]) -> str:
-        if name in NOT_YET:
-            return _("`%(name)s` is not available yet.") % {"name": name}
         if name not in self.fields:
             return _("There is no parameter `%(name)s`.") % {"name": name[:LONGEST_ECHO]}
         takes_several = name in self.several or (name in BY_NAME and BY_NAME[name].kind.takes_several)
         if not takes_several and any(value != values[0] for value in values):
             return _("`%(name)s` is given more than once.") % {"name": name}
         return ""
+
+    def validate_upgrade_transcribation(self, value: bool) -> bool:
+        if value and not settings.LLM_BASE_URL:
+            said = _("There is no language model here. Leave `%(name)s` out, or ask the administrator for one.")
+            raise serializers.ValidationError(said % {"name": "upgrade_transcribation"})
+        return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -250,6 +251,8 @@ class ParametersRequest(serializers.Serializer[Job]):
         }
         if "priority" in self.validated_data:
             wishes["priority"] = Job.Priority[self.validated_data["priority"].upper()]
+        if "upgrade_transcribation" in self.validated_data:
+            wishes["improve"] = self.validated_data["upgrade_transcribation"]
         if "tags" in self.validated_data:
             wishes["tags"] = self.validated_data["tags"]
         if "batch" in self.validated_data:
@@ -392,9 +395,10 @@ class JobLinks(TypedDict):
 class JobInList(serializers.ModelSerializer[Job]):
     """A job without its text, which may be a book."""
 
-    duration = serializers.FloatField(source="recording.duration")
+    duration = serializers.FloatField(source="recording.duration", allow_null=True)
     recording = RecordingFacts()
     priority = serializers.SerializerMethodField()
+    upgrade_transcribation = serializers.BooleanField(source="is_to_be_improved")
     queue_position = serializers.SerializerMethodField()
     eta_seconds = serializers.SerializerMethodField()
     waiting_for = serializers.SerializerMethodField()
@@ -407,6 +411,7 @@ class JobInList(serializers.ModelSerializer[Job]):
         fields: tuple[str, ...] = (
             "id", "name", "status", "progress", "queue_position", "eta_seconds", "waiting_for",
             "model", "language", "language_probability", "options", "priority",
+            "upgrade_transcribation",
             "duration", "recording",
             "created_at", "preparing_at", "transcribing_at", "finishing_at", "finished_at", "processing_seconds",
             "engine", "device", "versions",
@@ -438,13 +443,10 @@ class JobInList(serializers.ModelSerializer[Job]):
         return [tag.name for tag in job.tags.all()]
 
     def get_links(self, job: Job) -> JobLinks:
-        return {
-            "self": reverse("api:job", args=(job.pk,)),
-            "audio": reverse("api:audio", args=(job.pk,)),
-            "transcript": {
-                format: reverse("api:transcript", args=(job.pk, format)) for format in (*exports.FORMATS, "json")
-            },
-        }
+        # Below its own: a look-up of each would be a fifth of what a list takes.
+        own = reverse("api:job", args=(job.pk,))
+        transcripts = {format: f"{own}transcript.{format}" for format in (*exports.FORMATS, "json")}
+        return {"self": own, "audio": f"{own}audio/", "transcript": transcripts}
 
     def to_representation(self, instance: Job) -> dict[str, Any]:
         representation: dict[str, Any] = finite(super().to_representation(instance))

@@ -45,6 +45,7 @@ def body(job: Job) -> dict[str, Any]:
             "segments": [_told(index, segment) for index, segment in enumerate(stored)],
             "language": job.language or job.options["language"],
             "model": job.model,
+            "upgrade_transcribation": job.is_to_be_improved,
             "uploaded_file": sound,
             "result_file": said,
             "job_id": str(job.pk),

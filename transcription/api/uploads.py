@@ -8,10 +8,13 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import BadRequest
 from django.core.files.uploadedfile import TemporaryUploadedFile, UploadedFile
 from django.core.files.uploadhandler import TemporaryFileUploadHandler
+from django.utils.translation import gettext as _
 
 from transcription import errors
+from transcription.templatetags.stenograf import size
 
 LONGEST_NAME = 255  # bytes, what a file system and our column take
 LONGEST_EXTENSION = 16
@@ -49,6 +52,14 @@ def _cut(text: str, longest: int) -> str:
     return text.encode()[:longest].decode(errors="ignore")
 
 
+class FileTooLarge(BadRequest):
+    """Django answers it by our handler of bad requests, wherever the form was read, in the shape of the door."""
+
+    def __init__(self) -> None:
+        said = _("The file is over %(size)s. Split it, or ask the administrator to raise the limit.")
+        super().__init__(said % {"size": size(settings.MAX_UPLOAD_BYTES)})
+
+
 class HashedUpload(TemporaryUploadedFile):
     """An upload on our disk, with the SHA-256 of what came."""
 
@@ -64,7 +75,7 @@ class HashedUpload(TemporaryUploadedFile):
 class HashingUploadHandler(TemporaryFileUploadHandler):
     """Writes each upload to UPLOADS_DIR, so that keeping it copies nothing; the file it gives has `sha256`.
 
-    Raises DiskFull.
+    Raises DiskFull, FileTooLarge: the gate counts the body, which is a little more than its file.
     """
 
     file: HashedUpload
@@ -75,6 +86,8 @@ class HashingUploadHandler(TemporaryFileUploadHandler):
         self.file = HashedUpload(self.file_name or "", self.content_type, self.charset, self.content_type_extra)
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
+        if start + len(raw_data) > settings.MAX_UPLOAD_BYTES:
+            raise FileTooLarge
         self.digest.update(raw_data)
         try:
             super().receive_data_chunk(raw_data, start)

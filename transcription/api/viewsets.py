@@ -1,18 +1,14 @@
 """Jobs over the native API."""
 
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any, cast
 from uuid import UUID
 
 from django.contrib.auth.models import AbstractBaseUser
-from django.core.files.uploadedfile import UploadedFile
 from django.db.models import Q, QuerySet
 from django.http import HttpResponse
 from django.urls import reverse
-from django.utils.datastructures import MultiValueDict
 from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -23,16 +19,22 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from transcription import catalogue, errors, exports, jobs, search
-from transcription.api import transcript
+from transcription.api import marks, transcript
 from transcription.api.answers import Json
-from transcription.api.native import Conflict, MomentField, NativeViewSet, NewestFirst, PageQuestion, ParametersParser
+from transcription.api.native import (
+    Conflict,
+    MomentField,
+    NativeViewSet,
+    NewestFirst,
+    PageQuestion,
+    ParametersParser,
+    form_of,
+)
 from transcription.api.serializers import JobChanges, JobInList, JobSerializer, NewJobRequest, always
 from transcription.api.uploads import clean_name
 from transcription.models import Job
 from transcription.parameters import BY_NAME
 from transcription.parameters import Refused as BadValue
-
-LONGEST_KEY = 255
 
 
 class JobsQuestion(PageQuestion):
@@ -121,8 +123,8 @@ class JobViewSet(NativeViewSet[Job]):
         With an Idempotency-Key, a request that comes once more gets the job that it got the first time.
         """
         owner = cast(AbstractBaseUser, request.user)
-        data = cast("MultiValueDict[str, Any]", request.data)
-        mark = _mark(request, data)
+        data = form_of(request)
+        mark = marks.as_sent(request.path, request.headers, data, request.query_params)
         job = None if mark is None else jobs.earlier(owner, mark)
         if job is None:
             asked = NewJobRequest.of(data, request.query_params, owner=owner)
@@ -213,23 +215,3 @@ def export(job: Job, extension: str) -> tuple[bytes, str]:
 def stem(job: Job) -> str:
     """The name of a job as its files have it, without the recording's extension."""
     return clean_name(job.name.removesuffix(PurePath(job.recording.original_name).suffix) or job.name)
-
-
-def _mark(request: Request, data: "MultiValueDict[str, Any]") -> jobs.Mark | None:
-    """By what this request is known if it comes once more; None if its client gave it no key.
-
-    Of all that was sent rather than of what it means: an upload in pieces is gone when its request comes again.
-    """
-    key = request.headers.get("Idempotency-Key", "").strip()
-    if not key:
-        return None
-    if len(key) > LONGEST_KEY:
-        said = _("An Idempotency-Key has at most %(longest)s characters.") % {"longest": LONGEST_KEY}
-        raise serializers.ValidationError({"Idempotency-Key": [said]})
-    sources = [sorted(source.lists()) for source in (data, request.query_params)]
-    sent = json.dumps(sources, default=_told, sort_keys=True)
-    return jobs.Mark(hashlib.sha256(sent.encode()).hexdigest(), key)
-
-
-def _told(file: UploadedFile) -> str:
-    return str(file.sha256)  # type: ignore[attr-defined]  # set by HashingUploadHandler

@@ -198,5 +198,26 @@ class Migration(migrations.Migration):
             model_name='tag',
             constraint=models.UniqueConstraint(fields=('owner', 'name'), name='one_tag_a_name'),
         ),
+        migrations.AlterField(
+            model_name='job',
+            name='status',
+            field=models.CharField(choices=[('queued', 'queued'), ('downloading', 'downloading the model'), ('preparing', 'preparing'), ('transcribing', 'transcribing'), ('finishing', 'finishing'), ('done', 'done'), ('failed', 'failed'), ('cancelled', 'cancelled')], default='queued', max_length=12, verbose_name='status'),
+        ),
+        migrations.AddIndex(
+            model_name='job',
+            index=models.Index(fields=['owner', 'status', '-created_at', '-id'], name='transcripti_owner_i_db8557_idx'),
+        ),
+        migrations.AddIndex(
+            model_name='job',
+            index=models.Index(fields=['owner', 'name', 'id'], name='transcripti_owner_i_e4f300_idx'),
+        ),
+        migrations.AddIndex(
+            model_name='job',
+            index=models.Index(fields=['status', '-created_at'], name='transcripti_status_056d26_idx'),
+        ),
+        migrations.AddIndex(
+            model_name='recording',
+            index=models.Index(fields=['owner', '-created_at', '-id'], name='transcripti_owner_i_0cca98_idx'),
+        ),
         migrations.RunPython(index, migrations.RunPython.noop),
     ]

@@ -79,6 +79,7 @@ class IntakeForm(forms.Form):
     model = forms.ChoiceField(choices=_models, widget=SELECT)
     task = forms.ChoiceField(choices=[("transcribe", _("Transcribe")), ("translate", _("Translate to English"))])
     word_timestamps = forms.BooleanField(required=False)
+    upgrade_transcribation = forms.BooleanField(required=False)
     initial_prompt = forms.CharField(required=False, widget=forms.TextInput(INPUT))
     beam_size = forms.IntegerField(min_value=1, max_value=16, widget=forms.NumberInput(INPUT))
     temperature = forms.FloatField(required=False, min_value=0, max_value=1, step_size=0.1, widget=TEMPERATURE)
@@ -89,6 +90,8 @@ class IntakeForm(forms.Form):
             # A browser does not send what is disabled: the API would refuse another.
             self.fields["beam_size"].disabled = True
             self.initial["beam_size"] = 1
+        if not settings.LLM_BASE_URL:
+            del self.fields["upgrade_transcribation"]
 
     def clean(self) -> dict[str, Any]:
         """Raises ValidationError for a language that the model does not know."""
@@ -103,6 +106,11 @@ class IntakeForm(forms.Form):
     def options(self) -> TranscriptionOptions:
         """Only after `is_valid()`."""
         return offers.choose(self._asked(), model=self.cleaned_data["model"]).options
+
+    @property
+    def improve(self) -> bool:
+        """Whether a language model is to improve the text; only after `is_valid()`."""
+        return bool(self.cleaned_data.get("upgrade_transcribation"))
 
     def _asked(self) -> dict[str, Any]:
         """By the parameters' names; what is left empty is not asked for."""
@@ -129,7 +137,8 @@ class AgainForm(IntakeForm):
     def __init__(self, job: Job, data: Any = None) -> None:
         self.before = job.transcription_options
         model = _if_known(job.model)
-        super().__init__(data, initial=_shown(self.before) | {"model": model or _default_model()})
+        shown = _shown(self.before, job.is_to_be_improved)
+        super().__init__(data, initial=shown | {"model": model or _default_model()})
         self.fields["model"] = forms.ChoiceField(choices=_models(model), widget=SELECT)
 
     def options(self) -> TranscriptionOptions:
@@ -140,12 +149,13 @@ class AgainForm(IntakeForm):
         return replace(self.before, **asked)
 
 
-def _shown(options: TranscriptionOptions) -> dict[str, Any]:
-    """What the form shows of options that were asked for."""
+def _shown(options: TranscriptionOptions, is_to_be_improved: bool) -> dict[str, Any]:
+    """What the form shows of what was asked for."""
     return {
         "language": options.language or "auto",
         "task": options.task,
         "word_timestamps": options.word_timestamps,
+        "upgrade_transcribation": is_to_be_improved,
         "initial_prompt": options.initial_prompt,
         "temperature": None if options.temperature == TEMPERATURES else options.temperature[0],
         "beam_size": options.beam_size,
@@ -154,4 +164,5 @@ def _shown(options: TranscriptionOptions) -> dict[str, Any]:
 
 def defaults() -> dict[str, Any]:
     """What the form shows before somebody chooses."""
-    return _shown(TranscriptionOptions(**settings.DEFAULTS)) | {"model": _default_model()}
+    options = TranscriptionOptions(**settings.DEFAULTS)
+    return _shown(options, settings.DEFAULT_UPGRADE_TRANSCRIBATION) | {"model": _default_model()}

@@ -129,7 +129,7 @@ def _take(request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         return _dashboard(request, form, status=400)
     for file in files:
-        _submit(request, file, form.cleaned_data["model"], form.options())
+        _submit(request, file, form.cleaned_data["model"], form.options(), improve=form.improve)
     return redirect("dashboard")
 
 
@@ -137,7 +137,7 @@ def _take(request: HttpRequest) -> HttpResponse:
 @require_POST
 def sample(request: HttpRequest) -> HttpResponse:
     with sample_upload() as upload:
-        job = _submit(request, upload, None, TranscriptionOptions(word_timestamps=True))
+        job = _submit(request, upload, None, TranscriptionOptions(word_timestamps=True), improve=False)
     return redirect("dashboard") if job is None else redirect("job", job_id=job.pk)
 
 
@@ -169,10 +169,13 @@ def answer_offer(request: HttpRequest) -> HttpResponse:
     return response
 
 
-def _submit(request: HttpRequest, upload: Given, model: str | None, options: TranscriptionOptions) -> Job | None:
+def _submit(
+    request: HttpRequest, upload: Given, model: str | None, options: TranscriptionOptions, *, improve: bool
+) -> Job | None:
     """Queue a job; None when the file could not be taken, which the next page says."""
     try:
-        return jobs.submit(person(request), upload, model=model or catalogue.default(), options=options)
+        model = model or catalogue.default()
+        return jobs.submit(person(request), upload, model=model, options=options, improve=improve)
     except errors.Problem as problem:
         messages.error(request, f"{upload.name}: {gettext(problem.sentence) % problem.values}")
         return None
@@ -203,10 +206,12 @@ def job(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
 def text(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     """What a job's page lacks of its text and facts; 204 when it lacks nothing."""
     found = _row_or_404(request, job_id)
-    news = transcript.since(found.job, request.GET.get("have", ""))
+    has_turned = request.GET.get("status") != found.job.status
+    # What the page has reads otherwise once a language model has improved it.
+    is_changed = has_turned and found.job.is_ended and found.job.is_to_be_improved
+    news = transcript.since(found.job, "" if is_changed else request.GET.get("have", ""))
     if not news and found.fingerprint == request.GET.get("seen"):
         return HttpResponse(status=204)
-    has_turned = request.GET.get("status") != found.job.status
     return render(request, "_job_text.html", _about(found) | {"news": news, "has_turned": has_turned})
 
 
@@ -256,6 +261,7 @@ def again(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
             priority=Job.Priority(before.priority),
             engine=before.asked_engine,
             device=before.asked_device,
+            improve=form.improve,
         )
     except errors.RecordingMissing as problem:
         messages.error(request, gettext(problem.sentence))

@@ -25,6 +25,7 @@ class TranscriptionOptions:
     """What was asked of one job. The defaults are openai-whisper's but for `beam_size`, `best_of` and `vad_filter`."""
 
     language: str | None = None  # a code of LANGUAGES; None: detect
+    languages: tuple[str, ...] = ()  # to choose among when it is detected; (): all that the model knows
     multilingual: bool = False  # detect the language anew for each section
     task: Task = "transcribe"
     word_timestamps: bool = False

@@ -1,13 +1,15 @@
 """faster-whisper as its makers wrote it: `WhisperModel.transcribe` over CTranslate2. Imported only in the runner."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import ctranslate2
+import numpy as np
 from faster_whisper import WhisperModel
 from faster_whisper.transcribe import Segment as LibrarySegment
+from numpy.typing import NDArray
 
 from transcription.whisper.engine import Event, Sound, Tell
 from transcription.whisper.options import TranscriptionOptions
@@ -70,14 +72,28 @@ class Engine:
 
     def _decode(self, section: int, sound: Sound, options: TranscriptionOptions) -> Iterator[Event]:
         assert self._model is not None  # noqa: S101  (open() loaded it)
+        samples = read(sound)
         asked = {**asked_of_the_library(options), "hotwords": self._within_places(options.hotwords)}
-        segments, about = self._model.transcribe(read(sound), **asked)
-        probability = finite(about.language_probability)
-        yield {"event": "language", "section": section, "language": about.language, "probability": probability}
+        chosen = self._choose(samples, options.languages) if options.language is None else None
+        if chosen is not None:
+            asked["language"] = chosen[0]
+        segments, about = self._model.transcribe(samples, **asked)
+        language, probability = chosen or (about.language, finite(about.language_probability))
+        yield {"event": "language", "section": section, "language": language, "probability": probability}
         for found in segments:
             segment = _segment(found, with_words=options.gives_words)
             yield {"event": "segment", "section": section, "segment": segment.to_json()}
         yield {"event": "done", "section": section}
+
+    def _choose(self, samples: NDArray[np.float32], languages: Sequence[str]) -> tuple[str, float] | None:
+        """The likeliest of some languages and how likely it is; None when there is nothing to choose."""
+        assert self._model is not None  # noqa: S101
+        if not languages or not self._model.model.is_multilingual:
+            return None
+        _, _, found = self._model.detect_language(samples)
+        probabilities = dict(found)
+        best = max(languages, key=lambda language: probabilities.get(language, 0.0))
+        return best, finite(probabilities.get(best, 0.0))
 
     def _within_places(self, hotwords: str | None) -> str | None:
         """As many of the hotwords as leave places beside a prompt: the library cuts each of the two to half of all."""

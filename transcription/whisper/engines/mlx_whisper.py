@@ -101,8 +101,8 @@ class Engine:
             return options.language or "en", 1.0
         mel = log_mel_spectrogram(samples[:N_SAMPLES], n_mels=model.dims.n_mels, padding=N_SAMPLES)
         _, probabilities = model.detect_language(pad_or_trim(mel, N_FRAMES, axis=-2).astype(dtype))
-        best = max(probabilities, key=probabilities.__getitem__)
-        return best, finite(probabilities[best])
+        best = max(options.languages or probabilities, key=lambda language: probabilities.get(language, 0.0))
+        return best, finite(probabilities.get(best, 0.0))
 
 
 class _Bar:

@@ -1,0 +1,40 @@
+"""What the native API's lists take where a user has very many jobs.
+
+    python -m benchmarks.api [--jobs 100000] [--others 20000] [--times 20] [--folder FOLDER]
+
+The jobs have recordings, tags and texts of some thousand characters, and some of them wait for their turn. A request goes
+through all of Django in one process, so its time is the server's, without a network (`benchmarks/many_jobs.py`). With
+`--folder` the database, two gigabytes, is kept there, and made only where it is not there yet.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
+from benchmarks.machine import machine
+from tests.server import NANO, ROOT, Server
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the native API's lists with very many jobs.")
+    parser.add_argument("--jobs", type=int, default=100_000)
+    parser.add_argument("--others", type=int, default=20_000)
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--folder", type=Path)
+    asked = parser.parse_args()
+    print(f"{machine()}; load average {os.getloadavg()[0]:.2f}", flush=True)
+    with nullcontext(asked.folder) if asked.folder else tempfile.TemporaryDirectory(prefix="stenograf-api-") as folder:
+        program = f"from benchmarks import many_jobs; many_jobs.main({asked.jobs}, {asked.others}, {asked.times})"
+        server = Server(Path(folder), NANO, DEFAULT_MODEL="nano", LOG_LEVEL="error", DATABASE_URL="", TZ="UTC")
+        migrating = server.manage("migrate", "-v", "0")
+        assert migrating.returncode == 0, migrating.stderr
+        command = [sys.executable, "manage.py", "shell", "-v", "0", "-c", program]
+        sys.exit(subprocess.run(command, cwd=ROOT, env=server.environment, check=False).returncode)
+
+
+if __name__ == "__main__":
+    main()

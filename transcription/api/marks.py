@@ -1,0 +1,61 @@
+"""By what a request is known when it comes once more (`jobs.Mark`): every door that makes a job asks here.
+
+A client whose connection broke sends its request again with the same Idempotency-Key, and gets the job that it made.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.files.uploadedfile import UploadedFile
+from django.utils.datastructures import MultiValueDict
+from django.utils.translation import gettext as _
+
+from transcription.jobs import Mark
+
+HEADER = "Idempotency-Key"
+LONGEST_KEY = 255
+
+
+class KeyTooLong(Exception):
+    def __init__(self) -> None:
+        super().__init__(_("An Idempotency-Key has at most %(longest)s characters.") % {"longest": LONGEST_KEY})
+
+
+def key_taken() -> str:
+    """What is said of `jobs.KeyTaken`."""
+    return _("This Idempotency-Key was given to another request before. Send this one with a new key.")
+
+
+def key_in(headers: Mapping[str, str]) -> str:
+    """The key that a client gave its request, or nothing. Raises KeyTooLong."""
+    key = headers.get(HEADER, "").strip()
+    if len(key) > LONGEST_KEY:
+        raise KeyTooLong
+    return key
+
+
+def as_sent(path: str, headers: Mapping[str, str], *sources: MultiValueDict[str, Any]) -> Mark | None:
+    """The mark of all that was sent to an address; None if its client gave it no key. Raises KeyTooLong.
+
+    Not of what it means: by now another model may be the default, or an upload in pieces gone.
+    """
+    key = key_in(headers)
+    if not key:
+        return None
+    sent = [sorted(source.lists()) for source in sources]
+    return Mark(_digest([path.rstrip("/"), sent]), key)
+
+
+def as_meant(headers: Mapping[str, str], **asking: Any) -> Mark:
+    """The mark of all that a text depends on, also without a key. Raises KeyTooLong."""
+    return Mark(_digest(asking), key_in(headers))
+
+
+def _digest(asking: Any) -> str:
+    return hashlib.sha256(json.dumps(asking, default=_sum, sort_keys=True).encode()).hexdigest()
+
+
+def _sum(file: UploadedFile) -> str:
+    return str(file.sha256)  # type: ignore[attr-defined]  # set by HashingUploadHandler
