@@ -33,6 +33,7 @@ OTHER_USERS = 20
 WAITING = 20  # of the user's jobs, and of everybody's else: on the first page
 SHORTEST, LONGEST = 200, 8000  # characters of a text, each length as likely as half of it is
 RARE_WORD, RARE_TAG, ONE_IN = "Rumpelstilzchen", "court", 1000
+ANEW = ", and the forecast anew"  # which is good for two seconds
 TAGS = ("interview", "lecture", "meeting", "podcast", "radio")
 OPTIONS = TranscriptionOptions().to_json()
 
@@ -60,8 +61,6 @@ def main(jobs: int, others: int, times: int) -> None:
         cursor.execute("SELECT sum(length(text)) / count(*) FROM transcription_job WHERE text != ''")
         characters = cursor.fetchone()[0]
     owner = User.objects.get(username="anna")
-    size = sum(file.stat().st_size for file in NANO.parent.joinpath(".").glob("nothing"))
-    del size
     print(f"{owner.jobs.count()} jobs of a user, {Job.objects.count()} of all, {characters} characters a text\n")
     print(f"{'':44}{'median':>9}{'p95':>9}{'queries':>9}")
     Worker.objects.update(heartbeat_at=timezone.now())
@@ -168,6 +167,7 @@ def _addresses(owner: User) -> Iterator[tuple[str, str]]:
     job = owner.jobs.filter(status="done").values_list("pk", flat=True).first()
     jobs = "/api/v1/jobs/"
     yield "jobs", jobs
+    yield f"jobs{ANEW}", jobs
     yield "jobs, a page in the middle", f"{jobs}?cursor={_cursor(str(middle))}"
     yield "jobs, a page of 200", f"{jobs}?page_size=200"
     yield "jobs, status=done", f"{jobs}?status=done"
@@ -182,7 +182,7 @@ def _addresses(owner: User) -> Iterator[tuple[str, str]]:
     yield "jobs, ordering=created_at", f"{jobs}?ordering=created_at"
     yield "jobs, ordering=name", f"{jobs}?ordering=name"
     yield "jobs, ordering=name, a page in the middle", f"{jobs}?ordering=name&cursor={_cursor('meeting 5000.m4a')}"
-    yield "jobs, search=марии, in many", f"{jobs}?search={quote('елена')}"
+    yield "jobs, search, in many", f"{jobs}?search={quote('елена')}"
     yield f"jobs, search, in one of {ONE_IN}", f"{jobs}?search={RARE_WORD}"
     yield "jobs, search, in none", f"{jobs}?search=nowhere"
     yield "jobs/ID", f"{jobs}{job}/"
@@ -196,14 +196,18 @@ def _cursor(position: str) -> str:
 
 
 def _ask(client: Client, name: str, address: str, times: int) -> Took:
-    took, queries = [], 0
+    took = []
+    client.get(address)
     for _ in range(times):
-        forecast.forget()  # else all but the first would find it ready
+        if name.endswith(ANEW):
+            forecast.forget()
         began = time.perf_counter()
         answer = client.get(address)
         took.append(1000 * (time.perf_counter() - began))
         assert answer.status_code == 200, (address, answer.content)
-    with CaptureQueriesContext(connection, ) as captured:
+    if name.endswith(ANEW):
+        forecast.forget()
+    with CaptureQueriesContext(connection) as captured:
         client.get(address)
     queries = sum("apitoken" not in query["sql"] for query in captured.captured_queries)
     measured = Took(name, took, queries)

@@ -25,6 +25,9 @@ class Telegram:
         self.sent: list[tuple[int, str]] = []  # (chat, text)
         self.has_news = threading.Condition()
         self.count = 0
+        self.file_asked_for = ""
+        self.gives_files = threading.Event()  # cleared: a file that is asked for does not come
+        self.gives_files.set()
 
     def say(self, chat: int, **content: Any) -> None:
         """Somebody writes to the bot."""
@@ -46,6 +49,8 @@ class Telegram:
         if method == "getUpdates":
             return self._news(int(fields.get("offset", 0)))
         if method == "getFile":
+            self.file_asked_for = fields["file_id"]
+            self.gives_files.wait(60)
             path, content = self.files[fields["file_id"]]
             if len(content) > LARGEST:
                 raise ValueError("Bad Request: file is too big")

@@ -152,6 +152,19 @@ def test_another_type_of_numbers_loads_the_model_anew(runner: devices.Runner, na
         assert text_of(events) == SENTENCES[0]["text"]
 
 
+@pytest.mark.parametrize(
+    ("languages", "expected"), [(("ru", "en"), {"en"}), (("ru", "uk"), {"ru", "uk"}), ((), {"en"})]
+)
+def test_the_language_is_chosen_among_those_that_are_named(
+    runner: devices.Runner, nano: LocalModel, tmp_path: Path, languages: tuple[str, ...], expected: set[str]
+) -> None:
+    sound = pcm(NANO / "nano" / "bears.wav", tmp_path / "bears.pcm")
+
+    events = decode(runner, sound, nano, TranscriptionOptions(languages=languages))
+
+    assert {event["language"] for event in events if event["event"] == "language"} <= expected
+
+
 def test_words_have_times(runner: devices.Runner, nano: LocalModel, tmp_path: Path) -> None:
     sound = pcm(NANO / "nano" / SENTENCES[0]["file"], tmp_path / "a.pcm")
     events = decode(runner, sound, nano, TranscriptionOptions(word_timestamps=True, temperature=(0.0,)))

@@ -62,7 +62,7 @@ IN_MLX_WHISPER: list[tuple[str, Any, str, Any]] = [
 # What acts before an engine or after it, the same for both, and what loads it; each has a test below.
 ELSEWHERE = {
     "multilingual", "vad_filter", "sections", "clip_timestamps", "remove_silence", "silence_threshold",
-    "silence_duration", "up_speed", "verbose", "highlight", "compute_type", "threads", "seed",
+    "silence_duration", "up_speed", "verbose", "highlight", "compute_type", "threads", "seed", "languages",
 }  # fmt: skip
 
 

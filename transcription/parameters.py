@@ -274,7 +274,7 @@ class Parameter:
             raise Refused(self.kind.sentence, name=self.name, sent=said, **self.kind.places) from error
 
 
-# In the order of TranscriptionOptions, whose fields these are.
+# In the order of TranscriptionOptions, whose fields these are, but for `languages`, which only OpenAI's door asks for.
 OPTIONS = (
     Parameter("language", Language(), "what is spoken: ru, Russian; auto detects it"),
     Parameter("multilingual", Truth(), "detect the language anew for each section"),

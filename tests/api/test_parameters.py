@@ -49,7 +49,8 @@ def as_json(api: Client, **values: Any) -> Any:
 
 
 def test_every_option_has_a_line_in_the_tables() -> None:
-    options = [field.name for field in fields(TranscriptionOptions)]
+    own_to_openai = ("languages",)  # of its door alone
+    options = [field.name for field in fields(TranscriptionOptions) if field.name not in own_to_openai]
     assert [parameter.name for parameter in OPTIONS] == [name for name, *_ in GOOD] == options
     assert BAD.keys() == {parameter.name for parameter in PARAMETERS}
 

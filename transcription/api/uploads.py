@@ -87,12 +87,14 @@ class HashingUploadHandler(TemporaryFileUploadHandler):
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
         if start + len(raw_data) > settings.MAX_UPLOAD_BYTES:
+            self.upload_interrupted()  # Django would leave the file to the garbage collector
             raise FileTooLarge
         self.digest.update(raw_data)
         try:
             super().receive_data_chunk(raw_data, start)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                self.upload_interrupted()
                 raise errors.DiskFull from error
             raise
 
