@@ -2,9 +2,9 @@
 
     python -m benchmarks.api [--jobs 100000] [--others 20000] [--times 20] [--folder FOLDER]
 
-The jobs have recordings, tags and texts of some thousand characters, and some of them wait for their turn. A request goes
-through all of Django in one process, so its time is the server's, without a network (`benchmarks/many_jobs.py`). With
-`--folder` the database, two gigabytes, is kept there, and made only where it is not there yet.
+The jobs have recordings, tags and texts of some thousand characters, and some of them wait for their turn. A request
+goes through all of Django in one process, so its time is the server's, without a network (`benchmarks/many_jobs.py`).
+With `--folder` the database, a good gigabyte, is kept there, and made only where it is not there yet.
 """
 
 import argparse

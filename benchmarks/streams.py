@@ -1,9 +1,11 @@
-"""What many clients that wait cost the web process: event streams of unfinished jobs, and the dashboard meanwhile.
+"""What many clients that wait cost the web process: event streams or waiting calls, and the dashboard meanwhile.
 
-    python -m benchmarks.streams [--clients 200] [--jobs 1] [--seconds 20]
+    python -m benchmarks.streams [--clients 200] [--jobs 1] [--seconds 20] [--door events|transcribe]
 
 The server is a real one with the tests' model, which transcribes all the while and so leaves the web process no more
-than its share of the machine. With `--jobs 50` the clients are spread over fifty jobs, most of which wait. Linux only.
+than its share of the machine. With `--jobs 50` the clients are spread over fifty jobs, most of which wait. With
+`--door transcribe` each client posts an hour's recording to /transcribe with one Idempotency-Key, so that all of them
+wait for the same job. Linux only.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import contextlib
 import json
 import os
 import statistics
+import subprocess
 import tempfile
 import time
 import wave
@@ -25,6 +28,7 @@ from benchmarks.machine import machine
 from tests.server import NANO, PASSWORD, Server, processes, wait_until
 
 AIM = 1.0  # seconds, of the dashboard's median
+SENDING_AT_ONCE = 8  # uploads; a server takes some dozens
 LOOKS_EVERY = 0.5  # seconds, between two askings for the dashboard
 
 
@@ -82,6 +86,7 @@ class Clients:
         async with httpx.AsyncClient(base_url=self.server.url, headers=headers, limits=limits, timeout=120) as client:
             streams = [asyncio.create_task(self._follow(client, self.jobs[i % len(self.jobs)])) for i in range(count)]
             while self.heard < count:
+                assert not any(stream.done() for stream in streams), "A client has hung up, or got its answer."
                 await asyncio.sleep(0.05)
             yield
             for stream in streams:
@@ -97,14 +102,35 @@ class Clients:
                 is_heard = True
 
 
+class Callers(Clients):
+    """Calls of /transcribe, which are answered when the job has ended; one counts as heard when it is sent."""
+
+    def __init__(self, server: Server, recording: Path) -> None:
+        super().__init__(server, [""])
+        head = f'--x\r\nContent-Disposition: form-data; name="file"; filename="{recording.name}"\r\n\r\n'
+        self.form = head.encode() + recording.read_bytes() + b"\r\n--x--\r\n"
+        self.headers = {"Content-Type": "multipart/form-data; boundary=x", "Idempotency-Key": "one for all of them"}
+        self.sending = asyncio.Semaphore(SENDING_AT_ONCE)
+
+    async def _follow(self, client: httpx.AsyncClient, job_id: str) -> None:
+        await self.sending.acquire()
+        await client.post("/transcribe?language=en", content=self._body(), headers=self.headers, timeout=None)
+
+    async def _body(self) -> AsyncIterator[bytes]:
+        yield self.form
+        self.sending.release()
+        self.heard += 1
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what clients that wait cost the web process.")
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--door", choices=("events", "transcribe"), default="events")
     asked = parser.parse_args()
     print(f"{machine()}; load average {os.getloadavg()[0]:.2f}")
-    print(f"{asked.clients} streams of {asked.jobs} job(s), {asked.seconds:g} s each\n")
+    print(f"{asked.clients} clients at {asked.door}, {asked.jobs} job(s), {asked.seconds:g} s each\n")
     with tempfile.TemporaryDirectory(prefix="stenograf-streams-") as folder:
         recording = make_lecture(Path(folder) / "lecture.wav", minutes=60)
         server = Server(Path(folder) / "data", NANO, DEFAULT_MODEL="nano")
@@ -114,7 +140,8 @@ def main() -> None:
             clip = make_lecture(Path(folder) / "clip.wav", minutes=0.2)
             jobs += [server.submit(clip, language="en", priority="low")["id"] for _ in range(asked.jobs - 1)]
             wait_until(lambda: server.segments(jobs[0]), 120)
-            asyncio.run(measure(server, jobs, asked.clients, asked.seconds))
+            clients = Clients(server, jobs) if asked.door == "events" else Callers(server, compressed(recording))
+            asyncio.run(measure(server, jobs, clients, asked.clients, asked.seconds))
         finally:
             server.stop()
 
@@ -134,18 +161,25 @@ def make_lecture(path: Path, minutes: float) -> Path:
     return path
 
 
-async def measure(server: Server, jobs: list[str], clients: int, seconds: float) -> None:
-    """Look at the web process and the dashboard without streams, with them, and when they are gone."""
+def compressed(path: Path) -> Path:
+    """The recording as Opus: some megabytes an hour."""
+    small = path.with_suffix(".ogg")
+    encoding = ("-c:a", "libopus", "-b:a", "12k")
+    subprocess.run(["ffmpeg", "-v", "error", "-i", str(path), *encoding, str(small)], check=True)
+    return small
+
+
+async def measure(server: Server, jobs: list[str], following: Clients, clients: int, seconds: float) -> None:
+    """Look at the web process and the dashboard without clients that wait, with them, and when they are gone."""
     (pid,) = [pid for pid, _parent, words in processes() if "uvicorn" in words and f"--port {server.port}" in words]
     print(f"{'':18}{'CPU, %':>8}{'dashboard':>12}{'slowest':>10}{'threads':>8}{'MB':>8}{'db files':>10}{'events':>10}")
-    following = Clients(server, jobs)
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as person:
         await _sign_in(person)
         await _look(person, pid, "nobody waits", seconds, following)
         began = time.monotonic()
         async with following.following(clients):
-            print(f"  all streams are open after {time.monotonic() - began:.1f} s")
-            met = await _look(person, pid, f"{clients} streams", seconds, following)
+            print(f"  all of them wait after {time.monotonic() - began:.1f} s")
+            met = await _look(person, pid, f"{clients} wait", seconds, following)
         await asyncio.sleep(2)
         await _look(person, pid, "all have left", seconds / 2, following)
     status = server.job(jobs[0])["status"]

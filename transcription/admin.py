@@ -71,7 +71,7 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     CHANGEABLE: ClassVar[tuple[str, ...]] = ("name", "notes")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
-        return super().get_queryset(request).defer("recording__peaks")
+        return super().get_queryset(request).defer("searchable", "recording__peaks")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Job | None = None) -> list[str]:
         shown = [name for _title, options in self.fieldsets for name in options["fields"]]
@@ -183,7 +183,10 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 def _turn(selected: QuerySet[Job], turn: Callable[[Job], bool]) -> tuple[int, int]:
     """How many of the selected jobs were turned, and how many could not be."""
-    won = [_is_turned(job, turn) for job in selected.select_related("recording").defer("text", "recording__peaks")]
+    won = [
+        _is_turned(job, turn)
+        for job in selected.select_related("recording").defer("text", "searchable", "recording__peaks")
+    ]
     return sum(won), len(won) - sum(won)
 
 

@@ -302,7 +302,8 @@ def delete_recording(recording: Recording) -> None:
 
 async def wait(job_id: uuid.UUID) -> Job:
     """Return the job when it has ended. Raises Job.DoesNotExist if it is deleted meanwhile."""
-    while not (job := await Job.objects.select_related("recording").aget(pk=job_id)).is_ended:
+    found = Job.objects.select_related("recording").defer("searchable", "recording__peaks")
+    while not (job := await found.aget(pk=job_id)).is_ended:
         async with watching(job_id) as watched:
             await watched.end()
     return job

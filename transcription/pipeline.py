@@ -43,7 +43,7 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
     A job whose model is not here waits for it first.
     """
     started = time.monotonic()
-    job = Job.objects.select_related("recording").get(pk=claim.job)
+    job = Job.objects.select_related("recording").defer("text", "searchable").get(pk=claim.job)
     engine = devices.engine().name
     if catalogue.on_disk(job.model, engine) is None and weights.can_fetch(job.model, engine):
         queue.wait_for_model(claim)

@@ -63,7 +63,8 @@ def _forget_deliveries() -> None:
 
 def _delete_jobs(days: int) -> None:
     due = Job.objects.filter(status__in=Job.ENDED, finished_at__lte=_ago(days))
-    while found := list(due.select_related("recording", "owner").defer("text", "notes", "recording__peaks")[:AT_ONCE]):
+    due = due.select_related("recording", "owner").defer("text", "notes", "searchable", "recording__peaks")
+    while found := list(due[:AT_ONCE]):
         for job in found:
             about = {"job": job.pk, "user": job.owner}
             if jobs.delete(job, only=due):

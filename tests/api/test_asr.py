@@ -3,6 +3,7 @@
 import json
 import subprocess
 import wave
+from base64 import b64encode
 from typing import Any
 
 import httpx
@@ -95,6 +96,25 @@ def test_the_key_may_come_in_the_address_of_this_door_alone(owner: User, ends: d
     assert Client().post(f"/asr?token={key}", {"audio_file": sound()}).status_code == 200
     assert Client().post("/asr?token=wrong", {"audio_file": sound()}).status_code == 403
     assert Client().post(f"/transcribe?token={key}", {"file": sound()}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("address", "user", "status"), [("/asr", "key", 200), ("/asr", "proxy", 401), ("/transcribe", "key", 401)]
+)
+def test_the_key_may_stand_before_the_host_at_this_door_alone(
+    owner: User, ends: dict[str, Any], address: str, user: str, status: int
+) -> None:
+    sent = b64encode(f"{user}:{ApiToken.make(owner)}".encode()).decode()
+
+    answer = Client(headers={"Authorization": f"Basic {sent}"}).post(address, {"audio_file": sound()})
+
+    assert answer.status_code == status
+
+
+def test_a_wrong_key_before_the_host_is_refused(db: None) -> None:
+    for sent, status in {b64encode(b"key:wrong").decode(): 403, "key:wrong": 401, "/w==": 401}.items():
+        answer = Client(headers={"Authorization": f"Basic {sent}"}).post("/asr", {"audio_file": sound()})
+        assert answer.status_code == status
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ POST /detect-language   audio_file, encode. The language of the first 30 seconds
 
 Both wait for a durable job, which X-Job-Id names. `encode=false` says that the file is headerless 16 kHz mono s16le and
 is taken as such, without FFmpeg. What nobody knows is ignored. An error is {"detail": sentence, "field": name}: 401
-without a key, 403 with a wrong one, 422 for a bad value and for no file. The key may come as `?token=`.
+without a key, 403 with a wrong one, 422 for a bad value and for no file. The key may come as `?token=`, or before the
+host as `http://key:KEY@host`, which clients send as Basic authentication.
 """
 
 from typing import Any, cast

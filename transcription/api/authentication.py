@@ -1,10 +1,11 @@
 """Who is asking, and how much of what they may do: every door asks here, and so does the gate.
 
-By an API key in a header (at /asr also `?token=`), or at the API by the dashboard's session; with LEGACY_ANONYMOUS also
-without either, at the doors whose clients know no keys.
+By an API key in a header (at /asr also in the address), or at the API by the session of the dashboard; with
+LEGACY_ANONYMOUS also without either, at the doors whose clients know no keys.
 """
 
 import re
+from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -120,8 +121,18 @@ def key_of(request: HttpRequest) -> str | None:
     """The key that a request carries where its door takes one, or None."""
     key = key_in(request.headers)
     if key is None and TAKES_KEY_IN_ADDRESS.fullmatch(request.path):
-        key = request.GET.get("token", "").strip() or None
+        key = request.GET.get("token", "").strip() or _key_before_host(request.headers)
     return key
+
+
+def _key_before_host(headers: Mapping[str, str]) -> str | None:
+    """The key of a client that was given `http://key:KEY@host`, which it sends as the password of the user `key`."""
+    scheme, _space, sent = headers.get("Authorization", "").strip().partition(" ")
+    try:
+        name, _colon, key = b64decode(sent, validate=True).decode().partition(":")
+    except ValueError:  # neither Base64 nor UTF-8
+        return None
+    return key.strip() or None if (scheme.lower(), name) == ("basic", "key") else None
 
 
 def user_of(key: str) -> AbstractBaseUser | None:

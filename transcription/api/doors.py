@@ -72,7 +72,7 @@ def _check_method(request: HttpRequest, method: str) -> None:
 def find(request: HttpRequest, job_id: str) -> Job:
     """The caller's job of this id. Raises Refused when there is none, or it is another's."""
     try:
-        return Job.objects.for_user(request.user).select_related("recording").get(pk=UUID(job_id))
+        return Job.objects.for_user(request.user).select_related("recording").defer("searchable").get(pk=UUID(job_id))
     except (Job.DoesNotExist, ValueError) as error:
         raise Refused(404, _("There is no such job.")) from error
 

@@ -154,7 +154,8 @@ async def audio(request: HttpRequest, pk: UUID) -> HttpResponseBase:
         answer = refuse(request.path, 401, unknown_key() if user is None else no_key())
         answer["WWW-Authenticate"] = CHALLENGE
         return answer
-    job = await Job.objects.for_user(user).select_related("recording").defer("recording__peaks").filter(pk=pk).afirst()
+    found = Job.objects.for_user(user).select_related("recording").defer("text", "searchable", "recording__peaks")
+    job = await found.filter(pk=pk).afirst()
     if job is None:
         return refuse(request.path, 404, _("There is no such job."))
     return respond(request, job.recording)

@@ -154,7 +154,7 @@ def _of(user: AnyUser) -> QuerySet[Job]:
     return (
         Job.objects.for_user(user)
         .select_related("recording")
-        .defer("text", "notes", "recording__peaks")
+        .defer("text", "notes", "searchable", "recording__peaks")
         .annotate(first_words=Left("text", FIRST_WORDS), last_words=Subquery(last_words))
     )
 
