@@ -80,8 +80,10 @@ class NativeViewSet(viewsets.GenericViewSet[Row]):
                 return NoSpace(sentence(exc))
             case errors.NotNow():
                 return NotNow(exc)
-            case errors.RecordingMissing():
+            case errors.RecordingMissing() | errors.ModelInUse():
                 return Conflict(sentence(exc))
+            case errors.UnknownModel() | errors.ModelMissing():
+                return NotFound(sentence(exc))
             case jobs.KeyTaken():
                 return Unprocessable(marks.key_taken())
             case marks.KeyTooLong():

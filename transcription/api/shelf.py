@@ -2,28 +2,24 @@
 
 from typing import Any
 
-from rest_framework import permissions, status, viewsets
-from rest_framework.exceptions import NotAuthenticated, NotFound
+from rest_framework import permissions, status
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from transcription import catalogue, errors, shelf
-from transcription.api.authentication import IsAdministrator, no_key
-from transcription.api.errors import sentence
-from transcription.api.native import Conflict
+from transcription import catalogue, shelf
+from transcription.api.authentication import IsAdministrator
+from transcription.api.native import NativeViewSet
+from transcription.models import Download
 from transcription.shelf import ShelfModel
 
 
-class ModelViewSet(viewsets.ViewSet):
+class ModelViewSet(NativeViewSet[Download]):
     """What can be transcribed with: everybody may look, administrators fetch and remove."""
 
     def get_permissions(self) -> list[BasePermission]:
         needs_admin = self.action in ("download", "destroy")
         return [IsAdministrator() if needs_admin else permissions.IsAuthenticated()]
-
-    def handle_exception(self, exc: Exception) -> Response:
-        return super().handle_exception(_in_our_words(exc))
 
     def list(self, request: Request) -> Response:
         return Response({"results": [_told(model) for model in shelf.models()]})
@@ -54,14 +50,3 @@ def _told(model: ShelfModel) -> dict[str, Any]:
         "verified": catalogue.is_known_to_be_verified(model.local) if model.local else None,
         "error": {"code": failed.error_code, "message": failed.error_message} if failed else None,
     }
-
-
-def _in_our_words(exc: Exception) -> Exception:
-    """The exception with the sentence that the other doors say in its place."""
-    if isinstance(exc, errors.UnknownModel | errors.ModelMissing):
-        return NotFound(sentence(exc))
-    if isinstance(exc, errors.ModelInUse):
-        return Conflict(sentence(exc))
-    if isinstance(exc, NotAuthenticated):
-        return NotAuthenticated(no_key())
-    return exc

@@ -5,16 +5,15 @@ from uuid import UUID
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.db.models import QuerySet
-from django.http import Http404
 from django.utils.translation import gettext as _
-from rest_framework import serializers, status, viewsets
-from rest_framework.exceptions import NotAuthenticated, NotFound
+from django.utils.translation import gettext_lazy
+from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from transcription import queue, webhooks
-from transcription.api.authentication import Caller, Scope, no_key
-from transcription.api.native import Conflict, NewestFirst
+from transcription.api.authentication import Caller, Scope
+from transcription.api.native import Conflict, NativeViewSet, NewestFirst, PageQuestion
 from transcription.api.serializers import WebAddressField
 from transcription.models import Delivery, Webhook
 
@@ -25,11 +24,8 @@ class WebhookRequest(serializers.Serializer[Webhook]):
     url = WebAddressField()
 
 
-class WebhookViewSet(viewsets.ViewSet):
+class WebhookViewSet(NativeViewSet[Webhook]):
     """The caller's own webhook: there is always one, and it may have no address."""
-
-    def handle_exception(self, exc: Exception) -> Response:
-        return super().handle_exception(_in_our_words(exc))
 
     def retrieve(self, request: Request) -> Response:
         return Response(_told(request, webhooks.of(_person(request))))
@@ -81,19 +77,18 @@ class DeliveryFacts(serializers.ModelSerializer[Delivery]):
         return delivery.next_attempt_at if delivery.status == Delivery.Status.WAITING else None
 
 
-class DeliveryViewSet(viewsets.GenericViewSet[Delivery]):
+class DeliveryViewSet(NativeViewSet[Delivery]):
     """What was sent for a user, or is to be; another's is not there."""
 
+    missing = gettext_lazy("There is no such delivery.")
     pagination_class = NewestFirst
     serializer_class = DeliveryFacts
 
     def get_queryset(self) -> QuerySet[Delivery]:
         return Delivery.objects.for_user(self.request.user)
 
-    def handle_exception(self, exc: Exception) -> Response:
-        return super().handle_exception(_in_our_words(exc))
-
     def list(self, request: Request) -> Response:
+        PageQuestion.read(request)
         page = self.paginate_queryset(self.get_queryset())
         return self.get_paginated_response(self.get_serializer(page, many=True).data)
 
@@ -117,12 +112,3 @@ def _told(request: Request, webhook: Webhook) -> dict[str, Any]:
 
 def _person(request: Request) -> AbstractBaseUser:
     return cast(AbstractBaseUser, request.user)
-
-
-def _in_our_words(exc: Exception) -> Exception:
-    """The exception with the sentence that the other doors say in its place."""
-    if isinstance(exc, NotAuthenticated):
-        return NotAuthenticated(no_key())
-    if isinstance(exc, Http404):
-        return NotFound(_("There is no such delivery."))
-    return exc
