@@ -78,6 +78,15 @@ def test_the_page_loads_nothing_from_elsewhere(db: None) -> None:
     assert "<script>" not in content
 
 
+@pytest.mark.parametrize("address", ["/api/schema/", "/api/docs/"])
+def test_it_is_only_read(db: None, address: str) -> None:
+    answer = Client().post(address, {"a": "b"})
+
+    assert (answer.status_code, answer["Allow"]) == (405, "GET, HEAD")
+    assert answer.json() == {"detail": "Only GET and HEAD work here."}
+    assert Client().head(address).status_code == 200
+
+
 # ---------------------------------------------------------------- what nobody foresaw
 
 

@@ -1,23 +1,49 @@
 """The API's description, for everybody: /api/schema/ for programs, /api/docs/ for people."""
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import path
-from django.views.decorators.http import require_safe
+from django.utils.translation import gettext as _
+from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.views import SpectacularAPIView
 
 from transcription.api import schema
+from transcription.api.errors import refuse
 
 schema.describe()
 
+View = Callable[..., HttpResponseBase]
 
-@require_safe
+
+def only_read(view: View) -> View:
+    """A view that is only read; who tries otherwise gets the API's refusal."""
+
+    @csrf_exempt  # it changes nothing; without this another method would be told of a cookie
+    @wraps(view)
+    def answer(request: HttpRequest, **named: Any) -> HttpResponseBase:
+        if request.method in ("GET", "HEAD"):
+            return view(request, **named)
+        refusal = refuse(request.path, 405, _("Only GET and HEAD work here."))
+        refusal["Allow"] = "GET, HEAD"
+        return refusal
+
+    return answer
+
+
+@only_read
 def docs(request: HttpRequest) -> HttpResponse:
     """A page that shows the description and tries calls out, by the dashboard's session or a key."""
     return render(request, "api_docs.html", {"openai": request.build_absolute_uri("/v1")})
 
 
+described = SpectacularAPIView.as_view(permission_classes=[], authentication_classes=[])
+
 urlpatterns = [
-    path("schema/", SpectacularAPIView.as_view(permission_classes=[], authentication_classes=[]), name="schema"),
+    path("schema/", only_read(described), name="schema"),
     path("docs/", docs, name="api-docs"),
 ]

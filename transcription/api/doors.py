@@ -1,4 +1,7 @@
-"""What the doors without DRF share: one method, a key, a form read as it comes, refusals in the shape of the door."""
+"""What the doors without DRF share: one method, a key, a form read as it comes, refusals in the shape of the door.
+
+A request that comes once more with its Idempotency-Key gets the job that it made, as everywhere (`marks.py`).
+"""
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
