@@ -267,9 +267,9 @@ def test_the_models_are_listed_and_found(client: OpenAI) -> None:
 
 
 def test_a_client_that_drops_its_connection_finds_its_job_again(
-    client: OpenAI, nano_server: Server, long_recording: Path
+    client: OpenAI, nano_server: Server, lecture: Path
 ) -> None:
-    asked: dict[str, Any] = {"model": "nano", "file": long_recording, "prompt": "dropped", "extra_body": QUICKLY}
+    asked: dict[str, Any] = {"model": "nano", "file": lecture, "prompt": "dropped", "language": "en"}
     before = nano_server.rows("SELECT count(*) FROM transcription_job")
 
     with pytest.raises(openai.APITimeoutError):
@@ -286,12 +286,12 @@ def test_a_client_that_drops_its_connection_finds_its_job_again(
     assert nano_server.rows("SELECT count(*) FROM transcription_job") == [(before[0][0] + 1,)]
 
 
-def test_a_job_goes_on_when_nobody_waits_any_more(client: OpenAI, nano_server: Server, long_recording: Path) -> None:
+def test_a_job_goes_on_when_nobody_waits_any_more(client: OpenAI, nano_server: Server, lecture: Path) -> None:
     known = {row[0] for row in nano_server.rows("SELECT id FROM transcription_job")}
 
     with pytest.raises(openai.APITimeoutError):
         client.with_options(timeout=1.0).audio.transcriptions.create(
-            model="nano", file=long_recording, prompt="nobody waits", extra_body=QUICKLY
+            model="nano", file=lecture, prompt="nobody waits", language="en"
         )
 
     (new,) = {row[0] for row in nano_server.rows("SELECT id FROM transcription_job")} - known
