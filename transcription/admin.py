@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString, mark_safe
+from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
@@ -281,7 +281,7 @@ class DeliveryAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.display(description=_("tries"))
     def tries_shown(self, delivery: Delivery) -> SafeString:
         lines = ((one.at, one.error or one.status_code) for one in webhooks.tries(delivery))
-        return format_html_join(mark_safe("<br>"), "{} {}", lines)
+        return format_html_join("", "<div>{} {}</div>", lines)
 
 
 @admin.register(ApiToken)

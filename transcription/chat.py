@@ -8,7 +8,6 @@ is kept nowhere: it may repeat our key.
 
 import contextlib
 import http.client
-import io
 import json
 import re
 import socket
@@ -16,11 +15,11 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from django.conf import settings
 
 from transcription.addresses import Address
+from transcription.timed import Timed
 
 MOST_OF_AN_ANSWER = 256 * 1024  # bytes
 MOST_TOKENS = 4096  # of an answer, what a model thinks by itself before it included
@@ -100,7 +99,7 @@ class Chat:
         try:
             with _connect(self.address, clock) as plain, _secure(plain, self.address) as connected:
                 asking = http.client.HTTPConnection(self.address.host, self.address.port)
-                asking.sock = _Timed(connected, clock)
+                asking.sock = Timed(connected, clock.left, sending=CONNECT_SECONDS, is_patient=True)
                 asking.request(method, f"{self.address.path.rstrip('/')}{path}", body, self._headers())
                 with asking.getresponse() as answer:
                     if answer.status == 429 or answer.status >= 500:
@@ -186,37 +185,3 @@ def _secure(plain: socket.socket, address: Address) -> contextlib.AbstractContex
     if address.scheme == "http":
         return contextlib.nullcontext(plain)
     return ssl.create_default_context().wrap_socket(plain, server_hostname=address.host)
-
-
-class _Timed:
-    """A socket as http.client uses one, whose waits are broken for the beat: a drip of bytes gains no time."""
-
-    def __init__(self, connection: socket.socket, clock: _Clock) -> None:
-        self.connection, self.clock = connection, clock
-
-    def sendall(self, piece: Any) -> None:
-        self.connection.settimeout(CONNECT_SECONDS)
-        self.connection.sendall(piece)
-
-    def recv_into(self, buffer: Any) -> int:
-        while True:
-            self.connection.settimeout(self.clock.left())
-            with contextlib.suppress(TimeoutError):
-                return self.connection.recv_into(buffer)
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Reader(self))
-
-    def close(self) -> None:
-        """The connection is closed by who made it: http.client lets go of it before it has read the answer."""
-
-
-class _Reader(io.RawIOBase):
-    def __init__(self, timed: _Timed) -> None:
-        self.timed = timed
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self.timed.recv_into(buffer)

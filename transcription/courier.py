@@ -6,15 +6,15 @@ later (DNS rebinding) changes nothing. No redirect is followed and no proxy aske
 
 import contextlib
 import http.client
-import io
 import socket
 import ssl
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from functools import partial
 
 from transcription.addresses import Address, Allowed, LookUp, Place, look_up
 from transcription.parameters import Refused
+from transcription.timed import Timed
 
 MOST_OF_AN_ANSWER = 16 * 1024  # bytes; nothing but the status is of interest
 
@@ -50,7 +50,7 @@ def post(
         raise Undelivered("unresolved") from error
     try:
         with _connect(places, deadline) as plain, _secure(plain, address, deadline) as connected:
-            return _ask(_Timed(connected, deadline), address, body, headers)
+            return _ask(Timed(connected, partial(_left, deadline)), address, body, headers)
     except TimeoutError as error:
         raise Undelivered("timeout", seconds=f"{seconds:g}") from error
     except ssl.SSLError as error:
@@ -93,7 +93,7 @@ def _left(deadline: float) -> float:
     return left
 
 
-def _ask(connected: "_Timed", address: Address, body: bytes, headers: Mapping[str, str]) -> int:
+def _ask(connected: Timed, address: Address, body: bytes, headers: Mapping[str, str]) -> int:
     asking = http.client.HTTPConnection(address.host, address.port)
     asking.sock = connected  # or it would look the name up again
     asking.request("POST", address.path, body, {"Host": address.authority, "Connection": "close", **headers})
@@ -102,35 +102,3 @@ def _ask(connected: "_Timed", address: Address, body: bytes, headers: Mapping[st
         with contextlib.suppress(OSError, http.client.HTTPException):
             answer.read(MOST_OF_AN_ANSWER)
         return answer.status
-
-
-class _Timed:
-    """A socket as http.client uses one, of which every wait ends at the deadline: a drip of bytes gains no time."""
-
-    def __init__(self, connection: socket.socket, deadline: float) -> None:
-        self.connection, self.deadline = connection, deadline
-
-    def sendall(self, piece: Any) -> None:
-        self.connection.settimeout(_left(self.deadline))
-        self.connection.sendall(piece)
-
-    def recv_into(self, buffer: Any) -> int:
-        self.connection.settimeout(_left(self.deadline))
-        return self.connection.recv_into(buffer)
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Reader(self))
-
-    def close(self) -> None:
-        """The connection is closed by who made it: http.client lets go of it before it has read the answer."""
-
-
-class _Reader(io.RawIOBase):
-    def __init__(self, timed: _Timed) -> None:
-        self.timed = timed
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self.timed.recv_into(buffer)

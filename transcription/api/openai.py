@@ -34,10 +34,10 @@ from django.views.decorators.csrf import csrf_exempt
 from rest_framework import serializers
 
 from transcription import catalogue, errors, exports, jobs
-from transcription.api import marks, transcript
+from transcription.api import doors, marks, transcript
 from transcription.api.answers import Json
-from transcription.api.authentication import NotAdmitted, key_in, owner_of
-from transcription.api.errors import not_now, openai_body, sentence, turn_away
+from transcription.api.authentication import key_in
+from transcription.api.errors import openai_body, sentence
 from transcription.api.serializers import JobRequest, ModelField, always, finite
 from transcription.jobs import Wishes
 from transcription.models import ApiToken, Job, Section
@@ -62,15 +62,18 @@ PING = ": ping\n\n"
 log = logging.getLogger(__name__)
 
 
-class Refused(Exception):
+class Refused(doors.Refused):
     """The request gets this sentence instead of an answer. `is_final`: sent once more it would get the same."""
 
     def __init__(
         self, status: int, said: str, *, param: str | None = None, code: str | None = None, is_final: bool = False
     ) -> None:
-        super().__init__(said)
-        self.status, self.is_final = status, is_final
-        self.body = openai_body(status, said, param, code)
+        super().__init__(status, said, param=param, code=code)
+        self.is_final = is_final
+
+    @property
+    def body(self) -> dict[str, object]:
+        return openai_body(self.status, self.said, **self.more)
 
     @property
     def answer(self) -> HttpResponse:
@@ -81,25 +84,15 @@ class Refused(Exception):
 
 
 def door(method: str) -> Callable[[View], View]:
-    """A view for one method and a key, whose refusals have OpenAI's shape."""
+    """A view for one method and a key, whose refusals have OpenAI's shape and whose answers have an id."""
 
     def dressed(view: View) -> View:
+        checked = doors.door(method)(view)
+
         @csrf_exempt  # no cookie opens this door
         @wraps(view)
         async def answer(request: HttpRequest, **named: str) -> HttpResponseBase:
-            response: HttpResponseBase
-            try:
-                _check_method(request, method)
-                request.user = cast(Any, await sync_to_async(owner_of)(request))
-                response = await view(request, **named)
-            except NotAdmitted as stranger:
-                response = turn_away(request.path, stranger)
-            except Refused as refused:
-                response = refused.answer
-            except errors.NotNow as problem:
-                response = not_now(request.path, problem)
-            if response.status_code == 405:
-                response["Allow"] = method
+            response = await checked(request, **named)
             # The job's id is what the log knows a request by.
             response["X-Request-Id"] = response.get("X-Job-Id") or uuid.uuid4().hex
             return response
@@ -107,12 +100,6 @@ def door(method: str) -> Callable[[View], View]:
         return answer
 
     return dressed
-
-
-def _check_method(request: HttpRequest, method: str) -> None:
-    asked = "GET" if request.method == "HEAD" else request.method
-    if asked != method:
-        raise Refused(405, _("Only %(method)s works here.") % {"method": method})
 
 
 # ------------------------------------------------------------------ what is asked
