@@ -32,3 +32,51 @@ def test_elsewhere_a_ctrl_c_in_the_terminal_does_not_reach_the_child():
 def test_a_program_without_its_path_is_refused():
     with pytest.raises(ValueError, match="ffmpeg is no absolute path"):
         processes.start(["ffmpeg"])
+
+
+WHO = """
+import os
+from transcription import processes
+print(processes.namespace(), processes.started(os.getpid()), sep=";")
+"""
+UNSHARE = ["unshare", "--user", "--map-root-user", "--pid", "--fork"]
+
+
+def another(*before: str) -> tuple[str, int]:
+    """The namespace of a new process as itself sees it, and when it was started."""
+    child = subprocess.run([*before, sys.executable, "-c", WHO], capture_output=True, text=True, check=True)
+    where, _, when = child.stdout.partition(";")
+    return where, int(when)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="a Mac has no PID namespaces")
+def test_processes_that_count_by_themselves_are_told_apart():
+    if subprocess.run([*UNSHARE, "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody make a PID namespace")
+    here, before = processes.namespace(), processes.started(os.getpid())
+
+    neighbour, after = another()
+    container, inside = another(*UNSHARE, "--mount-proc")
+    other, unknown = another(*UNSHARE)  # its /proc is the one outside, where its number means another process
+
+    assert neighbour == here
+    assert 0 < before <= after <= inside
+    assert unknown == 0
+    assert here not in (container, other)
+    assert container.split()[0] == other.split()[0] == here.split()[0]
+
+
+def test_a_process_is_running_until_it_ends():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    since = processes.started(child.pid)
+    assert processes.is_running(child.pid, since=since)
+    assert processes.is_running(child.pid, since=0)
+    child.communicate(b"\n")
+    assert not processes.is_running(child.pid, since=since)
+
+
+def test_without_proc_only_the_number_counts(monkeypatch, tmp_path):
+    monkeypatch.setattr(processes, "PROC", tmp_path)
+    assert processes.namespace() == ""
+    assert processes.started(os.getpid()) == 0
+    assert processes.is_running(os.getpid(), since=7)

@@ -13,7 +13,7 @@ from django.conf import LazySettings
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from transcription import errors, queue
+from transcription import errors, processes, queue
 from transcription.models import Event, Job, Recording, Section, Segment, Worker
 from transcription.queue import SectionClaim
 from transcription.whisper.options import TranscriptionOptions
@@ -416,10 +416,16 @@ def test_a_job_that_always_loses_its_worker_fails(job: Job, worker: Worker, sett
     assert (job.status, job.error_code) == ("failed", "worker_lost")
 
 
+def at_home(worker: Worker, pid: int, **facts: object) -> None:
+    """Have a worker be process `pid` of this machine."""
+    known: dict[str, object] = {"hostname": queue.socket.gethostname(), "pid_namespace": processes.namespace()}
+    Worker.objects.filter(pk=worker.pk).update(pid=pid, **{**known, **facts})
+
+
 def test_a_dead_process_of_this_machine_is_not_waited_for(job: Job, worker: Worker) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    Worker.objects.update(hostname=queue.socket.gethostname(), pid=child.pid)
+    at_home(worker, child.pid)
     open_section(job, worker)
     queue.sweep()
     assert Section.objects.get().status == "queued"
@@ -427,10 +433,32 @@ def test_a_dead_process_of_this_machine_is_not_waited_for(job: Job, worker: Work
 
 
 def test_a_living_process_of_this_machine_keeps_its_work(job: Job, worker: Worker) -> None:
-    Worker.objects.update(hostname=queue.socket.gethostname(), pid=os.getpid())
+    at_home(worker, os.getpid(), pid_started=processes.started(os.getpid()))
     claim = open_section(job, worker)
     queue.sweep()
     assert Section.objects.get().claim == claim.token
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="a Mac does not say when a process was started")
+def test_a_process_that_has_a_dead_ones_number_is_not_taken_for_it(job: Job, worker: Worker) -> None:
+    at_home(worker, os.getpid(), pid_started=processes.started(os.getpid()) - 1)
+    open_section(job, worker)
+    queue.sweep()
+    assert Section.objects.get().status == "queued"
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="a Mac has no PID namespaces")
+@pytest.mark.parametrize("namespace", ["", "another boot pid:[4026531836]"])
+def test_a_worker_whose_number_says_nothing_here_is_waited_for(job: Job, worker: Worker, namespace: str) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    at_home(worker, child.pid, pid_namespace=namespace)  # none: its row was written by an older version
+    claim = open_section(job, worker)
+    queue.sweep()
+    assert Section.objects.get().claim == claim.token
+    run_out(Section)
+    queue.sweep()
+    assert Section.objects.get().status == "queued"
 
 
 def test_work_that_nobody_looked_at_is_rung_for_once(job: Job, rung: list[str]) -> None:

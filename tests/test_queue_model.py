@@ -149,7 +149,13 @@ class Queue(RuleBasedStateMachine):
         self.pid += 1
         now = self.clock.now
         return Worker.objects.create(
-            kind="device", queue="device.cpu", device="cpu", hostname=HERE, pid=self.pid, heartbeat_at=now
+            kind="device",
+            queue="device.cpu",
+            device="cpu",
+            hostname=HERE,
+            pid=self.pid,
+            pid_namespace=queue.processes.namespace(),
+            heartbeat_at=now,
         )
 
     # ---------------------------------------------------------------- what the model knows
@@ -636,7 +642,7 @@ def test_the_queue_does_what_its_model_says(
     carol = User.objects.create_user("carol")
     monkeypatch.setattr(timezone, "now", lambda: clock.now)
     monkeypatch.setattr(queue.socket, "gethostname", lambda: HERE)
-    monkeypatch.setattr(queue, "_is_running", lambda pid: pid not in dead)
+    monkeypatch.setattr(queue.processes, "is_running", lambda pid, since: pid not in dead)
     monkeypatch.setattr(queue.current_app, "send_task", lambda name, queue, **_: rung.append(queue))
     run_state_machine_as_test(
         partial(Queue, clock, [alice, bob, carol], dead, rung),

@@ -38,6 +38,9 @@ class Worker(models.Model):
     device = models.CharField(_("device"), max_length=20, blank=True)
     hostname = models.CharField(_("machine"), max_length=255)
     pid = models.PositiveIntegerField("PID")
+    # What `processes` says of it. With defaults of the database's own: an older version beside this one has rows, too.
+    pid_namespace = models.CharField(max_length=100, blank=True, default="", db_default="", editable=False)
+    pid_started = models.PositiveBigIntegerField(default=0, db_default=0, editable=False)
     engine = models.CharField(_("engine"), max_length=30, blank=True)
     model_loaded = models.CharField(_("loaded model"), max_length=100, blank=True)
     compute_types = models.JSONField(_("types of numbers"), default=list)  # that its device can compute with

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+PROC = Path("/proc")
+
 Pipe = IO[bytes] | int | None  # as Popen takes it: a file, subprocess.PIPE or DEVNULL, or ours
 
 
@@ -39,6 +41,41 @@ def start(
         close_fds=False,
         start_new_session=sys.platform != "darwin",
     )
+
+
+def namespace() -> str:
+    """Within what this process's PID names one process: the machine's boot and its PID namespace; empty outside Linux.
+
+    Containers may share a hostname and count their processes from 1 each; so do machines of one name.
+    """
+    try:
+        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {(PROC / 'self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def started(pid: int) -> int:
+    """When a process of this namespace was started, in clock ticks since the boot; 0 where that is not known."""
+    try:
+        if (PROC / "self").readlink() != Path(str(os.getpid())):
+            return 0  # /proc is another namespace's, where `pid` names somebody else
+        # The program's name, in parentheses, may hold spaces and parentheses; the 22nd field is the 20th after it.
+        return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def is_running(pid: int, *, since: int) -> bool:
+    """Whether the process of this namespace that `started` at `since` runs: not another that has its number now."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's, and it may be ours in a container
+        pass
+    now = started(pid)
+    return not (since and now) or since == now
 
 
 # Nothing leaves the machine: onnxruntime's wheels carry a reporter of their use that is on unless told otherwise, and

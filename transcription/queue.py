@@ -6,7 +6,6 @@ nothing.
 """
 
 import logging
-import os
 import socket
 import uuid
 from collections.abc import Iterable
@@ -21,7 +20,7 @@ from django.db.models.functions import Greatest
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from transcription import errors, outbox, search
+from transcription import errors, outbox, processes, search
 from transcription.models import Delivery, Download, Event, Job, Section, Segment, Worker
 from transcription.stopwatch import timed
 from transcription.whisper.result import Segment as DecodedSegment
@@ -683,23 +682,16 @@ def sweep() -> None:
 
 
 def _expire_leases_of_the_dead() -> None:
-    """End the leases of this machine's workers whose process is gone: there is no need to wait for them to run out."""
-    here = Worker.objects.filter(hostname=socket.gethostname())
-    dead = [worker for worker in here if not _is_running(worker.pid)]
+    """End the leases of this machine's workers whose process is gone: there is no need to wait for them to run out.
+
+    A PID of another namespace says nothing here: such a worker, as one of another machine, is waited for.
+    """
+    here = Worker.objects.filter(hostname=socket.gethostname(), pid_namespace=processes.namespace())
+    dead = [worker for worker in here if not processes.is_running(worker.pid, since=worker.pid_started)]
     for worker in dead:
         for kind in (Section, Job, Download, Delivery):
             kind.objects.filter(worker=worker).update(lease_until=timezone.now())
         worker.delete()
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's process has the number now, and it may be ours in a container
-        return True
-    return True
 
 
 def _sweep_sections(lost: Iterable[Section]) -> None:

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
-from transcription import devices, queue, retention
+from transcription import devices, processes, queue, retention
 from transcription.models import Worker
 from transcription.speech import SpeechFinder
 
@@ -49,6 +49,8 @@ class WorkerProcess:
             device=device,
             hostname=socket.gethostname(),
             pid=os.getpid(),
+            pid_namespace=processes.namespace(),
+            pid_started=processes.started(os.getpid()),
             engine=self.runner.abilities.name if self.runner else "",
         )
 
