@@ -396,7 +396,8 @@ def test_a_late_sign_of_life_saves_the_job_from_a_sweep_under_way(
     run_out(Section)
     lost = list(Section.objects.all())
     turn(claim)
-    queue._sweep_sections(lost)
+    for section in lost:
+        queue._sweep_section(section)
     job.refresh_from_db()
     assert job.status in ("transcribing", "finishing")
 
@@ -407,7 +408,8 @@ def test_a_job_that_always_loses_its_worker_fails(job: Job, worker: Worker, sett
     run_out(Job)
     lost = list(Job.objects.all())
     Job.objects.update(lease_until=timezone.now() + timedelta(minutes=1))
-    queue._sweep_jobs(lost)
+    for job_lost in lost:
+        queue._sweep_job(job_lost)
     job.refresh_from_db()
     assert job.status == "preparing"  # renewed since
     run_out(Job)

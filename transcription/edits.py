@@ -24,7 +24,12 @@ def edit(segment: Segment, text: str | None) -> bool:
     """
     with transaction.atomic():
         # The lock keeps two edits of a transcript from joining its text of what was there before the other.
-        job = Job.objects.select_for_update().filter(pk=segment.job_id, status__in=Job.ENDED).defer("text").first()
+        job = (
+            Job.objects.select_for_update(no_key=True)
+            .filter(pk=segment.job_id, status__in=Job.ENDED)
+            .only("pk")
+            .first()
+        )
         if job is None:
             return False
         said = None if text is None else like(segment, text)

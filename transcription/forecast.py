@@ -12,15 +12,14 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import groupby
 from statistics import StatisticsError, linear_regression
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery, Sum
-from django.utils import timezone
+from django.db.models import Count, DurationField, ExpressionWrapper, F, OuterRef, Q, QuerySet, Subquery, Sum
 
+from transcription import clock
 from transcription.models import Job, Section, Worker
 from transcription.whisper.sections import SECTION
 
@@ -189,7 +188,9 @@ def _speed(model: str, device: str) -> Speed | None:
 def _speed_so_far(model: str, device: str) -> Speed | None:
     """The speed in sections that are being decoded, for a device that has finished none."""
     running = _running().filter(job__model=model, worker__device=device, attempts=1, transcribed__gt=0)
-    return fit([(heard, _since(started)) for heard, started in running.values_list("transcribed", "started_at")])
+    took = ExpressionWrapper(clock.now() - F("started_at"), output_field=DurationField())
+    samples = running.annotate(took=took).values_list("transcribed", "took")
+    return fit([(heard, took.total_seconds() if took else 0) for heard, took in samples])
 
 
 def fit(samples: Sequence[Sample]) -> Speed | None:
@@ -207,10 +208,6 @@ def fit(samples: Sequence[Sample]) -> Speed | None:
 
 def _running() -> QuerySet[Section]:
     return Section.objects.filter(status=Section.Status.TRANSCRIBING, worker__isnull=False)
-
-
-def _since(moment: datetime | None) -> float:
-    return 0 if moment is None else (timezone.now() - moment).total_seconds()
 
 
 # ------------------------------------------------------------------ playing it forward

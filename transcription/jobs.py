@@ -6,7 +6,6 @@ import shutil
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Protocol, Required, TypedDict, Unpack
@@ -16,16 +15,15 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
 from django.db.models import Q, QuerySet
-from django.utils import timezone
 
-from transcription import errors, queue, quotas, search
+from transcription import clock, errors, queue, quotas, search
 from transcription.models import Batch, Job, Recording, Tag, Upload
 from transcription.watcher import watching
 from transcription.whisper.options import TranscriptionOptions
 
 # How long a done job answers a request that comes once more, and one that comes with its key.
-DONE_IS_KEPT_FOR = timedelta(minutes=10)
-KEY_IS_KEPT_FOR = timedelta(hours=24)
+DONE_IS_KEPT_FOR_SECONDS = 10 * 60
+KEY_IS_KEPT_FOR_SECONDS = 24 * 3600
 
 
 class Wishes(TypedDict, total=False):
@@ -127,8 +125,8 @@ def _earlier(owner: AbstractBaseUser, mark: Mark) -> Job | None:
     # Two at the same instant make one job. SQLite has no such lock and needs none: its transactions begin IMMEDIATE.
     get_user_model().objects.select_for_update(no_key=True).get(pk=owner.pk)
     named = Q(idempotency_key=mark.key) if mark.key else Q(request_digest=mark.digest, idempotency_key="")
-    kept = KEY_IS_KEPT_FOR if mark.key else DONE_IS_KEPT_FOR
-    lately = Q(status__in=Job.UNFINISHED) | Q(status=Job.Status.DONE, finished_at__gt=timezone.now() - kept)
+    kept = KEY_IS_KEPT_FOR_SECONDS if mark.key else DONE_IS_KEPT_FOR_SECONDS
+    lately = Q(status__in=Job.UNFINISHED) | Q(status=Job.Status.DONE, finished_at__gt=clock.after(-kept))
     found = Job.objects.filter(lately, named, owner_id=owner.pk).first()
     if found is not None and found.request_digest != mark.digest:
         raise KeyTaken
@@ -177,8 +175,15 @@ def _job(name: str, wishes: Wishes, mark: Mark | None = None) -> Job:
 
 def _hold(recording: Recording) -> Recording | None:
     """The recording as it is now, or None: until the transaction ends it neither goes nor gets another job."""
-    # SQLite has no such lock and needs none: its transactions begin IMMEDIATE.
-    return Recording.objects.select_for_update().defer("peaks").filter(pk=recording.pk).first()
+    # SQLite has no such lock and needs none: its transactions begin IMMEDIATE. No stronger one: a worker that holds one
+    # of its jobs has PostgreSQL look whether the recording is there, and must not wait for who waits for the job.
+    return Recording.objects.select_for_update(no_key=True).defer("peaks").filter(pk=recording.pk).first()
+
+
+def _lock(jobs: QuerySet[Job], **which: object) -> list[uuid.UUID]:
+    """Lock jobs' rows before those that go with them: a worker locks a job before its sections too."""
+    rows = jobs.select_for_update(of=("self",)).filter(**which).order_by("pk")
+    return list(rows.values_list("pk", flat=True))
 
 
 def _use_up(upload: Upload) -> None:
@@ -276,7 +281,7 @@ def delete(job: Job, *, only: QuerySet[Job] | None = None) -> bool:
     path, pcm = recording.path, job.pcm_path  # a deleted row has no key to make its path of
     with transaction.atomic():
         _hold(recording)
-        if only is not None and only.select_for_update().filter(pk=job.pk).values_list("pk").first() is None:
+        if not _lock(Job.objects.all() if only is None else only, pk=job.pk):
             return False
         job.delete()
         is_last = not recording.jobs.exists()
@@ -294,6 +299,7 @@ def delete_recording(recording: Recording) -> None:
     path = recording.path  # a deleted row has no key to make its path of
     with transaction.atomic():
         _hold(recording)
+        _lock(Job.objects.all(), recording=recording)
         pcms = [job.pcm_path for job in recording.jobs.only("pk")]
         recording.delete()
     for file in (*pcms, path):

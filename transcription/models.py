@@ -6,7 +6,7 @@ State moves only by conditional UPDATE, which says whether it won.
 import hashlib
 import secrets
 import uuid
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -14,11 +14,12 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import models
+from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from transcription import errors
+from transcription import clock, errors
 from transcription.whisper.options import TranscriptionOptions
 
 AnyUser = AbstractBaseUser | AnonymousUser
@@ -50,8 +51,8 @@ class Worker(models.Model):
     memory_used_mb = models.PositiveIntegerField(_("memory in use, MB"), null=True)
     utilization = models.PositiveSmallIntegerField(_("load of the device, %"), null=True)
     model_states = models.JSONField(_("models"), default=dict)  # {"base": "loaded" | "loading" | "error"}
-    started_at = models.DateTimeField(_("started"), default=timezone.now)
-    heartbeat_at = models.DateTimeField(_("last heartbeat"), default=timezone.now, db_index=True)
+    started_at = models.DateTimeField(_("started"), db_default=Now())
+    heartbeat_at = models.DateTimeField(_("last heartbeat"), db_default=Now(), db_index=True)
 
     class Meta:
         verbose_name = _("worker")
@@ -64,7 +65,7 @@ class Worker(models.Model):
     @classmethod
     def alive(cls) -> models.QuerySet["Worker"]:
         """Those heard of within a lease."""
-        return cls.objects.filter(heartbeat_at__gt=timezone.now() - timedelta(seconds=settings.LEASE_SECONDS))
+        return cls.objects.filter(heartbeat_at__gt=clock.after(-settings.LEASE_SECONDS))
 
 
 class Claimable(models.Model):
@@ -77,8 +78,8 @@ class Claimable(models.Model):
     worker = models.ForeignKey(Worker, null=True, on_delete=models.SET_NULL, related_name="+", verbose_name=_("worker"))
     lease_until = models.DateTimeField(null=True, db_index=True)
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
-    next_attempt_at = models.DateTimeField(default=timezone.now)
-    rung_at = models.DateTimeField(default=timezone.now)  # when a wake-up was last sent for it
+    next_attempt_at = models.DateTimeField(db_default=Now())
+    rung_at = models.DateTimeField(db_default=Now())  # when a wake-up was last sent for it
 
     class Meta:
         abstract = True
@@ -512,6 +513,13 @@ class Delivery(Claimable):
         verbose_name_plural = _("deliveries")
         ordering = ("-created_at", "-id")
         indexes = [models.Index(fields=("owner", "-created_at", "-id"))]
+        constraints = [
+            models.UniqueConstraint(
+                fields=("url",),
+                condition=models.Q(claim__isnull=False, status="waiting"),
+                name="one_message_an_address",
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.type} -> {urlsplit(self.url).hostname}"  # the rest may be a secret of its owner's

@@ -1,27 +1,28 @@
 """Who works on what: claim, lease, release, sweep, and the wake-ups.
 
-The row is the queue. Each move is one UPDATE that says in its WHERE what it believes; when it changes no row somebody
-else was first, and the caller stops. A Celery message only says "look": losing, doubling or reordering them changes
-nothing.
+The row is the queue. Each transition is an UPDATE whose WHERE names the state it expects, in columns of that row alone:
+PostgreSQL looks at those again after waiting for another transaction, but not at a joined table. When it changes no
+row somebody else was first, and the caller stops. A transition of several rows locks them in one order, so that no two
+wait for each other: recording, jobs by id, then a job's sections, downloads, deliveries. Leases and waits are reckoned
+by the database's clock. A Celery message only wakes a worker: losing, doubling or reordering messages changes nothing.
 """
 
+import contextlib
 import logging
 import socket
 import uuid
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
 
 from celery import current_app
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Case, Count, Exists, F, OuterRef, Q, QuerySet, Subquery, Sum, When
+from django.db.models.expressions import Combinable
 from django.db.models.functions import Greatest
-from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from transcription import errors, outbox, processes, search
-from transcription.models import Delivery, Download, Event, Job, Section, Segment, Worker
+from transcription import clock, errors, outbox, processes, search
+from transcription.models import Claimable, Delivery, Download, Event, Job, Row, Section, Segment, Worker
 from transcription.stopwatch import timed
 from transcription.whisper.result import Segment as DecodedSegment
 
@@ -31,9 +32,14 @@ DEFAULT_QUEUE = "default"
 DEVICE_QUEUE_PREFIX = "device."
 
 # How often a job that waits for space is tried again.
-LOOK_AGAIN = timedelta(seconds=30)
+LOOK_AGAIN_SECONDS = 30
 # Of a message that is sent anew again and again, so many tries are remembered.
 TRIES_KEPT = 50
+
+# A worker that was not heard of for so long is forgotten.
+FORGET_WORKERS_SECONDS = 24 * 3600
+# The columns that say who holds a row.
+LEASE = ("claim", "lease_until")
 
 # What a row holds when nobody has it.
 _UNCLAIMED = {"claim": None, "worker": None, "lease_until": None}
@@ -102,11 +108,10 @@ def claim_job(worker: Worker, *, most_bytes: int | None = None) -> JobClaim | No
 
     High priority goes first, then the user whose last job was begun longest ago, then the smallest file.
     """
-    waiting = Job.objects.filter(status=Job.Status.QUEUED, next_attempt_at__lte=timezone.now())
-    if most_bytes is not None:
-        waiting = waiting.filter(recording__bytes__lte=most_bytes)
-    turn = _in_turn(waiting, "preparing_at", "recording__bytes")
-    return _claim_job(turn, waiting, worker, status=Job.Status.PREPARING, preparing_at=timezone.now())
+    waiting = Job.objects.filter(status=Job.Status.QUEUED, next_attempt_at__lte=clock.now())
+    small = waiting if most_bytes is None else waiting.filter(recording__bytes__lte=most_bytes)
+    turn = _in_turn(small, "preparing_at", "recording__bytes")
+    return _claim_job(turn, waiting, worker, status=Job.Status.PREPARING, preparing_at=clock.now())
 
 
 def claim_finished_job(worker: Worker, *, is_to_be_improved: bool = False) -> JobClaim | None:
@@ -124,12 +129,12 @@ def improvements_due(most: int) -> int:
 
 
 def _to_be_finished(is_to_be_improved: bool) -> QuerySet[Job]:
-    waiting = Job.objects.filter(status=Job.Status.FINISHING, claim=None, next_attempt_at__lte=timezone.now())
+    waiting = Job.objects.filter(status=Job.Status.FINISHING, claim=None, next_attempt_at__lte=clock.now())
     return waiting.filter(is_to_be_improved=is_to_be_improved)
 
 
 def _claim_job(turn: QuerySet[Job], waiting: QuerySet[Job], worker: Worker, **changes: object) -> JobClaim | None:
-    """Take the first of `turn` that nobody else takes first; `waiting` is the same without an order."""
+    """Take the first of `turn` that nobody else takes first; `waiting` is what must still be true of its own row."""
     while (job := turn.values_list("pk", flat=True).first()) is not None:
         token = uuid.uuid4()
         if waiting.filter(pk=job).update(**_taken(worker, token), **changes):
@@ -152,27 +157,30 @@ def claim_section(worker: Worker) -> SectionClaim | None:
         job__asked_device__in=("", kind, worker.device),
         status=Section.Status.QUEUED,
         job__status=Job.Status.TRANSCRIBING,
-        next_attempt_at__lte=timezone.now(),
+        next_attempt_at__lte=clock.now(),
     )
     first = ready.filter(job=OuterRef("pk")).order_by("index").values("pk")[:1]
     in_turn = _in_turn(Job.objects.filter(status=Job.Status.TRANSCRIBING), "served_at", "recording__duration")
     turn = in_turn.annotate(first=Subquery(first)).exclude(first=None).values_list("pk", "first")
     while (found := turn.first()) is not None:
         job, section = found
-        if claim := _claim_section(ready, worker, job, section):
+        if claim := _claim_section(worker, job, section):
             return claim
     return None
 
 
-def _claim_section(ready: QuerySet[Section], worker: Worker, job: uuid.UUID, section: int) -> SectionClaim | None:
-    """Take a section of a job if it is still one of `ready`; its owner's turn is over with that."""
-    token, now = uuid.uuid4(), timezone.now()
-    changes = {"status": Section.Status.TRANSCRIBING, "started_at": now, **_taken(worker, token)}
+def _claim_section(worker: Worker, job: uuid.UUID, section: int) -> SectionClaim | None:
+    """Take a section of a job if it still waits; its owner's turn is over with that."""
+    token = uuid.uuid4()
     with transaction.atomic():
-        if not ready.filter(pk=section).update(**changes):
-            return None
-        Job.objects.filter(pk=job).update(served_at=now)
-        return SectionClaim(job, section, token)
+        is_open = Job.objects.filter(pk=job, status=Job.Status.TRANSCRIBING).update(served_at=clock.now())
+        # Whatever else makes a section ready never changes back.
+        queued = Section.objects.filter(pk=section, status=Section.Status.QUEUED, next_attempt_at__lte=clock.now())
+        changes = {"status": Section.Status.TRANSCRIBING, "started_at": clock.now(), **_taken(worker, token)}
+        if is_open and queued.update(**changes):
+            return SectionClaim(job, section, token)
+        transaction.set_rollback(True)
+    return None
 
 
 def _in_turn(jobs: QuerySet[Job], served: str, length: str) -> QuerySet[Job]:
@@ -187,8 +195,8 @@ def _taken(worker: Worker, token: uuid.UUID) -> dict[str, object]:
     return {"claim": token, "worker": worker, "lease_until": _lease(), "attempts": F("attempts") + 1}
 
 
-def _lease() -> datetime:
-    return timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
+def _lease() -> Combinable:
+    return clock.after(settings.LEASE_SECONDS)
 
 
 def _must_win(changed: int) -> None:
@@ -205,13 +213,30 @@ def renew_job(claim: JobClaim, *, progress: float | None = None) -> None:
 
 def renew_section(claim: SectionClaim) -> None:
     """Keep a section for another lease. Raises LeaseLost when it is no longer ours to work on."""
-    _must_win(_held_section(claim).update(lease_until=_lease()))
+    with transaction.atomic():
+        _must_win(_held_section(claim).update(lease_until=_lease()))
 
 
 def _held_section(claim: SectionClaim) -> QuerySet[Section]:
-    return Section.objects.filter(
-        pk=claim.section, claim=claim.token, status=Section.Status.TRANSCRIBING, job__status=Job.Status.TRANSCRIBING
-    )
+    """The section of a claim, or none when the claim is lost; call it in a transaction: it locks the job's row."""
+    if not _lock_job(claim.job, Job.Status.TRANSCRIBING):
+        return Section.objects.none()
+    return Section.objects.filter(pk=claim.section, claim=claim.token, status=Section.Status.TRANSCRIBING)
+
+
+def _lock_job(job_id: uuid.UUID, status: Job.Status) -> bool:
+    """Lock a job's row until the transaction ends; return False if the job has not this status.
+
+    SQLite has no such lock and needs none: its transactions begin IMMEDIATE.
+    """
+    locked = Job.objects.select_for_update(no_key=True).filter(pk=job_id, status=status)
+    return locked.values_list("pk", flat=True).first() is not None
+
+
+def _lock_waiting_for(model: str) -> QuerySet[Job]:
+    """Lock the jobs that wait for a model until the transaction ends."""
+    waiting = Job.objects.select_for_update(no_key=True).filter(model=model, status=Job.Status.DOWNLOADING)
+    return Job.objects.filter(pk__in=list(waiting.order_by("pk").values_list("pk", flat=True)))
 
 
 # ---------------------------------------------------------------- what comes of a claim
@@ -225,7 +250,7 @@ def prepared(claim: JobClaim, sections: list[Section], **facts: object) -> None:
     """
     with transaction.atomic():
         held = Job.objects.filter(pk=claim.job, claim=claim.token, status=Job.Status.PREPARING)
-        changes = {"transcribing_at": timezone.now(), "attempts": 0, "waiting_for": "", **_UNCLAIMED, **facts}
+        changes = {"transcribing_at": clock.now(), "attempts": 0, "waiting_for": "", **_UNCLAIMED, **facts}
         _must_win(held.update(status=Job.Status.TRANSCRIBING, **changes))
         if not Section.objects.filter(job_id=claim.job).exists():
             Section.objects.bulk_create(sections)
@@ -252,9 +277,9 @@ def store_segment(claim: SectionClaim, index: int, segment: DecodedSegment, *, t
     """
     with transaction.atomic():
         moved = Greatest(F("transcribed"), transcribed)
+        # The lock on the job's row makes its segments appear in the order of their ids: who reads on from an id misses
+        # none.
         _must_win(_held_section(claim).update(lease_until=_lease(), transcribed=moved))
-        # Before the segment: it locks the job's row, so that a job's segments appear in the order of their ids, and who
-        # reads on from an id misses none.
         _move_progress(claim.job)
         Segment.objects.create(
             job_id=claim.job,
@@ -294,7 +319,7 @@ def section_done(claim: SectionClaim, *, seconds: float, engine: str, device: st
     """
     facts = {"engine": engine, "device": device, "versions": versions}
     with transaction.atomic():
-        changes = {"finished_at": timezone.now(), "transcribed": F("seconds"), "processing_seconds": seconds}
+        changes = {"finished_at": clock.now(), "transcribed": F("seconds"), "processing_seconds": seconds}
         _must_win(_held_section(claim).update(status=Section.Status.DONE, **changes, **facts, **_UNCLAIMED))
         Job.objects.filter(pk=claim.job).update(processing_seconds=F("processing_seconds") + seconds, **facts)
         _move_progress(claim.job)
@@ -305,7 +330,7 @@ def _hand_on(job_id: uuid.UUID) -> None:
     """Hand a job on to be finished if none of its sections is left to do; one caller wins."""
     others = Section.objects.filter(job=OuterRef("pk")).exclude(status=Section.Status.DONE)
     last = Job.objects.filter(~Exists(others), pk=job_id, status=Job.Status.TRANSCRIBING)
-    if last.update(status=Job.Status.FINISHING, finishing_at=timezone.now(), attempts=0, **_UNCLAIMED):
+    if last.update(status=Job.Status.FINISHING, finishing_at=clock.now(), attempts=0, **_UNCLAIMED):
         note(job_id, "finishing")
         transaction.on_commit(_ring_default, robust=True)
 
@@ -314,7 +339,7 @@ def finished(claim: JobClaim, **facts: object) -> None:
     """Close a job as done. Raises LeaseLost."""
     with transaction.atomic():
         held = Job.objects.filter(pk=claim.job, claim=claim.token, status=Job.Status.FINISHING)
-        changes = {"finished_at": timezone.now(), "progress": 1, **_UNCLAIMED, **facts}
+        changes = {"finished_at": clock.now(), "progress": 1, **_UNCLAIMED, **facts}
         _must_win(held.update(status=Job.Status.DONE, **changes))
         search.index(claim.job)
         _remove_pcm(claim.job)
@@ -326,7 +351,7 @@ def fail(job_id: uuid.UUID, problem: errors.Problem) -> bool:
     """End an unfinished job with a problem; what it had is kept. Return whether this call did it."""
     with transaction.atomic():
         values = {name: str(value) for name, value in problem.values.items()}
-        changes = {"error_code": problem.code, "error_values": values, "finished_at": timezone.now(), **_UNCLAIMED}
+        changes = {"error_code": problem.code, "error_values": values, "finished_at": clock.now(), **_UNCLAIMED}
         won = Job.move(job_id, Job.Status.FAILED, since=Job.UNFINISHED, **changes)
         if won:
             _remove_pcm(job_id)
@@ -344,7 +369,7 @@ def cancel(job_id: uuid.UUID) -> bool:
     with transaction.atomic():
         # Of the recording nothing was done while the model came.
         progress = Case(When(status=Job.Status.DOWNLOADING, then=0.0), default=F("progress"))
-        changes = {"finished_at": timezone.now(), "progress": progress, **_UNCLAIMED}
+        changes = {"finished_at": clock.now(), "progress": progress, **_UNCLAIMED}
         won = Job.move(job_id, Job.Status.CANCELLED, since=Job.UNFINISHED, **changes)
         if won:
             _remove_pcm(job_id)
@@ -366,7 +391,7 @@ def retry(job_id: uuid.UUID) -> bool:
     Return whether this call did it.
     """
     with transaction.atomic():
-        fresh = {"attempts": 0, "next_attempt_at": timezone.now(), "rung_at": timezone.now(), **_UNCLAIMED}
+        fresh = {"attempts": 0, "next_attempt_at": clock.now(), "rung_at": clock.now(), **_UNCLAIMED}
         cleared: dict[str, object] = {"error_code": "", "error_values": {}, "finished_at": None}
         cleared["waiting_for"] = ""  # a full disk of an earlier attempt
         won = Job.move(job_id, Job.Status.QUEUED, since=(Job.Status.FAILED, Job.Status.CANCELLED), **fresh, **cleared)
@@ -398,14 +423,15 @@ def _remove_pcm(job_id: uuid.UUID) -> None:
 def retry_section(claim: SectionClaim, problem: errors.Problem) -> None:
     """Give a section back after a failed attempt, to be tried again a little later; after the last fail its job."""
     with transaction.atomic():
-        attempts = _held_section(claim).values_list("attempts", flat=True).first()
+        held = _held_section(claim)
+        attempts = held.values_list("attempts", flat=True).first()
         if attempts is None:
             return
         again = _another_attempt(problem, attempts)
         if again is None:
             fail(claim.job, problem)
             return
-        _held_section(claim).update(status=Section.Status.QUEUED, **_UNCLAIMED, **again)
+        held.update(status=Section.Status.QUEUED, **_UNCLAIMED, **again)
         _note_delay(claim.job, problem)
 
 
@@ -413,7 +439,7 @@ def retry_job(claim: JobClaim, problem: errors.Problem) -> None:
     """Give a job back after a failed step, to be tried again a little later; after the last attempt fail it."""
     with transaction.atomic():
         held = Job.objects.filter(pk=claim.job, claim=claim.token, status__in=Job.UNFINISHED)
-        attempts = held.values_list("attempts", flat=True).first()
+        attempts = held.select_for_update(no_key=True).values_list("attempts", flat=True).first()
         if attempts is None:
             return
         again = _another_attempt(problem, attempts)
@@ -427,10 +453,10 @@ def retry_job(claim: JobClaim, problem: errors.Problem) -> None:
 def _another_attempt(problem: errors.Problem, attempts: int) -> dict[str, object] | None:
     """What changes for another attempt after so many; None when there shall be none."""
     if problem.waiting:  # nobody's fault: it does not count, however often we look again
-        return {"attempts": F("attempts") - 1, "next_attempt_at": timezone.now() + LOOK_AGAIN}
+        return {"attempts": F("attempts") - 1, "next_attempt_at": clock.after(LOOK_AGAIN_SECONDS)}
     if not problem.is_passing or attempts >= settings.MAX_ATTEMPTS:
         return None
-    return {"next_attempt_at": timezone.now() + _pause(attempts)}
+    return {"next_attempt_at": clock.after(_pause(attempts))}
 
 
 def _note_delay(job_id: uuid.UUID, problem: errors.Problem) -> None:
@@ -443,19 +469,20 @@ def _note_delay(job_id: uuid.UUID, problem: errors.Problem) -> None:
         note(job_id, "waiting", str(problem))
 
 
-def _pause(attempts: int) -> timedelta:
-    """How long to wait after so many failed attempts: not at all after the first, which may be anybody's fault."""
-    return timedelta(seconds=min(300, 2**attempts - 2))
+def _pause(attempts: int) -> float:
+    """Seconds to wait after so many failed attempts: none after the first, which may be anybody's fault."""
+    return min(300.0, 2.0**attempts - 2)
 
 
 def release_section(claim: SectionClaim) -> None:
     """Give a section back because this worker is stopping; a deploy is not a failed attempt."""
-    _held_section(claim).update(status=Section.Status.QUEUED, attempts=F("attempts") - 1, **_UNCLAIMED)
+    with transaction.atomic():
+        _held_section(claim).update(status=Section.Status.QUEUED, attempts=F("attempts") - 1, **_UNCLAIMED)
 
 
 def release_job(claim: JobClaim) -> None:
     """Give a job back because this worker is stopping; a deploy is not a failed attempt."""
-    held = Job.objects.filter(pk=claim.job, claim=claim.token, status__in=Job.UNFINISHED)
+    held = Job.objects.filter(pk=claim.job, claim=claim.token)
     _give_back_jobs(held, attempts=F("attempts") - 1)
 
 
@@ -494,8 +521,8 @@ def call_off_model(model: str) -> None:
 
 
 def _order(model: str, **changes: object) -> None:
-    now = timezone.now()
-    anew = {"error_code": "", "error_values": {}, "attempts": 0, "next_attempt_at": now, "rung_at": now}
+    waits = {"next_attempt_at": clock.now(), "rung_at": clock.now()}
+    anew = {"error_code": "", "error_values": {}, "attempts": 0, **waits}
     Download.objects.filter(model=model).exclude(error_code="").update(**anew)
     Download.objects.update_or_create(model=model, defaults=changes)
     transaction.on_commit(_ring_default, robust=True)
@@ -507,7 +534,7 @@ def has_downloads() -> bool:
 
 
 def _downloads() -> QuerySet[Download]:
-    return Download.objects.filter(claim=None, error_code="", next_attempt_at__lte=timezone.now())
+    return Download.objects.filter(claim=None, error_code="", next_attempt_at__lte=clock.now())
 
 
 def claim_download(worker: Worker) -> DownloadClaim | None:
@@ -526,10 +553,11 @@ def renew_download(claim: DownloadClaim, *, progress: float) -> None:
     Raises LeaseLost when it is no longer ours to work on, or nobody wants it any more.
     """
     with transaction.atomic():
+        waiting = _lock_waiting_for(claim.model).update(progress=progress, waiting_for="")
         held = _held_download(claim)
         _must_win(held.update(lease_until=_lease(), progress=progress))
-        waiting = _waiting_for(claim.model).update(progress=progress, waiting_for="")
-        is_wanted = bool(waiting) or held.filter(is_asked_for=True).exists()
+        # A job that came to wait after the lock is seen here.
+        is_wanted = bool(waiting) or _waiting_for(claim.model).exists() or held.filter(is_asked_for=True).exists()
         if not is_wanted:
             held.delete()
     _must_win(is_wanted)
@@ -546,25 +574,26 @@ def _waiting_for(model: str) -> QuerySet[Job]:
 def downloaded(claim: DownloadClaim) -> None:
     """Let the jobs go on that waited for a model. Raises LeaseLost."""
     with transaction.atomic():
+        waiting = _lock_waiting_for(claim.model)
         _must_win(_held_download(claim).delete()[0])
-        _go_on(_waiting_for(claim.model))
+        _go_on(waiting)  # a job that came to wait after the lock goes on by the next sweep
         transaction.on_commit(_ring_default, robust=True)
 
 
 def _go_on(jobs: QuerySet[Job]) -> None:
-    now = timezone.now()
-    jobs.update(status=Job.Status.QUEUED, progress=0, waiting_for="", next_attempt_at=now, rung_at=now)
+    waits = {"next_attempt_at": clock.now(), "rung_at": clock.now()}
+    jobs.update(status=Job.Status.QUEUED, progress=0, waiting_for="", **waits)
 
 
 def retry_download(claim: DownloadClaim, problem: errors.Problem) -> None:
     """Give a download back after a failed attempt, to be tried again; after the last fail the jobs that wait for it."""
     with transaction.atomic():
+        waiting = list(_lock_waiting_for(claim.model).values_list("pk", flat=True))
         held = _held_download(claim)
-        attempts = held.values_list("attempts", flat=True).first()
+        attempts = held.select_for_update(no_key=True).values_list("attempts", flat=True).first()
         if attempts is None:
             return
         again = _another_attempt(problem, attempts)
-        waiting = list(_waiting_for(claim.model).values_list("pk", flat=True))
         if again is None:
             _fail_download(claim.model, problem)
         else:
@@ -599,20 +628,22 @@ def deliveries_due(most: int) -> int:
 def _deliveries() -> QuerySet[Delivery]:
     """What is to be sent now, but for an address that is being spoken to: a slow one holds up itself alone."""
     waiting = Delivery.objects.filter(status=Delivery.Status.WAITING)
-    due = waiting.filter(claim=None, next_attempt_at__lte=timezone.now())
+    due = waiting.filter(claim=None, next_attempt_at__lte=clock.now())
     return due.exclude(url__in=waiting.exclude(claim=None).values("url"))
 
 
 def claim_delivery(worker: Worker) -> DeliveryClaim | None:
     """Take the message that waits longest, of the owner who has fewest on their way."""
-    waiting = _deliveries()
     under_way = Delivery.objects.filter(owner=OuterRef("owner")).exclude(claim=None).order_by().values("owner")
     busy = Subquery(under_way.annotate(count=Count("pk")).values("count"))
-    turn = waiting.annotate(busy=busy).order_by(F("busy").asc(nulls_first=True), "next_attempt_at", "created_at")
+    turn = _deliveries().annotate(busy=busy).order_by(F("busy").asc(nulls_first=True), "next_attempt_at", "created_at")
+    waiting = Delivery.objects.filter(status=Delivery.Status.WAITING, claim=None, next_attempt_at__lte=clock.now())
     while (delivery := turn.values_list("pk", flat=True).first()) is not None:
         token = uuid.uuid4()
-        if waiting.filter(pk=delivery).update(**_taken(worker, token)):
-            return DeliveryClaim(delivery, token)
+        # The constraint refuses a second message to an address that another worker has just begun to speak to.
+        with contextlib.suppress(IntegrityError), transaction.atomic():
+            if waiting.filter(pk=delivery).update(**_taken(worker, token)):
+                return DeliveryClaim(delivery, token)
     return None
 
 
@@ -624,7 +655,7 @@ def delivered(claim: DeliveryClaim, attempt: dict[str, object]) -> None:
     """Close a message with the try that reached its address. Raises LeaseLost: then it may be sent twice."""
     with transaction.atomic():
         tries = _held_delivery(claim).values_list("tries", flat=True).first() or []
-        changes = {"status": Delivery.Status.DELIVERED, "ended_at": timezone.now(), **_UNCLAIMED}
+        changes = {"status": Delivery.Status.DELIVERED, "ended_at": clock.now(), **_UNCLAIMED}
         _must_win(_held_delivery(claim).update(tries=_with(tries, attempt), **changes))
 
 
@@ -637,9 +668,9 @@ def retry_delivery(claim: DeliveryClaim, attempt: dict[str, object]) -> None:
         made, kind, tries = held
         # Whoever sends a test looks at what comes of it, and sends another.
         seconds = settings.WEBHOOK_TRIES_SECONDS[: 1 if kind == Delivery.Type.TEST else None]
-        again: dict[str, object] = {"status": Delivery.Status.FAILED, "ended_at": timezone.now()}
+        again: dict[str, object] = {"status": Delivery.Status.FAILED, "ended_at": clock.now()}
         if made < len(seconds):
-            again = {"next_attempt_at": timezone.now() + timedelta(seconds=seconds[made] - seconds[made - 1])}
+            again = {"next_attempt_at": clock.after(seconds[made] - seconds[made - 1])}
         _held_delivery(claim).update(tries=_with(tries, attempt), **_UNCLAIMED, **again)
 
 
@@ -650,8 +681,7 @@ def _with(tries: list[object], attempt: dict[str, object]) -> list[object]:
 def replay_delivery(delivery_id: uuid.UUID) -> bool:
     """Have a message sent anew, from now on and under its id; return False while it is being sent."""
     with transaction.atomic():
-        now = timezone.now()
-        fresh = {"attempts": 0, "next_attempt_at": now, "rung_at": now, "ended_at": None}
+        fresh = {"attempts": 0, "next_attempt_at": clock.now(), "rung_at": clock.now(), "ended_at": None}
         idle = Delivery.objects.filter(pk=delivery_id, claim=None)
         won = bool(idle.update(status=Delivery.Status.WAITING, **fresh))
         transaction.on_commit(_ring_default, robust=True)
@@ -671,82 +701,89 @@ def sweep() -> None:
 
     Safe to run anywhere at any time, by any number of processes.
     """
-    _expire_leases_of_the_dead()
-    now = timezone.now()
-    _sweep_sections(Section.objects.filter(status=Section.Status.TRANSCRIBING, lease_until__lte=now))
-    _sweep_jobs(Job.objects.filter(status__in=Job.UNFINISHED, lease_until__lte=now))
-    _sweep_downloads(now)
-    _sweep_deliveries(now)
-    _forget_old_workers(now)
-    _ring_for_waiting_work(now)
+    dead = _dead_workers()
+    lost = Q(lease_until__lte=clock.now()) | Q(worker__in=dead, claim__isnull=False)
+    for section in Section.objects.filter(lost, status=Section.Status.TRANSCRIBING).defer("spans", "versions"):
+        _sweep_section(section)
+    for job in Job.objects.filter(lost, status__in=Job.UNFINISHED).only("attempts", *LEASE):
+        _sweep_job(job)
+    _sweep_downloads(lost)
+    _sweep_deliveries(lost)
+    Worker.objects.filter(pk__in=dead).delete()
+    Worker.objects.filter(heartbeat_at__lt=clock.after(-FORGET_WORKERS_SECONDS)).delete()
+    _ring_for_waiting_work()
 
 
-def _expire_leases_of_the_dead() -> None:
-    """End the leases of this machine's workers whose process is gone: there is no need to wait for them to run out.
+def _dead_workers() -> list[uuid.UUID]:
+    """The workers of this machine whose process is gone: there is no need to wait for their leases to run out.
 
     A PID of another namespace says nothing here: such a worker, as one of another machine, is waited for.
     """
     here = Worker.objects.filter(hostname=socket.gethostname(), pid_namespace=processes.namespace())
-    dead = [worker for worker in here if not processes.is_running(worker.pid, since=worker.pid_started)]
-    for worker in dead:
-        for kind in (Section, Job, Download, Delivery):
-            kind.objects.filter(worker=worker).update(lease_until=timezone.now())
-        worker.delete()
+    seen = here.values_list("pk", "pid", "pid_started")
+    return [worker for worker, pid, since in seen if not processes.is_running(pid, since=since)]
 
 
-def _sweep_sections(lost: Iterable[Section]) -> None:
-    for section in lost:
-        with transaction.atomic():
-            if not _still_lost(section).update(status=Section.Status.QUEUED, **_UNCLAIMED):
-                continue  # renewed, done or swept since we looked
-            if section.attempts >= settings.MAX_ATTEMPTS:
-                fail(section.job_id, errors.RunnerDied(attempts=section.attempts))
-            else:
-                note(section.job_id, "returned", "the worker that held a section is gone")
+def _still_lost(row: Claimable) -> dict[str, object]:
+    """What is true of a row whose claim was neither renewed nor ended since it was read."""
+    return {"pk": row.pk, "claim": row.claim, "lease_until": row.lease_until}
 
 
-def _sweep_jobs(lost: Iterable[Job]) -> None:
-    for job in lost:
-        with transaction.atomic():
-            if not _give_back_jobs(Job.objects.filter(pk=job.pk, claim=job.claim, lease_until=job.lease_until)):
-                continue
-            if job.attempts >= settings.MAX_ATTEMPTS:
-                fail(job.pk, errors.WorkerLost(attempts=job.attempts))
-            else:
-                note(job.pk, "returned", "the worker that held the job is gone")
+def _sweep_section(section: Section) -> None:
+    with transaction.atomic():
+        if not _lock_job(section.job_id, Job.Status.TRANSCRIBING):
+            return
+        returned = Section.objects.filter(**_still_lost(section)).update(status=Section.Status.QUEUED, **_UNCLAIMED)
+        if returned and section.attempts >= settings.MAX_ATTEMPTS:
+            fail(section.job_id, errors.RunnerDied(attempts=section.attempts))
+        elif returned:
+            note(section.job_id, "returned", "the worker that held a section is gone")
 
 
-def _sweep_downloads(now: datetime) -> None:
+def _sweep_job(job: Job) -> None:
+    with transaction.atomic():
+        returned = _give_back_jobs(Job.objects.filter(**_still_lost(job)))
+        if returned and job.attempts >= settings.MAX_ATTEMPTS:
+            fail(job.pk, errors.WorkerLost(attempts=job.attempts))
+        elif returned:
+            note(job.pk, "returned", "the worker that held the job is gone")
+
+
+def _sweep_downloads(lost: Q) -> None:
     """Return what dead workers fetched, as often as they die: what has come is gone on from."""
-    Download.objects.filter(lease_until__lte=now).update(attempts=F("attempts") - 1, **_UNCLAIMED)
-    _go_on(Job.objects.filter(status=Job.Status.DOWNLOADING).exclude(model__in=Download.objects.values("model")))
+    for download in Download.objects.filter(lost).only(*LEASE):
+        Download.objects.filter(**_still_lost(download)).update(attempts=F("attempts") - 1, **_UNCLAIMED)
+    stranded = Job.objects.filter(status=Job.Status.DOWNLOADING).exclude(model__in=Download.objects.values("model"))
+    for job in stranded.values_list("pk", flat=True):
+        _go_on(Job.objects.filter(pk=job, status=Job.Status.DOWNLOADING))
 
 
-def _sweep_deliveries(now: datetime) -> None:
+def _sweep_deliveries(lost: Q) -> None:
     """Return what dead workers were sending, as often as they die: it may have arrived, and is sent once more."""
-    Delivery.objects.filter(lease_until__lte=now).update(attempts=F("attempts") - 1, **_UNCLAIMED)
+    for delivery in Delivery.objects.filter(lost).only(*LEASE):
+        Delivery.objects.filter(**_still_lost(delivery)).update(attempts=F("attempts") - 1, **_UNCLAIMED)
 
 
-def _still_lost(section: Section) -> QuerySet[Section]:
-    return Section.objects.filter(pk=section.pk, claim=section.claim, lease_until=section.lease_until)
-
-
-def _forget_old_workers(now: datetime) -> None:
-    Worker.objects.filter(heartbeat_at__lt=now - timedelta(days=1)).delete()
-
-
-def _ring_for_waiting_work(now: datetime) -> None:
+def _ring_for_waiting_work() -> None:
     """Ring once for each kind of work that waits and was not rung for in the last sweep's time."""
-    unheard = Q(next_attempt_at__lte=now, rung_at__lte=now - timedelta(seconds=settings.SWEEP_SECONDS))
+    unheard = Q(next_attempt_at__lte=clock.now(), rung_at__lte=clock.after(-settings.SWEEP_SECONDS))
     to_prepare = Q(status=Job.Status.QUEUED) | Q(status=Job.Status.FINISHING, claim=None)
-    jobs = Job.objects.filter(unheard, to_prepare).update(rung_at=now)
-    downloads = Download.objects.filter(unheard, claim=None, error_code="").update(rung_at=now)
-    deliveries = Delivery.objects.filter(unheard, status=Delivery.Status.WAITING, claim=None).update(rung_at=now)
+    jobs = _mark_rung(Job.objects.filter(unheard, to_prepare))
+    downloads = _mark_rung(Download.objects.filter(unheard, claim=None, error_code=""))
+    deliveries = _mark_rung(Delivery.objects.filter(unheard, status=Delivery.Status.WAITING, claim=None))
     if jobs or downloads or deliveries:
         ring(DEFAULT_QUEUE)
     sections = Section.objects.filter(unheard, status=Section.Status.QUEUED, job__status=Job.Status.TRANSCRIBING)
-    if sections.update(rung_at=now):
+    if _mark_rung(sections):
         ring_devices()
+
+
+def _mark_rung(rows: QuerySet[Row]) -> int:
+    """Note that these rows are rung for now; return how many."""
+    # Rows that somebody works on are skipped: this update of many rows waits for nobody.
+    free = rows.select_for_update(skip_locked=True, of=("self",), no_key=True).values("pk")
+    with transaction.atomic():
+        return rows.model._default_manager.filter(pk__in=free).update(rung_at=clock.now())
 
 
 def _ring_default() -> None:

@@ -91,8 +91,9 @@ def _give_up_sound(recording: Recording, due: QuerySet[Recording], why: str) -> 
     with transaction.atomic():
         # Who would try one of its jobs again, or add one, waits until this is committed, and finds the sound gone.
         # SQLite has no such locks and needs none: its transactions begin IMMEDIATE.
-        list(Recording.objects.select_for_update().filter(pk=recording.pk).values_list("pk"))
-        held = list(Job.objects.select_for_update().filter(recording=recording).values_list("pk", flat=True))
+        list(Recording.objects.select_for_update(no_key=True).filter(pk=recording.pk).values_list("pk"))
+        jobs_of_it = Job.objects.select_for_update(no_key=True).filter(recording=recording).order_by("pk")
+        held = list(jobs_of_it.values_list("pk", flat=True))
         won = bool(due.filter(pk=recording.pk).update(removed_at=timezone.now()))
         for job_id in held if won else ():
             queue.note(job_id, "removed", f"the sound, by {why}")

@@ -12,9 +12,8 @@ from typing import Self
 
 from django.conf import settings
 from django.db import DatabaseError, connection
-from django.utils import timezone
 
-from transcription import devices, processes, queue, retention
+from transcription import clock, devices, processes, queue, retention
 from transcription.models import Worker
 from transcription.speech import SpeechFinder
 
@@ -104,8 +103,8 @@ class WorkerProcess:
             self.row.utilization = reading.utilization
         said = {name: getattr(self.row, name) for name in TOLD}
         alive = Worker.objects.filter(pk=self.row.pk)
-        if not alive.update(heartbeat_at=timezone.now(), **said):
-            self.row.heartbeat_at = timezone.now()  # new, or forgotten while this machine slept
+        if not alive.update(heartbeat_at=clock.now(), **said):
+            self.row.heartbeat_at = clock.now()  # new, or forgotten while this machine slept
             self.row.save(force_insert=True)
 
     def stop(self) -> None:
