@@ -118,11 +118,15 @@ def _key(name: str) -> str:
     return key
 
 
+MONTH = 30 * 24 * 3600
+
+
 def _moments(name: str, default: str) -> list[int]:
     value = str(env.str(name, default=default))
     moments = [int(moment) for moment in value.split(",") if moment.strip().isdecimal()]
-    if len(moments) != len(value.split(",")) or moments != sorted(moments) or len(moments) > 20:
-        raise ImproperlyConfigured(f"{name} is {value!r}: write at most 20 growing numbers of seconds with commas.")
+    if len(moments) != len(value.split(",")) or moments != sorted(moments) or len(moments) > 20 or moments[-1] > MONTH:
+        form = f"write at most 20 growing numbers of seconds with commas, none over {MONTH} (30 days)."
+        raise ImproperlyConfigured(f"{name} is {value!r}: {form}")
     return moments
 
 

@@ -50,6 +50,7 @@ def test_the_data_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
         ("WEBHOOK_ALLOWED_HOSTS", "10.0.0.0/8,*"),
         ("WEBHOOK_TRIES_SECONDS", "0,soon"),
         ("WEBHOOK_TRIES_SECONDS", "60,30"),
+        ("WEBHOOK_TRIES_SECONDS", "0,99999999999999"),
         ("WEBHOOK_TRIES_SECONDS", ""),
         ("WEBHOOK_TIMEOUT_SECONDS", "31"),
         ("PUBLIC_URL", "stenograf.example.org"),

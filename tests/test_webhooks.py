@@ -78,6 +78,11 @@ def deliver(worker: Worker, **how: Any) -> Delivery:
     return Delivery.objects.get(pk=claim.delivery)
 
 
+def claimed_when_due(worker: Worker) -> DeliveryClaim:
+    Delivery.objects.update(next_attempt_at=timezone.now())
+    return claimed(worker)
+
+
 def deliver_when_due(worker: Worker) -> Delivery:
     Delivery.objects.update(next_attempt_at=timezone.now())
     return deliver(worker)
@@ -465,6 +470,35 @@ def test_a_delivered_message_is_sent_anew_under_its_id(
     again = deliver(worker)
     assert (again.status, reasons(again)) == ("delivered", ["", ""])
     assert len({message.id for message in receiver.got}) == 1
+
+
+def test_the_first_try_waits_as_long_as_the_administrator_wants(
+    callback: Job, worker: Worker, settings: LazySettings
+) -> None:
+    settings.WEBHOOK_TRIES_SECONDS = [60, 90]
+    now = timezone.now()
+    finish(callback, worker)
+    assert queue.claim_delivery(worker) is None
+    delivery = Delivery.objects.get()
+    assert timedelta(seconds=60) <= delivery.next_attempt_at - now < timedelta(seconds=65)
+
+    queue.retry_delivery(claimed_when_due(worker), {})
+    pause = Delivery.objects.get().next_attempt_at - timezone.now()
+    assert timedelta(seconds=25) < pause <= timedelta(seconds=30)
+    queue.retry_delivery(claimed_when_due(worker), {})
+    assert Delivery.objects.get().status == "failed"
+
+
+def test_a_test_and_what_is_sent_anew_do_not_wait(
+    callback: Job, worker: Worker, alice: User, settings: LazySettings
+) -> None:
+    settings.WEBHOOK_TRIES_SECONDS = [60, 90]
+    jobs.cancel(callback)
+    assert queue.replay_delivery(Delivery.objects.get().pk)
+    assert deliver(worker).status == "delivered"
+    webhooks.point(alice, callback.callback_url)
+    webhooks.send_test(alice)
+    assert deliver(worker).type == "webhook.test"
 
 
 def test_a_message_being_sent_is_not_sent_anew(callback: Job, worker: Worker) -> None:

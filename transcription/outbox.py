@@ -1,24 +1,28 @@
 """What is to be told to somebody's address: rows that are written in the transaction of what they tell."""
 
 import uuid
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
+from django.utils import timezone
 
 from transcription import exports
 from transcription.models import Delivery, Job, Webhook
 
 
 def announce(job_id: uuid.UUID, ending: Delivery.Type) -> int:
-    """Write the messages that tell of a job's end, one to each address that wants to know; return how many."""
+    """Write the messages that tell of a job's end, one to each address that wants to know; return how many.
+
+    They are due at the first of WEBHOOK_TRIES_SECONDS.
+    """
     job = Job.objects.select_related("recording").defer("text", "searchable", "recording__peaks").get(pk=job_id)
     standing = Webhook.objects.filter(owner_id=job.owner_id).values_list("url", flat=True).first()
     addresses = {url for url in (job.callback_url, standing) if url}
     if addresses:
-        facts = _facts(job)
-        Delivery.objects.bulk_create(
-            Delivery(owner_id=job.owner_id, job_id=job_id, url=url, type=ending, data=facts) for url in addresses
-        )
+        first = timezone.now() + timedelta(seconds=settings.WEBHOOK_TRIES_SECONDS[0])
+        message = {"owner_id": job.owner_id, "job_id": job_id, "type": ending, "data": _facts(job)}
+        Delivery.objects.bulk_create(Delivery(url=url, next_attempt_at=first, **message) for url in addresses)
     return len(addresses)
 
 
