@@ -2,6 +2,7 @@
 
 import os
 import signal
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -11,7 +12,7 @@ from django.conf import LazySettings
 from tests.server import NANO, Server, wait_until
 from transcription import devices, queue
 from transcription.models import Worker
-from transcription.whisper import gauges
+from transcription.whisper import gauges, runner
 from transcription.whisper.gauges import Reading
 from transcription.workers import WorkerProcess
 
@@ -81,6 +82,33 @@ def test_without_nvidias_program_a_gpu_has_no_numbers(tmp_path: Any, monkeypatch
 def test_of_memory_that_is_shared_the_engine_knows_its_part() -> None:
     reading = gauges.read("mps", 700 * 1024**2)
     assert (reading.memory_used_mb, reading.utilization) == (700, None)
+
+
+class StopLooking(Exception):
+    """Ends a thread that would look for ever."""
+
+
+def test_a_device_that_cannot_be_looked_at_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings: list[dict[str, Any]] = []
+    looks = iter((OSError("no permission"), Reading(name="GPU")))
+
+    class Listener:
+        def say(self, event: dict[str, Any]) -> None:
+            readings.append(event["reading"])
+            if len(readings) == 2:
+                raise StopLooking
+
+    def look(*_: Any) -> Reading:
+        found = next(looks)
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    monkeypatch.setattr(gauges, "read", look)
+    monkeypatch.setattr(runner, "GAUGE_SECONDS", 0)
+    with pytest.raises(StopLooking):
+        runner.Runner(lambda tell: SimpleNamespace(memory_bytes=int), Listener(), "cpu").watch_gauges()  # type: ignore[arg-type]
+    assert [reading["name"] for reading in readings] == ["", "GPU"]
 
 
 def told(**event: Any) -> dict[str, Any]:

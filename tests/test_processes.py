@@ -1,6 +1,8 @@
 import os
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -80,3 +82,62 @@ def test_without_proc_only_the_number_counts(monkeypatch, tmp_path):
     assert processes.namespace() == ""
     assert processes.started(os.getpid()) == 0
     assert processes.is_running(os.getpid(), since=7)
+
+
+class Ear:
+    """Who waits for a child: the lines it was given, and whether it was told of the end."""
+
+    def __init__(self) -> None:
+        self.lines: list[object] = []
+        self.is_over = threading.Event()
+
+    def __call__(self, line: object) -> None:
+        if line is None:
+            self.is_over.set()
+        elif line == "unheard-of":
+            raise KeyError(line)
+        else:
+            self.lines.append(line)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "print('\"unheard-of\"', flush=True)",
+        "print('no JSON', flush=True)",
+        "import os; os.write(1, bytes([255, 254, 10]))",
+        "import os; os.close(1)",
+    ],
+    ids=["what its reader cannot bear", "no JSON", "no UTF-8", "nothing any more"],
+)
+def test_a_child_that_is_not_heard_any_more_ends_and_who_waits_is_told(monkeypatch, said):
+    monkeypatch.setattr(processes, "CLOSE_SECONDS", 0.1)
+    ear = Ear()
+    child = processes.LineChild([sys.executable, "-c", f"print(1, flush=True); {said}; input()"], on_line=ear)
+    try:
+        assert ear.is_over.wait(20)
+        assert not child.is_running
+        assert ear.lines == [1]
+        assert child.wait() == -signal.SIGKILL  # and not at the end of its input
+    finally:
+        child.stop()
+
+
+def test_a_child_that_ends_by_itself_keeps_its_status():
+    ear = Ear()
+    child = processes.LineChild(
+        [sys.executable, "-c", "print(1); print('[2', end='', flush=True); exit(3)"], on_line=ear
+    )
+    try:
+        assert ear.is_over.wait(20)
+        assert child.wait() == 3
+        assert ear.lines == [1]
+    finally:
+        child.stop()
+
+
+def test_a_child_that_is_stopped_is_no_failure_to_understand(caplog):
+    ear = Ear()
+    processes.LineChild([sys.executable, "-c", "input()"], on_line=ear).stop()
+    assert ear.is_over.wait(20)
+    assert not caplog.records

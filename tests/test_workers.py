@@ -88,3 +88,36 @@ def test_the_default_worker_enforces_retention_whatever_it_meets(
     finally:
         end(process)
     assert bool(runs) == does
+
+
+def test_work_beside_the_queue_that_fails_is_logged_and_its_place_is_free(caplog: pytest.LogCaptureFixture) -> None:
+    process = WorkerProcess(queue.DEFAULT_QUEUE)
+    tries = []
+
+    def fail(worker: WorkerProcess) -> None:
+        tries.append(1)
+        raise ValueError("nobody thought of this")
+
+    for count in (1, 2):
+        process.beside(fail)
+        wait_until(lambda: not process._beside_threads, 5)
+        assert len(tries) == count
+    assert "nobody thought of this" in caplog.text
+
+
+def test_work_that_gets_no_thread_leaves_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = WorkerProcess(queue.DEFAULT_QUEUE)
+    done = threading.Event()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def work(worker: WorkerProcess) -> None:
+        done.set()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        process.beside(work)
+    process.beside(work)
+    assert done.wait(5)
+    process.end()

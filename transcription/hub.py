@@ -30,9 +30,11 @@ def main() -> None:
 
 def _end_with_parent() -> None:
     """Its death closes the pipe; two children would write into one file."""
-    while os.read(0, 1):
-        pass
-    os._exit(1)
+    try:
+        while os.read(0, 1):
+            pass
+    finally:
+        os._exit(1)  # also when the pipe cannot be read
 
 
 def _fetch(url: str, target: Path, size: int, sha256: str) -> None:

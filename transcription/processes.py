@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -10,7 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+log = logging.getLogger(__name__)
+
 PROC = Path("/proc")
+CLOSE_SECONDS = 5  # a child that has closed its output is given to end
 
 Pipe = IO[bytes] | int | None  # as Popen takes it: a file, subprocess.PIPE or DEVNULL, or ours
 
@@ -86,7 +90,8 @@ SILENT = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT
 class LineChild:
     """A child that speaks JSON lines with this process (`transcription.whisper.lines`).
 
-    `on_line` gets each line it says, in a thread of this child's own, and None when it will say no more.
+    `on_line` gets each line it says, in a thread of this child's own, and None when it will say no more. What `on_line`
+    raises ends the child.
     """
 
     def __init__(
@@ -102,14 +107,30 @@ class LineChild:
         threading.Thread(target=self._listen, args=(on_line,), daemon=True).start()
 
     def _listen(self, on_line: Callable[[dict[str, Any] | None], None]) -> None:
+        """Hand over what the child says; whatever ends that ends the child, and who waits for it is told at once."""
         assert self._process.stdout is not None  # noqa: S101  (it is a pipe)
+        patience = CLOSE_SECONDS
         try:
             for line in self._process.stdout:
-                on_line(json.loads(line))
-        except ValueError:  # a line cut off by its death, or the pipe closed by stop()
-            pass
+                if line.endswith(b"\n"):  # one that does not was cut off by its death
+                    on_line(json.loads(line))
+        except Exception:  # noqa: BLE001  (whatever it is: a child that nobody hears must not go on)
+            if not self._is_silent:  # stop() has not closed the pipe
+                log.exception("what %s said was not understood", self._process.args)
+            patience = 0
         self._is_silent = True  # first: who is told of the end may ask at once whether this child still runs
-        on_line(None)
+        try:
+            on_line(None)
+        finally:
+            self._end(patience)
+
+    def _end(self, patience: float) -> None:
+        """Kill it unless it ends by itself in so many seconds, with a status of its own."""
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     @property
     def pid(self) -> int:
@@ -131,6 +152,7 @@ class LineChild:
 
     def stop(self) -> None:
         """End it now; nothing of it is left."""
+        self._is_silent = True
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):

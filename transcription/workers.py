@@ -12,6 +12,7 @@ from typing import Self
 
 from django.conf import settings
 from django.db import DatabaseError, connection
+from django.db import Error as DatabaseFailure
 
 from transcription import clock, devices, processes, queue, retention
 from transcription.models import Worker
@@ -69,11 +70,18 @@ class WorkerProcess:
         if places.acquire(blocking=False):
             thread = threading.Thread(target=self._do_beside, args=(work, places), name="beside", daemon=True)
             self._beside_threads.add(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system gives no thread now; the sweeper rings again for what waits
+                log.warning("no thread for work beside the queue: %s", error)
+                self._beside_threads.discard(thread)
+                places.release()
 
     def _do_beside(self, work: Callable[[Self], None], places: threading.Semaphore) -> None:
         try:
             work(self)
+        except Exception:  # noqa: BLE001  (whatever it is: the sweeper rings again for what waits)
+            log.exception("work beside the queue")
         finally:
             self._beside_threads.discard(threading.current_thread())
             places.release()
@@ -147,13 +155,20 @@ def _beat(stopping: threading.Event, heartbeat: Callable[[], None]) -> None:
                 next_sweep = time.monotonic() + settings.SWEEP_SECONDS
         except Exception:  # noqa: BLE001  (whatever it is: without a heart the process would go on and count as dead)
             log.exception("heartbeat")
-            connection.close()
+            _close_connection()
         if settings.SUPERVISOR_PID and os.getppid() != settings.SUPERVISOR_PID:
             log.warning("the supervisor is gone: stopping")
             os.kill(os.getpid(), signal.SIGTERM)
             return
         stopping.wait(settings.HEARTBEAT_SECONDS)
-    connection.close()
+    _close_connection()
+
+
+def _close_connection() -> None:
+    try:
+        connection.close()
+    except DatabaseFailure as error:  # it is gone all the same, and the thread must go on
+        log.warning("the connection to the database did not close: %s", error)
 
 
 def _enforce_retention(stopping: threading.Event) -> None:
@@ -164,5 +179,5 @@ def _enforce_retention(stopping: threading.Event) -> None:
             retention.enforce()
         except Exception:  # noqa: BLE001  (whatever it is: the next hour tries again)
             log.exception("retention")
-        connection.close()
+        _close_connection()
         pause = NEXT_RETENTION

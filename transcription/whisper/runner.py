@@ -11,6 +11,7 @@ libraries costs this process and nothing else. It ends when its standard input d
 
 import argparse
 import importlib
+import logging
 import os
 import re
 import threading
@@ -24,6 +25,8 @@ from transcription.whisper import gauges
 from transcription.whisper.engine import Engine, Event, SectionClosed, Sound, Tell
 from transcription.whisper.lines import Line, Parent
 from transcription.whisper.options import TranscriptionOptions
+
+log = logging.getLogger(__name__)
 
 GAUGE_SECONDS = 10.0  # between two looks at the device: NVIDIA's program takes a moment
 OUT_OF_MEMORY = re.compile(r"out ?of ?memory|insufficient memory|unable to allocate", re.IGNORECASE)
@@ -63,7 +66,11 @@ class Runner:
     def watch_gauges(self) -> None:
         """Tell how the device is, every few seconds, for as long as the process lives."""
         while True:
-            reading = gauges.read(self.device, self.engine.memory_bytes())
+            try:
+                reading = gauges.read(self.device, self.engine.memory_bytes())
+            except Exception as error:  # noqa: BLE001  (whatever it is: the next look tries again, old figures mislead)
+                log.warning("the device %s could not be looked at: %s: %s", self.device, type(error).__name__, error)
+                reading = gauges.Reading()
             self.parent.say({"event": "device", "reading": asdict(reading)})
             time.sleep(GAUGE_SECONDS)
 
