@@ -175,6 +175,7 @@ def _make_secret(path: Path) -> None:
 DATA_DIR = _path("DATA_DIR", "data")
 RECORDINGS_DIR = DATA_DIR / "recordings"
 UPLOADS_DIR = DATA_DIR / "uploads"
+TEMPORARY_DIR = DATA_DIR / "temporary"  # archives and decoded sound while they are made
 BROKER_DIR = DATA_DIR / "broker"
 LOGS_DIR = DATA_DIR / "logs"
 MODELS_DIR = _path("MODEL_DOWNLOAD_ROOT", "models")

@@ -32,6 +32,7 @@ MakeJob = Callable[..., Job]
 def _folders(settings: LazySettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.RECORDINGS_DIR = tmp_path / "recordings"
     settings.UPLOADS_DIR = tmp_path / "uploads"
+    settings.TEMPORARY_DIR = tmp_path / "temporary"
     for folder in (settings.RECORDINGS_DIR, settings.UPLOADS_DIR):
         folder.mkdir()
     monkeypatch.setattr(queue, "ring", lambda *queues: None)
@@ -297,6 +298,34 @@ def test_uploads_that_never_ended_go_after_a_day(settings: LazySettings) -> None
     assert upload.exists()
     retention.remove_strays(time.time() + TOMORROW)
     assert not upload.exists()
+
+
+def test_what_a_killed_process_was_making_goes_and_what_another_makes_stays(settings: LazySettings) -> None:
+    making = """
+import sys, pathlib
+from django.conf import settings
+from transcription import space
+settings.TEMPORARY_DIR = pathlib.Path(sys.argv[1])
+with space.temporary_folder() as folder:
+    (folder / "sound.pcm").write_bytes(b"sound")
+    print(folder, flush=True)
+    input()
+"""
+    program = [sys.executable, "-c", making, str(settings.TEMPORARY_DIR)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with (
+        subprocess.Popen(program, text=True, cwd=ROOT, **pipes) as killed,
+        subprocess.Popen(program, text=True, cwd=ROOT, **pipes) as other,
+    ):
+        folders = [Path(process.stdout.readline().strip()) for process in (killed, other) if process.stdout]
+        killed.kill()
+        killed.wait()
+        retention.remove_strays(time.time())
+        assert [folder.is_dir() for folder in folders] == [True, True]  # just made
+        retention.remove_strays(time.time() + retention.FRESH_FOLDER + 1)
+        assert [folder.is_dir() for folder in folders] == [False, True]
+        other.communicate("\n")
+        assert not folders[1].exists()
 
 
 def test_a_file_that_was_just_renamed_is_fresh_whenever_it_was_written(settings: LazySettings) -> None:

@@ -1,8 +1,12 @@
 """`manage.py transcribe`, as a person types it: what its flags ask for. Nothing here has a database."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,3 +99,41 @@ def test_the_installations_defaults_hold_here_too(asked: Asked, settings: LazySe
     settings.DEFAULTS = {"word_timestamps": True, "beam_size": 2}
     run("--no-word-timestamps")
     assert asked.options == TranscriptionOptions(word_timestamps=False, beam_size=2)
+
+
+# ---------------------------------------------------------------- where its sound lies meanwhile
+
+
+@pytest.fixture
+def temporary(settings: LazySettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder on the data disk; the system's is not there."""
+    settings.TEMPORARY_DIR = tmp_path / "temporary"
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    return tmp_path / "temporary"
+
+
+def test_the_decoded_sound_lies_on_the_data_disk_and_goes(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = []
+    cut = pipeline._cut
+
+    def look(pcm: Path, *arguments: Any) -> Any:
+        where.append(pcm.parent.parent)
+        assert pcm.stat().st_size > 32000
+        return cut(pcm, *arguments)
+
+    monkeypatch.setattr(pipeline, "_cut", look)
+    run("--model", "nano")
+    assert where == [temporary]
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("room", [-1, 32000], ids=["none", "for one second"])
+def test_without_room_for_it_the_command_says_so(
+    temporary: Path, settings: LazySettings, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    usage = SimpleNamespace(free=settings.FREE_SPACE_RESERVE_BYTES + room)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(CommandError, match="This machine's disk lacks space. Free some and try again.") as refused:
+        run("--model", "nano")
+    assert refused.value.returncode == 1
+    assert list(temporary.iterdir()) == []

@@ -182,15 +182,6 @@ def _keep(draft: Path, target: Path, max_seconds: int, tempo: float) -> float:
     return seconds
 
 
-def check_space(folder: Path, seconds: float, *, reserve: int) -> None:
-    """See that `seconds` of decoded sound fit onto the disk of `folder` and leave `reserve` bytes. Raises DiskFull.
-
-    A recording that does not say how long it is may still meet the end of the disk; FFmpeg then says so.
-    """
-    if shutil.disk_usage(folder).free < seconds * BYTES_A_SECOND + reserve:
-        raise errors.DiskFull
-
-
 def is_truncated(declared: float | None, decoded: float) -> bool:
     """Whether a file breaks off: FFmpeg calls a half-uploaded one a success, so the seconds are compared.
 

@@ -231,7 +231,8 @@ def _folders() -> Iterator[Finding]:
     if not settings.DATA_DIR.is_dir():
         yield wrong(f"There is no folder {settings.DATA_DIR}: start the server, which makes it, or correct DATA_DIR.")
         return
-    ours = (settings.DATA_DIR, settings.RECORDINGS_DIR, settings.UPLOADS_DIR, settings.LOGS_DIR, settings.BROKER_DIR)
+    inside = (settings.RECORDINGS_DIR, settings.UPLOADS_DIR, settings.TEMPORARY_DIR, settings.LOGS_DIR)
+    ours = (settings.DATA_DIR, *inside, settings.BROKER_DIR)
     found = [wrong(said) for folder in ours if (said := _unusable(folder))]
     if settings.DATA_DIR.stat().st_mode & 0o077:
         found.append(wrong(f"Others on this machine may look into {settings.DATA_DIR}: chmod 700 {settings.DATA_DIR}"))

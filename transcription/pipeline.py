@@ -8,19 +8,18 @@ and ends the step without a trace.
 
 import contextlib
 import math
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F, QuerySet
 
-from transcription import audio, catalogue, chat, devices, edits, enhance, errors, queue, stopwatch, weights
+from transcription import audio, catalogue, chat, devices, edits, enhance, errors, queue, space, stopwatch, weights
 from transcription.models import Job, Recording, Section, Segment
 from transcription.queue import DownloadClaim, JobClaim, SectionClaim
 from transcription.speech import SpeechFinder
@@ -153,9 +152,7 @@ class _Lease:
 
     def probed(self, probe: audio.Probe) -> None:
         """Raises DiskFull when the decoded sound will not fit."""
-        # Whatever a file claims, no more than this is decoded.
-        seconds = min(probe.duration or 0, settings.MAX_DURATION_SECONDS)
-        audio.check_space(settings.RECORDINGS_DIR, seconds, reserve=settings.FREE_SPACE_RESERVE_BYTES)
+        _check_space(settings.RECORDINGS_DIR, probe)
         _store_probe(self.recording, probe)
         self.duration = probe.duration
 
@@ -367,8 +364,8 @@ def transcribe_file(
     Raises Problem.
     """
     weights = catalogue.find(model, runner.abilities.name)
-    with tempfile.TemporaryDirectory(prefix="stenograf-") as folder:
-        pcm = Path(folder) / "sound.pcm"
+    with space.temporary_folder() as folder:
+        pcm = folder / "sound.pcm"
         limit = settings.MAX_DURATION_SECONDS
         seconds = audio.decode(
             source,
@@ -376,7 +373,7 @@ def transcribe_file(
             name=source.name,
             max_seconds=limit,
             tempo=options.up_speed,
-            on_probe=_ignore,
+            on_probe=partial(_check_space, folder),
             on_progress=_ignore,
             should_stop=_never,
         )
@@ -392,6 +389,16 @@ def transcribe_file(
                     options = replace(options, language=event["language"])
                 yield event
             options = replace(options, prefix=None)
+
+
+def _check_space(folder: Path, probe: audio.Probe) -> None:
+    """See that a recording's decoded sound fits onto the disk of `folder`. Raises DiskFull.
+
+    One that does not say how long it is may still meet the end of the disk; FFmpeg then says so.
+    """
+    # Whatever a file claims, no more than this is decoded.
+    seconds = min(probe.duration or 0, settings.MAX_DURATION_SECONDS)
+    space.check(folder, seconds * audio.BYTES_A_SECOND)
 
 
 def _decode_part(

@@ -6,6 +6,7 @@ by any number of processes at once: each removal asks the rows again in the tran
 
 import logging
 import re
+import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Exists, Min, OuterRef, QuerySet
 from django.utils import timezone
 
-from transcription import jobs, queue
+from transcription import jobs, queue, space
 from transcription.models import Delivery, Job, Recording, Upload
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ DELIVERIES_KEPT_DAYS = 30
 # For so many seconds after it was touched a file is left alone whatever the rows say: a submit gives it its name before
 # the row is committed.
 FRESH_UPLOAD, FRESH_RECORDING = 24 * 3600, 3600
+FRESH_FOLDER = 60  # a temporary folder is made a moment before it is held
 
 RECORDING_NAME = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 PART_NAME = re.compile(RECORDING_NAME.pattern + r"\.part")
@@ -114,6 +116,9 @@ def _remove(path: Path, why: str, **about: object) -> None:
 
 def remove_strays(now: float) -> None:
     """Remove what ended uploads, deleted users and killed processes left; a file whose name is not ours stays."""
+    for folder in space.abandoned_folders(now - FRESH_FOLDER):
+        shutil.rmtree(folder, ignore_errors=True)  # what stays is tried again each hour
+        log.info("removed %s: a process was killed that made something in it", folder)
     for path in _untouched(settings.UPLOADS_DIR, now - FRESH_UPLOAD):
         if not PART_NAME.fullmatch(path.name):
             _remove(path, "an upload that was never finished")

@@ -1,6 +1,8 @@
 """A client gives many files at once."""
 
+import errno
 import io
+import tempfile
 import zipfile
 from typing import Any
 
@@ -13,6 +15,8 @@ from pytest_django import Settings
 
 from tests.api.rows import a_done_job, a_job, a_segment
 from tests.server import NANO, Server, wait_until
+from transcription import errors
+from transcription.api import batches
 from transcription.models import Batch, Job, Recording
 
 BATCHES = "/api/v1/batches/"
@@ -143,6 +147,41 @@ def test_an_archive_waits_for_the_last_job_unless_told_not_to(api: Client, owner
 @pytest.mark.parametrize("query", ["formats=exe", "formats=,", "partial=perhaps", "format=txt"])
 def test_an_archive_of_nothing_known_is_refused(api: Client, batch: Batch, query: str) -> None:
     assert api.get(f"{BATCHES}{batch.pk}/archive.zip?{query}").status_code == 400
+
+
+@pytest.fixture
+def spilling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Archives are written to the disk from their first byte on."""
+    monkeypatch.setattr(batches, "HELD_IN_MEMORY", 1)
+
+
+@pytest.mark.usefixtures("spilling")
+def test_a_large_archive_lies_on_the_data_disk(
+    api: Client, owner: User, batch: Batch, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_done_job(owner, batch=batch)
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+
+    assert archive(api, batch).namelist() == ["lecture.txt", "lecture.srt"]
+    assert list(settings.TEMPORARY_DIR.iterdir()) == []
+
+
+@pytest.mark.usefixtures("spilling")
+@pytest.mark.parametrize("full", ["before", "in the middle", "for this user"])
+def test_without_space_there_is_no_archive(
+    api: Client, owner: User, batch: Batch, settings: Settings, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    a_done_job(owner, batch=batch)
+    refusals = {"in the middle": errno.ENOSPC, "for this user": errno.EDQUOT}
+    if full in refusals:
+        monkeypatch.setattr(batches, "export", lambda *_: (_ for _ in ()).throw(OSError(refusals[full], "no room")))
+    else:
+        settings.FREE_SPACE_RESERVE_BYTES = 2**60
+
+    answer = api.get(f"{BATCHES}{batch.pk}/archive.zip")
+
+    assert (answer.status_code, answer.json()["detail"]) == (507, errors.DiskFull.sentence)
+    assert list(settings.TEMPORARY_DIR.iterdir()) == []
 
 
 def test_twenty_recordings_become_an_archive_of_twenty_texts(nano_server: Server) -> None:

@@ -1,12 +1,12 @@
 """Batches over the native API: many files given at once, followed together, their texts taken in one archive."""
 
 import asyncio
-import tempfile
 import zipfile
 from collections.abc import AsyncIterator, Iterable
 from typing import IO, Any, cast
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.files.uploadedfile import UploadedFile
 from django.db.models import Avg, Count, QuerySet
@@ -21,7 +21,7 @@ from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from transcription import exports, jobs
+from transcription import exports, jobs, space
 from transcription.api.native import (
     Conflict,
     NativeViewSet,
@@ -167,9 +167,10 @@ class BatchViewSet(NativeViewSet[Batch]):
         )
         if not asked["partial"] and held.filter(status__in=Job.UNFINISHED).exists():
             raise Conflict(_("Some jobs still run. Wait until they end, or add ?partial=true for what there is."))
-        file = tempfile.SpooledTemporaryFile(HELD_IN_MEMORY)  # noqa: SIM115  # closed when it is sent
+        file = space.temporary_file(in_memory=HELD_IN_MEMORY)  # closed when it is sent
         try:
-            _pack(file, held.iterator(chunk_size=50), asked["formats"])
+            with space.full_disk_is_a_problem():
+                _pack(file, held.iterator(chunk_size=50), asked["formats"])
         except BaseException:
             file.close()
             raise
@@ -182,11 +183,12 @@ class BatchViewSet(NativeViewSet[Batch]):
 
 
 def _pack(file: IO[bytes], held: Iterable[Job], formats: list[str]) -> None:
-    """Write the transcripts of jobs into an archive, and beside them why a job has none."""
+    """Write the transcripts of jobs into an archive, and beside them why a job has none. Raises DiskFull."""
     taken: set[str] = set()
     failed: list[str] = []
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for job in held:
+            space.check(settings.TEMPORARY_DIR)
             name = _free_name(stem(job), taken)
             if job.problem is not None:
                 failed.append(f"{job.name}: {job.error_message}\n")
