@@ -563,3 +563,20 @@ def test_nothing_is_taken_for_it_that_was_not_called_so(tmp_path, pcm):
     source.write_bytes(b"\x01\x00" * 32000)
     with pytest.raises(errors.InputProblem):
         decode(source, pcm)
+
+
+def test_pydub_complains_of_no_ffmpeg_where_ours_is_another(tmp_path: Path) -> None:
+    """A newcomer's machine has none but imageio-ffmpeg's; other warnings are still seen."""
+    environment = {**os.environ, "PATH": str(tmp_path), "DATA_DIR": str(tmp_path / "data")}
+    environment.pop("PYTHONWARNINGS", None)
+    said = [
+        subprocess.run([sys.executable, *program], cwd=ROOT, env=environment, capture_output=True, text=True).stderr
+        for program in (
+            ["manage.py", "transcribe", "--help"],
+            ["manage.py", "migrate", "-v", "0"],
+            ["-c", "import config.asgi, transcription.tasks, transcription.whisper.runner, transcription.whisper.vad"],
+            ["-c", "import transcription.audio, warnings; warnings.warn('another', RuntimeWarning)"],
+        )
+    ]
+    assert [lines for lines in said[:3] if "ffmpeg" in lines] == []
+    assert "RuntimeWarning: another" in said[3]

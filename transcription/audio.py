@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,11 +23,15 @@ from functools import cache
 from pathlib import Path
 
 import imageio_ffmpeg
-from pydub import AudioSegment
-from pydub.silence import detect_leading_silence
 
 from transcription import errors, processes
 from transcription.stopwatch import timed
+
+with warnings.catch_warnings():
+    # pydub looks for an FFmpeg of its own; here it only measures, and FFmpeg is for `ffmpeg_path` to find.
+    warnings.filterwarnings("ignore", "Couldn't find ffmpeg or avconv", RuntimeWarning)
+    from pydub import AudioSegment
+    from pydub.silence import detect_leading_silence
 
 SAMPLE_RATE = 16000
 BYTES_A_SECOND = SAMPLE_RATE * 2  # mono s16le
