@@ -20,8 +20,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Both systems that Stenograf runs on, whichever this one is.
 types: $(VENV)/.installed-dev
-	$(BIN)/mypy
+	$(BIN)/mypy --platform linux
+	$(BIN)/mypy --platform darwin
 
 # For those who change a sentence: needs gettext.
 messages: $(VENV)/.installed-dev

@@ -85,7 +85,7 @@ def _environment(abilities: Abilities) -> dict[str, str]:
 
 
 def _preloading(abilities: Abilities) -> dict[str, str]:
-    if sys.platform != "linux":
+    if platform.system() != "Linux":  # not sys.platform, by which mypy takes what follows for unreachable
         return {}
     found = [path for pattern in abilities.preloaded for path in sorted(Path("/").glob(pattern.lstrip("/")))]
     before = os.environ.get("LD_PRELOAD", "").split()

@@ -9,7 +9,6 @@ import platform
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -77,7 +76,7 @@ def nvidia_reading(line: str) -> Reading:
 @cache
 def _processor() -> str:
     """What the processor is called; on Apple silicon the GPU bears the same name."""
-    if sys.platform == "darwin":
+    if platform.system() == "Darwin":  # not sys.platform, by which mypy takes what follows for unreachable
         return _said(["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]).strip() or platform.machine()
     try:
         return processor_in(Path("/proc/cpuinfo").read_text()) or platform.machine()
