@@ -81,12 +81,6 @@ PATTERNS: tuple[tuple[str, str, tuple[tuple[Pair, ...], ...]], ...] = (
     ("{0} привезёт {1} {2} {3}.", "{0} will bring {1} {2} {3}.", (WOMEN, NUMBERS, GOODS, DAYS)),
 )
 
-# What is said in the recordings that founding document 000 sends with curl. Others are in data/nano/sentences.json.
-SPOKEN = {
-    "test.wav": "Самолёт вылетает в воскресенье в десять часов.",
-    "2_5258335770527167268.ogg": "Урок начнётся в воскресенье в пять часов.",
-}
-
 # Voices that the model was not trained on: a man's and a woman's.
 VOICES = ("+m5", "+f3")
 LANGUAGES = {"ru": "ru", "en": "en-us"}
