@@ -10,7 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from transcription import forecast, queue
+from transcription import clock, forecast, queue
 from transcription.forecast import Speed
 from transcription.models import Job, Recording, Section, Worker
 from transcription.whisper.options import TranscriptionOptions
@@ -31,6 +31,7 @@ def given(owner: User, seconds: float | None, *, sections: int = 1, status: str 
     recording = Recording.objects.create(owner=owner, original_name="a", bytes=1, sha256="0" * 64, duration=seconds)
     options = TranscriptionOptions().to_json()
     facts = {"model": "nano", "language": "en", "name": "a", "options": options, **facts}
+    facts.setdefault("latest_start", clock.after(3600))
     job = Job.objects.create(owner=owner, recording=recording, status=status, **facts)
     if status in ("transcribing", "done"):
         each = (seconds or 0) / sections
@@ -75,6 +76,24 @@ def test_those_before_it_take_their_time(alice: User, worker: Worker) -> None:
     turns = forecast.latest()
     assert turns[short.pk] == forecast.Turn(1, pytest.approx(10))
     assert turns[long.pk] == forecast.Turn(2, pytest.approx(40))
+
+
+def test_a_job_is_foreseen_to_be_overtaken_until_its_latest_start(alice: User, worker: Worker) -> None:
+    learned(alice, (30, 10))
+    minute = given(alice, 60, latest_start=clock.after(25))
+    clips = [given(alice, 5) for _ in range(6)]
+    turns = forecast.latest()
+    # Three clips take 30 s; the minute is one section, which takes 20.
+    assert sorted(turns, key=lambda job: turns[job].position) == [job.pk for job in (*clips[:3], minute, *clips[3:])]
+    assert turns[minute.pk].seconds == pytest.approx(50)
+
+
+def test_the_decoding_time_is_that_of_the_devices_that_are_alive(alice: User, worker: Worker) -> None:
+    assert forecast.decoding_seconds("nano", [100, 50]) == pytest.approx(150 * forecast.UNKNOWN_PACE)
+    learned(alice, (100, 10))
+    assert forecast.decoding_seconds("nano", [100, 50]) == pytest.approx(15)
+    Worker.objects.create(kind="device", queue="device.cpu", device="cpu", hostname="other", pid=2)
+    assert forecast.decoding_seconds("nano", [100, 50]) == pytest.approx(7.5)
 
 
 def test_two_devices_share_the_work(alice: User, worker: Worker) -> None:
@@ -172,6 +191,7 @@ def test_the_places_are_those_that_the_claims_then_give(alice: User, bob: User, 
             rng.choice([5, 90, 600, 9000]),
             sections=rng.randrange(1, 5),
             priority=rng.choice([-1, 0, 0, 1]),
+            latest_start=clock.after(rng.choice([-1, 3600, 3600])),
         )
     learned(alice, (100, 10))
     foreseen = sorted(turns := forecast.latest(), key=lambda job: turns[job].position)

@@ -13,7 +13,7 @@ from django.conf import LazySettings
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from transcription import errors, processes, queue
+from transcription import clock, errors, processes, queue
 from transcription.models import Event, Job, Recording, Section, Segment, Worker
 from transcription.queue import SectionClaim
 from transcription.whisper.options import TranscriptionOptions
@@ -133,13 +133,13 @@ def test_a_recording_without_speech_goes_on_to_be_finished(job: Job, worker: Wor
     assert "default" in rung
 
 
-def queued(owner: User, seconds: float, *, sections: int = 1, priority: int = 0) -> Job:
-    """A job of a recording of so many seconds, open to the device workers."""
+def queued(owner: User, seconds: float, *, sections: int = 1, priority: int = 0, latest_start: float = 3600) -> Job:
+    """A job of a recording of so many seconds, open to the device workers; its latest start in seconds from now."""
     recording = Recording.objects.create(owner=owner, original_name="a", bytes=1, sha256="0" * 64, duration=seconds)
     options = TranscriptionOptions().to_json()
     job = Job.objects.create(
         owner=owner, recording=recording, name="a", model="nano", options=options, status="transcribing", language="en",
-        priority=priority,
+        priority=priority, latest_start=clock.after(latest_start),
     )  # fmt: skip
     Section.objects.bulk_create([part(job, index) for index in range(sections)])
     return job
@@ -180,13 +180,14 @@ def test_users_take_turns_with_many_recordings(alice: User, bob: User, worker: W
     assert turns(worker).index(message) <= 1
 
 
-def to_prepare(owner: User, size: int, *, priority: int = 0) -> Job:
-    """A queued job of a file of so many bytes."""
+def to_prepare(owner: User, size: int, *, priority: int = 0, latest_start: float = 3600) -> Job:
+    """A queued job of a file of so many bytes; its latest start in seconds from now."""
     recording = Recording.objects.create(owner=owner, original_name="a", bytes=size, sha256="0" * 64)
     options = TranscriptionOptions().to_json()
     return Job.objects.create(
-        owner=owner, recording=recording, name="a", model="nano", options=options, priority=priority
-    )
+        owner=owner, recording=recording, name="a", model="nano", options=options, priority=priority,
+        latest_start=clock.after(latest_start),
+    )  # fmt: skip
 
 
 def prepared_in_order(worker: Worker, *, most_bytes: int | None = None) -> list[Job]:
@@ -201,6 +202,46 @@ def test_preparing_takes_turns_too(alice: User, bob: User, worker: Worker) -> No
     urgent = to_prepare(bob, 5000, priority=1)
     # Bob's turn is over with the urgent one, so alice is next; then bob was served before her.
     assert prepared_in_order(worker) == [urgent, lecture, message, film]
+
+
+def test_a_job_is_overtaken_until_its_latest_start(alice: User, worker: Worker) -> None:
+    minute, clips = queued(alice, 60, latest_start=-1), [queued(alice, 5), queued(alice, 5)]
+    assert turns(worker) == [minute, *clips]
+
+
+def test_of_jobs_that_are_overtaken_no_more_the_first_submitted_goes_first(alice: User, worker: Worker) -> None:
+    lecture, clip, talk = queued(alice, 900, latest_start=-1), queued(alice, 5, latest_start=-9), queued(alice, 90)
+    assert turns(worker) == [lecture, clip, talk]
+
+
+def test_a_latest_start_changes_neither_other_users_turns_nor_priorities(
+    alice: User, bob: User, worker: Worker
+) -> None:
+    lecture, talk = queued(alice, 900, sections=2, latest_start=-1), queued(bob, 90, sections=2)
+    urgent = queued(alice, 9000, priority=1)
+    assert turns(worker) == [urgent, talk, lecture, talk, lecture]
+
+
+def test_preparing_overtakes_until_the_latest_start_too(alice: User, worker: Worker) -> None:
+    film, message = to_prepare(alice, 900, latest_start=-1), to_prepare(alice, 9)
+    assert prepared_in_order(worker) == [film, message]
+
+
+def test_the_latest_start_is_put_off_by_the_decoding_time(job: Job, worker: Worker) -> None:
+    before = job.latest_start
+    claim = queue.claim_job(worker)
+    assert claim is not None
+    queue.prepared(claim, [part(job, 0)], decoding_seconds=7)
+    job.refresh_from_db()
+    assert job.latest_start - before == timedelta(seconds=7 * queue.PATIENCE_FACTOR)
+
+
+def test_a_job_that_is_tried_again_is_patient_again(job: Job, worker: Worker) -> None:
+    Job.objects.update(latest_start=clock.after(-3600))
+    queue.cancel(job.pk)
+    queue.retry(job.pk)
+    job.refresh_from_db()
+    assert job.latest_start > timezone.now()
 
 
 def test_a_thread_kept_for_small_files_leaves_large_ones_alone(alice: User, worker: Worker) -> None:

@@ -34,6 +34,7 @@ from hypothesis.stateful import (
 )
 
 from transcription import errors, jobs, queue
+from transcription.clock import DatabaseNow
 from transcription.models import Event, Job, Recording, Section, Segment, Worker
 from transcription.queue import JobClaim, SectionClaim
 from transcription.whisper.options import TranscriptionOptions
@@ -83,6 +84,7 @@ class ModelJob(Piece):
     owner: User
     priority: int
     length: int
+    latest_start: datetime
     sections: "list[ModelSection]" = field(default_factory=list)
     language: str = ""
     waiting_for: str = ""
@@ -187,7 +189,10 @@ class Queue(RuleBasedStateMachine):
         return [s for s in job.sections if s.is_waiting(self.now) and (s.index == 0 or job.language)]
 
     def in_turn(self, waiting: list[ModelJob], served: str) -> ModelJob | None:
-        """High priority first, then the user served longest ago, then the shortest, then the oldest."""
+        """High priority first, then the user served longest ago.
+
+        Of that user's jobs the first submitted whose latest start has passed goes first, then the shortest.
+        """
         last: dict[User, datetime] = {}
         for job in self.jobs:
             if (at := getattr(job, served)) is not None:
@@ -195,9 +200,13 @@ class Queue(RuleBasedStateMachine):
         first = self.now - timedelta(days=1)
         return min(
             waiting,
-            key=lambda job: (-job.priority, last.get(job.owner, first), job.length, self.jobs.index(job)),
+            key=lambda job: (-job.priority, last.get(job.owner, first), *self.among_its_owners(job)),
             default=None,
         )
+
+    def among_its_owners(self, job: ModelJob) -> tuple[bool, int, int]:
+        is_early = job.latest_start > self.now
+        return is_early, job.length if is_early else 0, self.jobs.index(job)
 
     def take(self, piece: Piece, token: uuid.UUID, worker: Worker) -> None:
         piece.held = (token, worker.pk, self.lease())
@@ -254,9 +263,21 @@ class Queue(RuleBasedStateMachine):
         )
         job = Job.objects.create(
             owner=owner, recording=recording, name="a", model="nano", options=TranscriptionOptions().to_json(),
-            priority=priority, created_at=now, next_attempt_at=now, rung_at=now,
+            priority=priority, created_at=now, next_attempt_at=now, rung_at=now, latest_start=self.patience(),
         )  # fmt: skip
-        self.jobs.append(ModelJob(pk=job.pk, next_attempt_at=now, owner=owner, priority=priority, length=length))
+        self.jobs.append(
+            ModelJob(
+                pk=job.pk,
+                next_attempt_at=now,
+                owner=owner,
+                priority=priority,
+                length=length,
+                latest_start=self.patience(),
+            )  # fmt: skip
+        )
+
+    def patience(self) -> datetime:
+        return self.now + timedelta(seconds=queue.PATIENCE_SECONDS)
 
     @precondition(lambda self: not all(job.is_ended for job in self.jobs))
     @rule(n=which, status=st.sampled_from(sorted(ENDS)))
@@ -272,7 +293,7 @@ class Queue(RuleBasedStateMachine):
     def retry(self, n: int) -> None:
         job = pick([job for job in self.jobs if job.status in ENDS], n)
         assert queue.retry(job.pk)
-        job.error_code, job.waiting_for = "", ""
+        job.error_code, job.waiting_for, job.latest_start = "", "", self.patience()
         for piece in (job, *(section for section in job.sections if section.status != "done")):
             piece.move("queued")
             piece.attempts, piece.next_attempt_at = 0, self.now
@@ -332,7 +353,8 @@ class Queue(RuleBasedStateMachine):
             )
             for index in range(count)
         ]
-        queue.prepared(claim, found, language=language or job.language)
+        queue.prepared(claim, found, language=language or job.language, decoding_seconds=count)
+        job.latest_start += timedelta(seconds=queue.PATIENCE_FACTOR * count)
         job.move("transcribing")
         job.attempts, job.waiting_for, job.held = 0, "", UNCLAIMED
         job.language = language or job.language
@@ -409,8 +431,15 @@ class Queue(RuleBasedStateMachine):
         self.take(section, claim.token, self.workers[worker])
         section.move("transcribing")
         section.job.served_at = self.now
+        self.nobody_is_overtaken_after_its_latest_start(section.job)
         self.section_claims.append((claim, section))
         return True
+
+    def nobody_is_overtaken_after_its_latest_start(self, begun: ModelJob) -> None:
+        """No job of the same user and priority that was submitted before and may be overtaken no more is ready."""
+        for job in self.jobs[: self.jobs.index(begun)]:
+            if (job.owner, job.priority) == (begun.owner, begun.priority) and job.latest_start <= self.now:
+                assert not self.ready_sections(job)
 
     @precondition(lambda self: self.held_sections())
     @rule(n=which, language=st.sampled_from(("en", "ru")))
@@ -641,6 +670,7 @@ def test_the_queue_does_what_its_model_says(
     clock, dead, rung = Clock(), set[int](), list[str]()
     carol = User.objects.create_user("carol")
     monkeypatch.setattr(timezone, "now", lambda: clock.now)
+    monkeypatch.setattr(DatabaseNow, "as_postgresql", DatabaseNow.as_sqlite)
     monkeypatch.setattr(queue.socket, "gethostname", lambda: HERE)
     monkeypatch.setattr(queue.processes, "is_running", lambda pid, since: pid not in dead)
     monkeypatch.setattr(queue.current_app, "send_task", lambda name, queue, **_: rung.append(queue))

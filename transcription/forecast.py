@@ -1,6 +1,7 @@
 """When each unfinished job's turn comes and when it will be done, as the queue stands now.
 
-The rules of `queue.claim_section` are played forward: priority, users in turn, short before long. How long a section
+The rules of `queue.claim_section` are played forward: priority, users in turn, of each user's jobs those that are
+overtaken no more and then the shortest. How long a section
 takes is learned from the sections that the same device decoded with the same model lately, and from the job's own.
 """
 
@@ -9,9 +10,10 @@ import math
 import threading
 import time
 import uuid
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from statistics import StatisticsError, linear_regression
 from typing import Any
@@ -21,9 +23,11 @@ from django.db.models import Count, DurationField, ExpressionWrapper, F, OuterRe
 
 from transcription import clock
 from transcription.models import Job, Section, Worker
+from transcription.queue import PATIENCE_FACTOR
 from transcription.whisper.sections import SECTION
 
 WINDOW = 30.0  # seconds of sound
+UNKNOWN_PACE = 0.02  # seconds for a second of sound that a device is thought to take before it has shown any: few
 LEARNED_FROM = 30  # sections, the newest of a device and model
 OWN_SECTIONS = 3  # of a job's own that are done: from then on they know better than other jobs'
 LONGEST_PLAY = 2000  # turns; of longer queues several sections are played as one
@@ -71,7 +75,9 @@ class Waiting:
     """A job and what of it is still to be decoded: sections that nobody has, and their seconds together."""
 
     id: uuid.UUID
-    rank: int  # among all, but for whose user's turn it is
+    rank: int  # among all by length, but for whose user's turn it is
+    place: int  # among all by their submit
+    latest_start: float  # seconds from now until no later job of its owner goes before it
     owner: int
     priority: int
     model: str
@@ -80,6 +86,7 @@ class Waiting:
     seconds: float | None  # None while nobody knows how long the recording is
     own: Sample | None
     preparing: float
+    is_prepared: bool
     ends: list[float | None] = field(default_factory=list)  # of what is decoded of it, in seconds from now
 
     def take(self, count: int) -> float | None:
@@ -131,11 +138,16 @@ def _waiting() -> list[Waiting]:
     """The unfinished jobs that nothing holds up, in the order of their turns but for whose user's it is."""
     waiting = Job.objects.filter(status__in=Job.UNFINISHED, waiting_for="")
     jobs = waiting.exclude(status=Job.Status.DOWNLOADING).values(  # nobody knows when a model will be here
-        "pk", "owner", "priority", "model", "status", "recording__duration", **_sums()
-    )
+        "pk", "owner", "priority", "model", "status", "created_at", "recording__duration",
+        patience=ExpressionWrapper(F("latest_start") - clock.now(), output_field=DurationField()), **_sums(),
+    )  # fmt: skip
     pace = _preparing_pace()
     in_order = jobs.order_by("-priority", F("recording__duration").asc(nulls_last=True), "created_at", "pk")
-    return [_waiting_job(dict[str, Any](job), rank, pace) for rank, job in enumerate(in_order)]
+    found = [_waiting_job(dict[str, Any](job), rank, pace) for rank, job in enumerate(in_order)]
+    by_submit = sorted(range(len(found)), key=lambda rank: (in_order[rank]["created_at"], in_order[rank]["pk"]))
+    for place, rank in enumerate(by_submit):
+        found[rank].place = place
+    return found
 
 
 def _sums() -> dict[str, Any]:
@@ -158,6 +170,8 @@ def _waiting_job(job: dict[str, Any], rank: int, pace: float) -> Waiting:
     return Waiting(
         id=job["pk"],
         rank=rank,
+        place=0,
+        latest_start=job["patience"].total_seconds(),
         owner=job["owner"],
         priority=job["priority"],
         model=job["model"],
@@ -166,7 +180,18 @@ def _waiting_job(job: dict[str, Any], rank: int, pace: float) -> Waiting:
         seconds=job["rest"] if is_cut else duration,
         own=(job["heard"], job["took"]) if job["done"] >= OWN_SECTIONS else None,
         preparing=0 if is_prepared else pace * (duration or 0),
+        is_prepared=is_prepared,
     )
+
+
+def decoding_seconds(model: str, sections: Sequence[float]) -> float:
+    """How long the devices that are alive may take for sections of so many seconds, working on them together.
+
+    Rather too short: the fastest device stands for all, and one that has decoded nothing yet counts as a fast one.
+    """
+    devices = list(Worker.alive().filter(kind=Worker.Kind.DEVICE).values_list("device", flat=True))
+    speeds = [_speed(model, device) or Speed(0, UNKNOWN_PACE) for device in set(devices)] or [Speed(0, UNKNOWN_PACE)]
+    return min(sum(map(speed.of, sections)) for speed in speeds) / max(1, len(devices))
 
 
 def _preparing_pace() -> float:
@@ -257,29 +282,40 @@ class _Play:
 
     def _play(self, free: list[tuple[float, int, str, bool]], jobs: list[Waiting]) -> None:
         """Play the jobs of one priority to their end."""
-        users: dict[int, list[Waiting]] = defaultdict(list)
+        by_owner: dict[int, list[Waiting]] = defaultdict(list)
         for job in jobs:
-            users[job.owner].append(job)
+            by_owner[job.owner].append(job)
+        users = {owner: _Line(own, self._latest_start) for owner, own in by_owner.items()}
         while users:
             at, number, worker, is_known = heapq.heappop(free)
-            owner = min(users, key=lambda user: (self.served[user], users[user][0].rank))
-            job = users[owner][0]
+            owner = min(users, key=partial(self._turn, users, at))
+            job = users[owner].first(at)[1]
             if not job.is_begun:
                 self.order.setdefault(job.id)
             took = self._time(job, self.devices[worker], job.take(self.stride))
             is_known = is_known and took is not None
             at += took or 0.0
             job.ends.append(at if is_known else None)
-            self._end_turn(users, owner, job)
+            self._end_turn(users, owner)
             heapq.heappush(free, (at, number, worker, is_known))
 
-    def _end_turn(self, users: dict[int, list[Waiting]], owner: int, job: Waiting) -> None:
+    def _turn(self, users: "dict[int, _Line]", at: float, owner: int) -> tuple[float, tuple[bool, int]]:
+        return self.served[owner], users[owner].first(at)[0]
+
+    def _end_turn(self, users: "dict[int, _Line]", owner: int) -> None:
         self.turn += 1
         self.served[owner] = time.time() + self.turn
-        if not job.sections:
-            users[owner].pop(0)
-        if not users[owner]:
+        if users[owner].is_empty:
             del users[owner]
+
+    def _latest_start(self, job: Waiting) -> float:
+        """In seconds from now; that of a job which is not prepared is put off by its decoding time when it is."""
+        if job.is_prepared or job.seconds is None:
+            return job.latest_start
+        speeds = [self._speed(job, device) or Speed(0, UNKNOWN_PACE) for device in set(self.devices.values())]
+        each = job.seconds / job.sections
+        took = job.sections * min(speed.of(each) for speed in speeds) / len(self.devices)
+        return job.latest_start + PATIENCE_FACTOR * took
 
     def _time(self, job: Waiting, device: str, seconds: float | None) -> float | None:
         """How long a device will take for so many seconds of a job."""
@@ -297,6 +333,35 @@ class _Play:
     def turns(self, *, is_attended: bool) -> dict[uuid.UUID, Turn]:
         places = {job_id: place for place, job_id in enumerate(self.order, 1)}
         return {job.id: Turn(places.get(job.id, 0), _end(job) if is_attended else None) for job in self.waiting}
+
+
+class _Line:
+    """One user's jobs of one priority, as `queue.claim_section` takes them: given by length, shortest first."""
+
+    def __init__(self, jobs: list[Waiting], latest_start: Callable[[Waiting], float]) -> None:
+        self.by_length = deque(jobs)
+        self.by_latest_start = deque(sorted((latest_start(job), job.place, job) for job in jobs))
+        self.overdue: list[tuple[int, Waiting]] = []  # a heap by their submit
+
+    def first(self, at: float) -> tuple[tuple[bool, int], Waiting]:
+        """The job whose turn it is in `at` seconds, and its place among other users' first ones."""
+        while self.by_latest_start and self.by_latest_start[0][0] <= at:
+            _, place, job = self.by_latest_start.popleft()
+            heapq.heappush(self.overdue, (place, job))
+        while self.overdue and not self.overdue[0][1].sections:
+            heapq.heappop(self.overdue)
+        if self.overdue:
+            place, job = self.overdue[0]
+            return (False, place), job
+        while not self.by_length[0].sections:
+            self.by_length.popleft()
+        return (True, self.by_length[0].rank), self.by_length[0]
+
+    @property
+    def is_empty(self) -> bool:
+        while self.by_length and not self.by_length[0].sections:
+            self.by_length.popleft()
+        return not self.by_length
 
 
 def _has_sections(job: Waiting) -> bool:

@@ -168,6 +168,7 @@ def _job(name: str, wishes: Wishes, mark: Mark | None = None) -> Job:
         is_to_be_improved=wishes.get("improve", settings.DEFAULT_UPGRADE_TRANSCRIBATION),
         callback_url=wishes.get("callback_url", ""),
         batch=wishes.get("batch"),
+        latest_start=queue.latest_start(),
         request_digest=mark.digest if mark else "",
         idempotency_key=mark.key if mark else "",
     )

@@ -275,6 +275,7 @@ class Job(Claimable):
     finished_at = models.DateTimeField(_("ended"), null=True)
     processing_seconds = models.FloatField(_("processing, s"), default=0)  # work done, waiting left out
     served_at = models.DateTimeField(null=True)  # when a section of it was last begun: its owner's turn is over
+    latest_start = models.DateTimeField(db_default=Now(), editable=False)  # then no later job of its owner overtakes it
 
     objects = OwnedQuerySet.as_manager()
 

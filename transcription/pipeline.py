@@ -19,7 +19,20 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F, QuerySet
 
-from transcription import audio, catalogue, chat, devices, edits, enhance, errors, queue, space, stopwatch, weights
+from transcription import (
+    audio,
+    catalogue,
+    chat,
+    devices,
+    edits,
+    enhance,
+    errors,
+    forecast,
+    queue,
+    space,
+    stopwatch,
+    weights,
+)
 from transcription.models import Job, Recording, Section, Segment
 from transcription.queue import DownloadClaim, JobClaim, SectionClaim
 from transcription.speech import SpeechFinder
@@ -62,9 +75,11 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
     )
     try:
         _store_sound(job, seconds)
+        found = _sections(job, seconds, finder, lease.listened)
         queue.prepared(
             claim,
-            _sections(job, seconds, finder, lease.listened),
+            found,
+            decoding_seconds=forecast.decoding_seconds(job.model, [section.seconds for section in found]),
             language=job.transcription_options.language or job.language,
             warnings=_warnings(job, is_truncated=audio.is_truncated(lease.duration, seconds)),
             weights_sha256=catalogue.weights_sha256(model),

@@ -12,6 +12,7 @@ import logging
 import socket
 import uuid
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 
 from celery import current_app
 from django.conf import settings
@@ -35,6 +36,11 @@ DEVICE_QUEUE_PREFIX = "device."
 LOOK_AGAIN_SECONDS = 30
 # Of a message that is sent anew again and again, so many tries are remembered.
 TRIES_KEPT = 50
+
+# Of one user's jobs the shortest goes first, but none is overtaken for ever: after its latest start a job goes before
+# all that were submitted later. That is so many seconds after its submit, and so many times its decoding time.
+PATIENCE_SECONDS = 10
+PATIENCE_FACTOR = 4
 
 # A worker that was not heard of for so long is forgotten.
 FORGET_WORKERS_SECONDS = 24 * 3600
@@ -106,7 +112,8 @@ def ring_devices() -> None:
 def claim_job(worker: Worker, *, most_bytes: int | None = None) -> JobClaim | None:
     """Take the queued job whose turn it is, to prepare it; with `most_bytes`, only one whose file is no larger.
 
-    High priority goes first, then the user whose last job was begun longest ago, then the smallest file.
+    High priority goes first, then the user whose last job was begun longest ago, then that user's jobs whose latest
+    start has passed, in the order of their submit, then the smallest file.
     """
     waiting = Job.objects.filter(status=Job.Status.QUEUED, next_attempt_at__lte=clock.now())
     small = waiting if most_bytes is None else waiting.filter(recording__bytes__lte=most_bytes)
@@ -146,9 +153,10 @@ def claim_section(worker: Worker) -> SectionClaim | None:
     """Take the next section of the job whose turn it is.
 
     High priority goes first. Then users take turns: the one whose last section was begun longest ago. Of one user's
-    recordings the shortest goes first, so that a voice message waits for no more than the rest of one section of a
-    lecture. A job's language is that of its first section, which the others wait for unless each shall have its own.
-    A job that asked for an engine or a device waits for a worker that has it.
+    recordings those whose latest start has passed go first, in the order of their submit; then the shortest, so that a
+    voice message waits for no more than the rest of one section of a lecture. A job's language is that of its first
+    section, which the others wait for unless each shall have its own. A job that asked for an engine or a device waits
+    for a worker that has it.
     """
     kind = worker.device.partition(":")[0]
     ready = Section.objects.filter(
@@ -183,12 +191,25 @@ def _claim_section(worker: Worker, job: uuid.UUID, section: int) -> SectionClaim
     return None
 
 
+def latest_start() -> Combinable:
+    """When a job that is submitted now is overtaken no more; its decoding time comes on top once it is known."""
+    return clock.after(PATIENCE_SECONDS)
+
+
 def _in_turn(jobs: QuerySet[Job], served: str, length: str) -> QuerySet[Job]:
     """The jobs in the order of their turns; `served` is the field that says when a job was last worked on."""
     own = Job.objects.filter(owner=OuterRef("owner"), **{f"{served}__isnull": False})
     last = own.order_by(f"-{served}").values(served)[:1]
     turns = jobs.annotate(owner_served=Subquery(last))
-    return turns.order_by("-priority", F("owner_served").asc(nulls_first=True), length, "created_at", "pk")
+    overdue = Case(When(latest_start__lte=clock.now(), then=F("created_at")))
+    return turns.order_by(
+        "-priority",
+        F("owner_served").asc(nulls_first=True),
+        overdue.asc(nulls_last=True),
+        length,
+        "created_at",
+        "pk",
+    )
 
 
 def _taken(worker: Worker, token: uuid.UUID) -> dict[str, object]:
@@ -243,15 +264,17 @@ def _lock_waiting_for(model: str) -> QuerySet[Job]:
 
 
 @timed("storing sections")
-def prepared(claim: JobClaim, sections: list[Section], **facts: object) -> None:
+def prepared(claim: JobClaim, sections: list[Section], *, decoding_seconds: float = 0, **facts: object) -> None:
     """Store a job's sections and open it to the device workers, in one transaction. Raises LeaseLost.
 
-    A job that is tried again keeps those it has. When none is left to decode the job goes on to be finished.
+    `decoding_seconds` is how long decoding them may take, as far as it is known. A job that is tried again keeps the
+    sections it has. When none is left to decode the job goes on to be finished.
     """
     with transaction.atomic():
         held = Job.objects.filter(pk=claim.job, claim=claim.token, status=Job.Status.PREPARING)
         changes = {"transcribing_at": clock.now(), "attempts": 0, "waiting_for": "", **_UNCLAIMED, **facts}
-        _must_win(held.update(status=Job.Status.TRANSCRIBING, **changes))
+        latest_start = F("latest_start") + timedelta(seconds=PATIENCE_FACTOR * decoding_seconds)
+        _must_win(held.update(status=Job.Status.TRANSCRIBING, latest_start=latest_start, **changes))
         if not Section.objects.filter(job_id=claim.job).exists():
             Section.objects.bulk_create(sections)
         note(claim.job, "transcribing")
@@ -394,6 +417,7 @@ def retry(job_id: uuid.UUID) -> bool:
         fresh = {"attempts": 0, "next_attempt_at": clock.now(), "rung_at": clock.now(), **_UNCLAIMED}
         cleared: dict[str, object] = {"error_code": "", "error_values": {}, "finished_at": None}
         cleared["waiting_for"] = ""  # a full disk of an earlier attempt
+        cleared["latest_start"] = latest_start()
         won = Job.move(job_id, Job.Status.QUEUED, since=(Job.Status.FAILED, Job.Status.CANCELLED), **fresh, **cleared)
         if won:
             left = Section.objects.filter(job_id=job_id).exclude(status=Section.Status.DONE)
