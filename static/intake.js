@@ -210,7 +210,7 @@ function sayOptions() {
   const { language, model, word_timestamps: words } = intake.elements;
   const chosen = select => select.selectedOptions[0]?.textContent;
   const summary = document.getElementById("options-summary");
-  const task = intake.querySelector("[name=task]:checked").parentElement.textContent;
+  const task = intake.querySelector("[name=task]:checked").parentElement.textContent.trim();
   const parts = [chosen(language), model.value, task];
   if (words.checked) parts.push(summary.dataset.words);
   summary.querySelector("span").textContent = parts.join(", ");
