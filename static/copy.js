@@ -1,4 +1,4 @@
-// Copies what was said: a line for each segment, an empty one between sections; or another text, as it stands.
+// Copies a transcript, with a line for each segment and an empty one between sections, or another text as it is.
 
 function textOf(place) {
   if (!place.matches(".transcript")) return place.textContent.trim();
@@ -6,8 +6,8 @@ function textOf(place) {
   return [...place.querySelectorAll(".turn")].map(lines).filter(Boolean).join("\n\n");
 }
 
-// Browsers give the clipboard only to https and localhost; on http in a home network the old way still works.
-function copyOldWay(text) {
+// Browsers give the clipboard only to https and localhost; on http in a home network the older command still works.
+function copyByCommand(text) {
   const area = document.createElement("textarea");
   area.value = text;
   area.className = "visually-hidden";
@@ -19,7 +19,7 @@ function copyOldWay(text) {
 
 async function copy(text) {
   if (navigator.clipboard) await navigator.clipboard.writeText(text);
-  else copyOldWay(text);
+  else copyByCommand(text);
 }
 
 function tick(button) {

@@ -1,10 +1,10 @@
-// Files are given here: chosen, or dropped anywhere in the window. Each is a row from the first byte; a few go up at
-// once, the others wait. When the server has one, its own row takes the place of ours.
+// Uploads the files that are chosen, or dropped anywhere in the window, a few at once. Each is a row of the list from
+// the start; when the server has stored it, the row that the server renders replaces it.
 
 const AT_ONCE = 3;
 
 const intake = document.getElementById("intake");
-const said = intake?.dataset;
+const settings = intake?.dataset; // addresses, limits and sentences
 const waiting = [];
 let underWay = 0;
 
@@ -37,7 +37,7 @@ function addRow(file) {
   row.querySelector(".length").textContent = size(file.size);
   row.querySelector(".model dd").textContent = intake.elements.model.value;
   row.querySelector(".when").textContent = new Date().toTimeString().slice(0, 5);
-  row.querySelector(".job-acts button").setAttribute("aria-label", fill(said.stop, file));
+  row.querySelector(".job-acts button").setAttribute("aria-label", fill(settings.stop, file));
   document.getElementById("empty")?.remove();
   const now = document.getElementById("now");
   now.hidden = false;
@@ -57,7 +57,7 @@ function removeRow(row) {
   now.hidden = !now.querySelector(".job");
 }
 
-function refuse(row, file, reason) {
+function showFailure(row, file, reason) {
   const why = document.getElementById("upload-failed").content.cloneNode(true);
   why.querySelector("span").textContent = reason;
   row.className = "job is-failed";
@@ -65,19 +65,19 @@ function refuse(row, file, reason) {
   row.querySelector(".job-body").classList.add("job-fail");
   row.querySelector(".job-body").replaceChildren(why);
   const button = row.querySelector(".job-acts button");
-  button.setAttribute("aria-label", fill(said.dismiss, file));
+  button.setAttribute("aria-label", fill(settings.dismiss, file));
   button.onclick = () => removeRow(row);
   document.getElementById("announcement").textContent = `${file.name}: ${reason}`;
 }
 
 // ---------------------------------------------------------------- an upload
 
-function give(file) {
+function enqueue(file) {
   const row = addRow(file);
-  if (file.size > Number(said.most)) return refuse(row, file, said.tooLarge);
+  if (file.size > Number(settings.most)) return showFailure(row, file, settings.tooLarge);
   const upload = { file, row, form: formFor(file) };
   row.querySelector(".job-acts button").onclick = () => stop(upload);
-  show(row, said.waiting);
+  show(row, settings.waiting);
   waiting.push(upload);
   startNext();
 }
@@ -106,13 +106,13 @@ function send(upload) {
     share = event.loaded / event.total;
     const speed = event.loaded / (performance.now() - since) * 1000;
     const rest = { speed: size(speed), left: left((event.total - event.loaded) / speed) };
-    show(upload.row, fill(said.uploading, { sent: size(event.loaded) }), share, fill(said.rest, rest));
+    show(upload.row, fill(settings.uploading, { sent: size(event.loaded) }), share, fill(settings.rest, rest));
   };
-  request.upload.onload = () => show(upload.row, said.sent, 1);
-  request.onload = () => answered(upload);
-  request.onerror = () => refuse(upload.row, upload.file, fill(said.broken, { percent: Math.floor(100 * share) }));
-  request.onloadend = ended;
-  request.open("POST", said.url);
+  request.upload.onload = () => show(upload.row, settings.sent, 1);
+  request.onload = () => readAnswer(upload);
+  request.onerror = () => showFailure(upload.row, upload.file, fill(settings.broken, { percent: Math.floor(100 * share) }));
+  request.onloadend = finish;
+  request.open("POST", settings.url);
   request.setRequestHeader("X-CSRFToken", token());
   request.setRequestHeader("Accept", "application/json");
   request.send(upload.form);
@@ -123,20 +123,20 @@ function token() {
   return /(?:^|; )csrftoken=([^;]+)/.exec(document.cookie)?.[1] ?? intake.elements.csrfmiddlewaretoken.value;
 }
 
-function ended() {
+function finish() {
   underWay -= 1;
   startNext();
 }
 
-function answered({ request, row, file }) {
+function readAnswer({ request, row, file }) {
   const answer = json(request.responseText);
   if (request.status === 202 && answer) return becomeJob(row, answer.id);
-  refuse(row, file, request.status === 401 ? said.signedOut : reason(answer));
+  showFailure(row, file, request.status === 401 ? settings.signedOut : reason(answer));
 }
 
 function becomeJob(row, id) {
   // The row is the source too: requests of one source wait for each other, and htmx drops all that wait but the last.
-  htmx.ajax("GET", said.row.replace(said.anyJob, id), { source: row, target: row, swap: "outerHTML" });
+  htmx.ajax("GET", settings.row.replace(settings.anyJob, id), { source: row, target: row, swap: "outerHTML" });
 }
 
 function json(text) {
@@ -146,7 +146,7 @@ function json(text) {
 // {"detail": "sentence"} or {"field": ["sentence", …], …}
 function reason(answer) {
   const sentences = Object.values(answer ?? {}).flat().filter(sentence => typeof sentence === "string");
-  return sentences.join(" ") || said.unknown;
+  return sentences.join(" ") || settings.unknown;
 }
 
 function stop(upload) {
@@ -166,7 +166,7 @@ const chooser = document.getElementById("files");
 document.getElementById("choose")?.addEventListener("click", () => chooser.click());
 
 chooser?.addEventListener("change", () => {
-  [...chooser.files].forEach(give);
+  [...chooser.files].forEach(enqueue);
   chooser.value = "";
 });
 
@@ -191,13 +191,13 @@ addEventListener("drop", event => {
 
 function takeDropped(item) {
   const file = item.getAsFile();
-  if (item.webkitGetAsEntry?.()?.isDirectory) refuse(addRow(file), file, said.folder);
-  else give(file);
+  if (item.webkitGetAsEntry?.()?.isDirectory) showFailure(addRow(file), file, settings.folder);
+  else enqueue(file);
 }
 
 // ---------------------------------------------------------------- the options
 
-intake?.addEventListener("submit", event => event.preventDefault()); // Enter in a field gives nothing
+intake?.addEventListener("submit", event => event.preventDefault()); // Enter in a field uploads nothing
 
 intake?.querySelectorAll("[aria-controls]").forEach(button => button.addEventListener("click", () => {
   const isOpen = button.getAttribute("aria-expanded") !== "true";
@@ -205,16 +205,16 @@ intake?.querySelectorAll("[aria-controls]").forEach(button => button.addEventLis
   document.getElementById(button.getAttribute("aria-controls")).toggleAttribute("data-folded", !isOpen);
 }));
 
-// On a phone the options fold into a line that says their values.
-function sayOptions() {
+// On a phone the options fold into a line that shows their values.
+function summarizeOptions() {
   const { language, model, word_timestamps: words } = intake.elements;
   const chosen = select => select.selectedOptions[0]?.textContent;
   const summary = document.getElementById("options-summary");
-  const task = intake.querySelector("[name=task]:checked").parentElement.textContent;
+  const task = intake.querySelector("[name=task]:checked").parentElement.textContent.trim();
   const parts = [chosen(language), model.value, task];
   if (words.checked) parts.push(summary.dataset.words);
   summary.querySelector("span").textContent = parts.join(", ");
 }
 
-intake?.addEventListener("change", sayOptions);
-if (intake) sayOptions();
+intake?.addEventListener("change", summarizeOptions);
+if (intake) summarizeOptions();

@@ -1,17 +1,17 @@
-// A job's page hears of news on the event stream and asks for the fragment then: the text comes from the server as
-// markup, by one way. Where no stream comes through, the page asks as often as its fragment says.
+// A job's page requests its fragment when the event stream reports a change, so that text always comes as markup that
+// the server has rendered. Where no stream comes through, the page requests it as often as the fragment asks for.
 
-const ASKS_EVERY = 300; // milliseconds, at most
-const SETTLES = 50; // a fragment that has just come hears nothing yet
-const ASKS_ANYWAY = 5000; // for what changes with time alone, such as how long it will take
-const ASKS_HIDDEN = 15000;
-const TRIES_AGAIN = 15000;
+const MIN_INTERVAL = 300; // milliseconds between two requests
+const SETTLE_TIME = 50; // until a fragment that has just been swapped in receives events
+const STREAMING_INTERVAL = 5000; // while the stream works: for what changes with time alone, such as how long it will take
+const HIDDEN_INTERVAL = 15000;
+const RECONNECT_INTERVAL = 15000;
 
 let stream = null;
-let isHeard = false; // a proxy may open the stream and keep to itself what comes on it
+let isStreaming = false; // whether events arrive; a proxy may open the stream and hold them back
 let hasNews = false;
-let isAsking = false;
-let askedAt = -Infinity;
+let isRequesting = false;
+let requestedAt = -Infinity;
 let timer = 0;
 
 // The fragment names the stream for as long as the job has not ended.
@@ -19,72 +19,72 @@ const live = () => document.querySelector("#live[data-events]");
 
 // ---------------------------------------------------------------- the stream
 
-// A browser opens six connections to a server at most: a tab that nobody sees keeps none.
-function listen() {
+// A browser opens six connections to a server at most: a hidden tab keeps none.
+function connect() {
   if (stream || document.hidden || !live()) return;
   stream = new EventSource(live().dataset.events);
-  ["state", "segment"].forEach(kind => stream.addEventListener(kind, hear));
-  stream.addEventListener("end", () => { hear(); hangUp(); });
-  stream.addEventListener("error", lose);
+  ["state", "segment"].forEach(kind => stream.addEventListener(kind, receive));
+  stream.addEventListener("end", () => { receive(); disconnect(); });
+  stream.addEventListener("error", reconnectLater);
 }
 
-function hear() {
-  isHeard = true;
+function receive() {
+  isStreaming = true;
   hasNews = true;
-  askSoon();
+  requestSoon();
 }
 
 // The browser itself comes back after a broken connection, but not after a refusal.
-function lose() {
-  isHeard = false;
+function reconnectLater() {
+  isStreaming = false;
   if (stream?.readyState !== EventSource.CLOSED) return;
-  hangUp();
-  setTimeout(listen, TRIES_AGAIN);
+  disconnect();
+  setTimeout(connect, RECONNECT_INTERVAL);
 }
 
-function hangUp() {
+function disconnect() {
   stream?.close();
   stream = null;
-  isHeard = false;
+  isStreaming = false;
 }
 
-document.addEventListener("visibilitychange", () => (document.hidden ? hangUp() : listen()));
-listen();
+document.addEventListener("visibilitychange", () => (document.hidden ? disconnect() : connect()));
+connect();
 
-// ---------------------------------------------------------------- asking
+// ---------------------------------------------------------------- the requests
 
-function askSoon() {
-  if (!hasNews || isAsking || timer) return;
-  timer = setTimeout(ask, Math.max(SETTLES, askedAt + ASKS_EVERY - performance.now()));
+function requestSoon() {
+  if (!hasNews || isRequesting || timer) return;
+  timer = setTimeout(request, Math.max(SETTLE_TIME, requestedAt + MIN_INTERVAL - performance.now()));
 }
 
-function ask() {
+function request() {
   timer = 0;
   if (live()) htmx.trigger(live(), "news");
 }
 
 function isDue() {
-  const pause = document.hidden ? ASKS_HIDDEN : isHeard ? ASKS_ANYWAY : 0;
-  return performance.now() >= askedAt + pause;
+  const pause = document.hidden ? HIDDEN_INTERVAL : isStreaming ? STREAMING_INTERVAL : 0;
+  return performance.now() >= requestedAt + pause;
 }
 
-// htmx asks here before each request: on news, and every second or so by itself.
+// htmx fires this before each request: on news, and every second or so by its own timer.
 document.addEventListener("htmx:confirm", event => {
   const { elt, triggeringEvent } = event.detail;
   if (elt.id !== "live") return;
-  if (isAsking || (triggeringEvent?.type !== "news" && !isDue())) event.preventDefault();
+  if (isRequesting || (triggeringEvent?.type !== "news" && !isDue())) event.preventDefault();
 });
 
 document.addEventListener("htmx:beforeRequest", event => {
   if (event.detail.elt.id !== "live") return;
-  isAsking = true;
+  isRequesting = true;
   hasNews = false;
-  askedAt = performance.now();
+  requestedAt = performance.now();
 });
 
 document.addEventListener("htmx:afterRequest", event => {
   if (event.detail.requestConfig.elt.id !== "live") return;
-  isAsking = false;
-  if (live()) askSoon();
-  else hangUp();
+  isRequesting = false;
+  if (live()) requestSoon();
+  else disconnect();
 });

@@ -1,4 +1,4 @@
-// What every page does: tells the server its time zone, closes menus, changes the theme in place, stops a poll that is in vain.
+// What every page does: sends the server its time zone, closes menus, changes the theme in place, stops polls that fail.
 
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 document.cookie = `timezone=${zone}; path=/; max-age=31536000; samesite=lax`;
@@ -40,7 +40,7 @@ document.addEventListener("submit", event => {
   fetch(form.action, { method: "POST", body: sent, redirect: "manual" });
 });
 
-// Signed out or deleted elsewhere: asking again each second would not change that.
+// Signed out or deleted elsewhere: another request each second would not change that.
 
 document.addEventListener("htmx:responseError", event => {
   const { status } = event.detail.xhr;

@@ -14,7 +14,7 @@ function clock(seconds) {
   return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
 }
 
-// What the server measured is truer than what the browser guesses of a file that is still coming.
+// The server's measurement is better than the browser's estimate of a file that is still loading.
 function duration() {
   const measured = Number(document.getElementById("wave").dataset.duration);
   return measured || (Number.isFinite(audio.duration) ? audio.duration : 0);
@@ -106,7 +106,7 @@ document.addEventListener("keydown", event => {
 
 let isFollowing = true;
 
-// The last of elements in order of time that has begun at `time`; found by halving, for there are thousands.
+// The last of elements in order of time that has begun at `time`; by binary search, for there are thousands.
 function begunLast(elements, time) {
   let [low, high] = [0, elements.length];
   while (low < high) {
@@ -161,7 +161,7 @@ function setFollowing(yes) {
   toNow.hidden = yes || !transcript.querySelector(".segment.is-now");
 }
 
-// Only a hand stops the following: our own scrolling sends no wheel, touch or key.
+// Only the person's own scrolling stops the following: scrollBy sends no wheel, touch or key events.
 ["wheel", "touchmove"].forEach(name => addEventListener(name, () => setFollowing(false), { passive: true }));
 addEventListener("keydown", event => {
   if (["PageUp", "PageDown", "ArrowUp", "ArrowDown", "Home", "End"].includes(event.code)) setFollowing(false);

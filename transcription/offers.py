@@ -37,7 +37,9 @@ class Offer:
         """Whether it is on a device of this name or kind; `gpu` is every kind but the CPU."""
         if device == "gpu":
             return self.device != "cpu"
-        return device in (self.device, self.kind) or self.device == device.partition(":")[0] == "cuda"
+        if self.device == "cuda":  # no worker has announced yet which cards there are
+            return device.partition(":")[0] == "cuda"
+        return device in (self.device, self.kind)
 
     def refusals(self, options: Mapping[str, Any]) -> dict[str, Refused]:
         """Of these options those that it cannot honour, and why; one that asks for nothing is honoured by all."""

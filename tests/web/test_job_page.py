@@ -124,6 +124,17 @@ def test_a_form_sent_after_the_sound_was_removed_gets_a_sentence(page: Client, m
     assert job.status == "cancelled"
 
 
+def test_a_status_of_another_version_is_shown_as_it_is_stored(page: Client, make_job: MakeJob) -> None:
+    job = make_job("reviewing", said=("Hello.",))
+    assert '<p class="small">Reviewing</p>' in text_of(page.get("/"))
+    shown = text_of(page.get(reverse("job", args=(job.pk,))))
+    assert "<dd>reviewing</dd>" in shown
+    assert "Hello." in shown
+    assert "Reviewing" in text_of(page.get(reverse("row", args=(job.pk,)), {"seen": "old"}))
+    assert "Reviewing" in text_of(page.get(reverse("text", args=(job.pk,)), {"seen": "old"}))
+    assert page.get(reverse("delete", args=(job.pk,))).status_code == 200
+
+
 def test_text_is_never_markup(page: Client, make_job: MakeJob) -> None:
     job = make_job(said=("<script>alert(1)</script>",), name="<script>x</script>", text="<script>y</script>")
     for address in (*(reverse(name, args=(job.pk,)) for name in ("job", "again", "delete")), "/"):
@@ -154,7 +165,7 @@ def test_pages_hold_no_inline_script_and_no_inline_style(page: Client, make_job:
 
 def test_every_icon_that_is_used_is_in_the_sprite_and_none_is_there_in_vain() -> None:
     root = Path(__file__).parents[2]
-    sources = "".join(path.read_text() for folder in ("templates", "static") for path in (root / folder).glob("*.*"))
+    sources = "".join(path.read_text() for folder in ("templates", "static") for path in (root / folder).rglob("*.*"))
     drawn = set(re.findall(r'<symbol id="([\w-]+)"', sources))
     used = set(re.findall(r'{% icon "([\w-]+)"', sources)) | {icon for _state, icon in STATES.values()}
     used |= set(re.findall(r'href="#([\w-]+)"/>', sources)) | {"play", "pause", "copy"}  # the scripts change these

@@ -111,9 +111,13 @@ def _space(word: str) -> str:
 
 
 def _word(word: Word) -> SafeString:
-    probability, place = word.probability, seconds(word.start)
-    doubt = " is-doubtful" * (probability < DOUBTFUL) + " is-very-doubtful" * (probability < VERY_DOUBTFUL)
-    return format_html('<span class="word{}" data-start="{}">{}</span>', doubt, place, word.word.strip())
+    classes = ["word"]
+    if word.probability < DOUBTFUL:
+        classes.append("is-doubtful")
+    if word.probability < VERY_DOUBTFUL:
+        classes.append("is-very-doubtful")
+    start, text = seconds(word.start), word.word.strip()
+    return format_html('<span class="{}" data-start="{}">{}</span>', " ".join(classes), start, text)
 
 
 @register.filter

@@ -21,10 +21,11 @@ PAGE = 50
 FIRST_WORDS = 300  # characters
 LAST_WORDS = 200
 
-# What is worth a look each second, and what is not.
-POLL_SECONDS = {Job.Status.QUEUED: 3, Job.Status.DOWNLOADING: 2}
+# How often a page asks for an unfinished job's state; each second where nothing else is written.
+POLL_SECONDS: dict[str, int] = {Job.Status.QUEUED: 3, Job.Status.DOWNLOADING: 2}
 
-STATES = {
+# The CSS class and the icon of each status.
+STATES: dict[str, tuple[str, str]] = {
     Job.Status.QUEUED: ("is-queued", "clock"),
     Job.Status.DOWNLOADING: ("is-active", "download"),
     Job.Status.PREPARING: ("is-active", "prepare"),
@@ -34,6 +35,7 @@ STATES = {
     Job.Status.FAILED: ("is-failed", "failed"),
     Job.Status.CANCELLED: ("is-cancelled", "cancelled"),
 }
+UNKNOWN = ("is-unknown", "info")  # a status that another version of the program has stored
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Row:
     @property
     def is_waiting(self) -> bool:
         """Whether it cannot go on until a worker is back, or space on the disk."""
-        return not self.job.is_ended and (not self.is_attended or bool(self.job.waiting_message))
+        return self.job.status in Job.UNFINISHED and (not self.is_attended or bool(self.job.waiting_message))
 
     @property
     def place(self) -> int:
@@ -57,14 +59,29 @@ class Row:
         return 0 if self.turn is None or self.job.progress else self.turn.position
 
     @property
-    def status(self) -> Job.Status:
-        """The job's, but that one whose sections wait for their turn is queued to who looks at it."""
-        status = Job.Status(self.job.status)
-        return Job.Status.QUEUED if status == Job.Status.TRANSCRIBING and self.place else status
+    def status(self) -> str:
+        """The job's status; a job whose sections wait for their turn is shown as queued."""
+        is_in_line = self.job.status == Job.Status.TRANSCRIBING and self.place
+        return Job.Status.QUEUED.value if is_in_line else self.job.status
+
+    @property
+    def status_label(self) -> str:
+        """The status in the reader's language; one that this version does not know, as it is stored."""
+        return str(dict(Job.Status.choices).get(self.status, self.status))
 
     @property
     def state(self) -> str:
-        return "is-waiting" if self.is_waiting else STATES[self.status][0]
+        """The CSS class of the row."""
+        return "is-waiting" if self.is_waiting else STATES.get(self.status, UNKNOWN)[0]
+
+    @property
+    def state_template(self) -> str:
+        """The fragment that shows how far the job is: one for each status, and two for what holds a job up."""
+        if self.job.waiting_message:
+            return "job_state/_waiting.html"
+        if self.is_waiting and self.status not in (Job.Status.TRANSCRIBING, Job.Status.DOWNLOADING):
+            return "job_state/_unattended.html"
+        return f"job_state/_{self.status}.html" if self.status in STATES else "job_state/_unknown.html"
 
     @property
     def can_go_on(self) -> bool:
@@ -75,7 +92,7 @@ class Row:
 
     @property
     def icon(self) -> str:
-        return "clock" if self.is_waiting else STATES[self.status][1]
+        return "clock" if self.is_waiting else STATES.get(self.status, UNKNOWN)[1]
 
     @property
     def percent(self) -> int:
@@ -135,8 +152,11 @@ def unfinished(user: AnyUser) -> list[Row]:
 
 
 def ended(user: AnyUser, before: str = "") -> tuple[list[Group], str]:
-    """A page of what is done, failed or cancelled, the newest first, and where the next page begins, or `""`."""
-    jobs = list(_of(user).filter(_older_than(before), status__in=Job.ENDED)[: PAGE + 1])
+    """A page of the jobs that are not unfinished, the newest first, and where the next page begins, or `""`.
+
+    They are done, failed or cancelled, or have a status that another version of the program has stored.
+    """
+    jobs = list(_of(user).filter(_older_than(before)).exclude(status__in=Job.UNFINISHED)[: PAGE + 1])
     rows = [_row(job, True, None) for job in jobs[:PAGE]]
     by_day = groupby(rows, key=lambda row: timezone.localdate(row.job.created_at))
     return [Group(day, list(rows)) for day, rows in by_day], _place(jobs[PAGE - 1]) if len(jobs) > PAGE else ""

@@ -37,7 +37,7 @@ A_YEAR = 60 * 60 * 24 * 365
 
 
 def in_local_time(view: AnyView) -> AnyView:
-    """Show times in the zone that the browser named (clock.js), or the server's."""
+    """Show times in the zone that the browser named (page.js), or the server's."""
 
     @wraps(view)
     def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -147,7 +147,7 @@ def offer(request: HttpRequest) -> HttpResponse:
     found = better.offer(request)
     if found is not None and found.fingerprint == request.GET.get("seen"):
         return HttpResponse(status=204)
-    return render(request, "_offer.html", {"offer": found, "is_update": True})
+    return render(request, "_model_offer.html", {"offer": found, "is_update": True})
 
 
 @login_required

@@ -71,9 +71,10 @@ class Command(BaseCommand):
         users = get_user_model().objects
         if users.filter(is_superuser=True).exists():
             return
-        name, password = settings.SUPERUSER_USERNAME, settings.SUPERUSER_PASSWORD
-        users.create_superuser(name, password=password or (password := secrets.token_urlsafe(12)))
-        shown = "the one you set" if settings.SUPERUSER_PASSWORD else password
+        name, password, shown = settings.SUPERUSER_USERNAME, settings.SUPERUSER_PASSWORD, "the one you set"
+        if not password:
+            password = shown = secrets.token_urlsafe(12)
+        users.create_superuser(name, password=password)
         self.stdout.write(f"The first administrator: {name}, password: {shown}")
 
     def read_keys(self) -> None:
