@@ -3,7 +3,7 @@
     python -m benchmarks.overhead [--model nano|base] [--models FOLDER] [--times 30] [--packaged] [--json FILE]
 
 The parts follow one another from the upload's first byte to the job's end, so their sum is the whole time. What the
-rows do not tell comes from the debug lines of transcription/stopwatch.py in the logs of the default and device worker.
+rows do not tell comes from the debug lines of transcription/logs.py in the logs of the default and device worker.
 """
 
 import argparse

@@ -13,16 +13,16 @@ from transcription import logs
 
 
 def record(message: str, **extra: object) -> logging.LogRecord:
-    return logging.getLogger("transcription.queue").makeRecord(
-        "transcription.queue", logging.INFO, "queue.py", 1, message, (), None, extra=extra
+    return logging.getLogger("transcription.history").makeRecord(
+        "transcription.history", logging.INFO, "history.py", 1, message, (), None, extra=extra
     )
 
 
 def test_a_line_names_what_it_is_about() -> None:
     line = logs.Line("%(levelname)s %(name)s %(message)s")
     with logs.about(job="j1"), logs.about(section=7):
-        assert line.format(record("done")) == "INFO transcription.queue done job=j1 section=7"
-    assert line.format(record("done", job="j2")) == "INFO transcription.queue done job=j2"
+        assert line.format(record("done")) == "INFO transcription.history done job=j1 section=7"
+    assert line.format(record("done", job="j2")) == "INFO transcription.history done job=j2"
 
 
 def test_what_a_line_says_itself_counts_more_than_what_is_around_it() -> None:
@@ -34,7 +34,7 @@ def test_what_a_line_says_itself_counts_more_than_what_is_around_it() -> None:
 def test_a_program_reads_one_object_a_line() -> None:
     told = json.loads(logs.Json().format(record("готово", job="j1")))
     assert told.pop("time").endswith("+00:00")
-    assert told == {"level": "info", "logger": "transcription.queue", "message": "готово", "job": "j1"}
+    assert told == {"level": "info", "logger": "transcription.history", "message": "готово", "job": "j1"}
 
 
 def failing() -> None:

@@ -16,7 +16,7 @@ from django.utils import timezone, translation
 from tests.receiver import Receiver
 from tests.server import ROOT
 from tests.test_addresses import leading_to, unknown
-from transcription import errors, jobs, queue, retention, webhooks
+from transcription import errors, history, jobs, queue, retention, webhooks
 from transcription.addresses import Allowed
 from transcription.api.serializers import JobSerializer
 from transcription.models import Delivery, Job, Webhook, Worker
@@ -174,7 +174,7 @@ def test_nobody_is_told_of_a_job_when_nobody_asked(job: Job, alice: User, worker
 
 
 def test_an_end_that_is_not_stored_is_not_told(callback: Job, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "note", lambda *_: 1 / 0)
+    monkeypatch.setattr(history, "note", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         queue.cancel(callback.pk)
     callback.refresh_from_db()

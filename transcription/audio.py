@@ -25,7 +25,7 @@ from pathlib import Path
 import imageio_ffmpeg
 
 from transcription import errors, processes
-from transcription.stopwatch import timed
+from transcription.logs import timed
 
 with warnings.catch_warnings():
     # pydub looks for an FFmpeg of its own; here it only measures, and FFmpeg is for `ffmpeg_path` to find.

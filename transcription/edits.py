@@ -12,7 +12,7 @@ from statistics import fmean
 from django.db import transaction
 from django.utils import timezone
 
-from transcription import queue, search
+from transcription import history, search
 from transcription.models import Job, Segment
 from transcription.whisper.result import Word
 
@@ -37,7 +37,7 @@ def edit(segment: Segment, text: str | None) -> bool:
             edited_text=said, edited_at=None if said is None else timezone.now()
         )
         rejoin(segment.job_id)
-        queue.note(segment.job_id, "edited", f"{segment.start:.2f}-{segment.end:.2f} s")
+        history.note(segment.job_id, "edited", f"{segment.start:.2f}-{segment.end:.2f} s")
     return True
 
 

@@ -16,7 +16,7 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from transcription import clock, errors, queue, quotas, search
+from transcription import clock, errors, history, queue, quotas, search
 from transcription.models import Batch, Job, Recording, Tag, Upload
 from transcription.watcher import watching
 from transcription.whisper.options import TranscriptionOptions
@@ -234,7 +234,7 @@ def _queue(recording: Recording, job: Job, tags: list[str]) -> Job:
     job.save(force_insert=True)
     if tags:
         tag(job, tags)
-    queue.note(job.pk, "queued")
+    history.note(job.pk, "queued")
     transaction.on_commit(_ring, robust=True)
     return job
 

@@ -1,11 +1,19 @@
 """Log lines that say which job they are about: `key=value` for people, JSON for programs (LOG_FORMAT)."""
 
+import functools
 import json
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from typing import ParamSpec, TypeVar
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _about: ContextVar[dict[str, str] | None] = ContextVar("about", default=None)
 
@@ -30,7 +38,7 @@ def subjects_of(record: logging.LogRecord) -> dict[str, str]:
 
 
 class Line(logging.Formatter):
-    """`2026-11-21 10:00:00,123 INFO transcription.queue done job=2f0c…`."""
+    """`2026-11-21 10:00:00,123 INFO transcription.history done job=2f0c…`."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         subjects = "".join(f" {name}={value}" for name, value in subjects_of(record).items())
@@ -51,3 +59,25 @@ class Json(logging.Formatter):
         if record.exc_info:
             said["traceback"] = self.formatException(record.exc_info)
         return json.dumps(said, ensure_ascii=False)
+
+
+def timed(step: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Say of each call how long it took, however it ended."""
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+            began = time.monotonic()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                say(step, time.monotonic() - began)
+
+        return wrapper
+
+    return decorate
+
+
+def say(step: str, seconds: float) -> None:
+    """Say how long a step took."""
+    log.debug("%s took %.4f s", step, seconds)

@@ -28,15 +28,16 @@ from transcription import (
     enhance,
     errors,
     forecast,
+    history,
+    logs,
     queue,
     space,
-    stopwatch,
     weights,
 )
+from transcription.logs import timed
 from transcription.models import Job, Recording, Section, Segment
 from transcription.queue import DownloadClaim, JobClaim, SectionClaim
 from transcription.speech import SpeechFinder
-from transcription.stopwatch import timed
 from transcription.timeline import Timeline
 from transcription.whisper import sections
 from transcription.whisper.engine import Event, Sound
@@ -281,9 +282,9 @@ class _Work:
                 queue.store_segment(self.claim, self.segments, restored, transcribed=transcribed)
                 self.segments += 1
                 if self.options.verbose:
-                    queue.note(self.section.job_id, "decoded", _measures(restored))
+                    history.note(self.section.job_id, "decoded", _measures(restored))
             case {"event": "done", "seconds": seconds}:
-                stopwatch.say("the engine", seconds)
+                logs.say("the engine", seconds)
             case _:
                 _raise_error(event)
 
@@ -353,10 +354,10 @@ def _improve(claim: JobClaim, job: Job, stopping: threading.Event) -> list[str]:
             _store_improved(claim, {segments[pk]: text for pk, text in texts.items()})
             kept += not texts
     except chat.Unanswered as failure:
-        queue.note(claim.job, "not improved", f"the language model's server failed: {failure}")
+        history.note(claim.job, "not improved", f"the language model's server failed: {failure}")
         return ["not_improved"]
     if kept:
-        queue.note(claim.job, "not improved", f"the language model did not answer as it was asked: {kept} times")
+        history.note(claim.job, "not improved", f"the language model did not answer as it was asked: {kept} times")
     return ["not_improved"] if kept else []
 
 

@@ -22,9 +22,9 @@ from django.db.models.expressions import Combinable
 from django.db.models.functions import Greatest
 from kombu.exceptions import OperationalError
 
-from transcription import clock, errors, outbox, processes, search
-from transcription.models import Claimable, Delivery, Download, Event, Job, Row, Section, Segment, Worker
-from transcription.stopwatch import timed
+from transcription import clock, errors, history, outbox, processes, search
+from transcription.logs import timed
+from transcription.models import Claimable, Delivery, Download, Job, Row, Section, Segment, Worker
 from transcription.whisper.result import Segment as DecodedSegment
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ DEVICE_QUEUE_PREFIX = "device."
 
 # How often a job that waits for space is tried again.
 LOOK_AGAIN_SECONDS = 30
+
 # Of a message that is sent anew again and again, so many tries are remembered.
 TRIES_KEPT = 50
 
@@ -44,6 +45,7 @@ PATIENCE_FACTOR = 4
 
 # A worker that was not heard of for so long is forgotten.
 FORGET_WORKERS_SECONDS = 24 * 3600
+
 # The columns that say who holds a row.
 LEASE = ("claim", "lease_until")
 
@@ -88,9 +90,6 @@ class DeliveryClaim:
     token: uuid.UUID
 
 
-# ---------------------------------------------------------------- wake-ups
-
-
 def ring(*queues: str) -> None:
     """Wake the workers of `queues`. A broker that is down costs a log line: the sweeper rings again."""
     for queue in queues:
@@ -104,9 +103,6 @@ def ring(*queues: str) -> None:
 def ring_devices() -> None:
     """Wake every device worker that is alive."""
     ring(*Worker.alive().filter(kind=Worker.Kind.DEVICE).values_list("queue", flat=True).distinct())
-
-
-# ---------------------------------------------------------------- claims
 
 
 def claim_job(worker: Worker, *, most_bytes: int | None = None) -> JobClaim | None:
@@ -260,9 +256,6 @@ def _lock_waiting_for(model: str) -> QuerySet[Job]:
     return Job.objects.filter(pk__in=list(waiting.order_by("pk").values_list("pk", flat=True)))
 
 
-# ---------------------------------------------------------------- what comes of a claim
-
-
 @timed("storing sections")
 def prepared(claim: JobClaim, sections: list[Section], *, decoding_seconds: float = 0, **facts: object) -> None:
     """Store a job's sections and open it to the device workers, in one transaction. Raises LeaseLost.
@@ -277,7 +270,7 @@ def prepared(claim: JobClaim, sections: list[Section], *, decoding_seconds: floa
         _must_win(held.update(status=Job.Status.TRANSCRIBING, latest_start=latest_start, **changes))
         if not Section.objects.filter(job_id=claim.job).exists():
             Section.objects.bulk_create(sections)
-        note(claim.job, "transcribing")
+        history.note(claim.job, "transcribing")
         _move_progress(claim.job)
         transaction.on_commit(ring_devices, robust=True)
         _hand_on(claim.job)
@@ -354,7 +347,7 @@ def _hand_on(job_id: uuid.UUID) -> None:
     others = Section.objects.filter(job=OuterRef("pk")).exclude(status=Section.Status.DONE)
     last = Job.objects.filter(~Exists(others), pk=job_id, status=Job.Status.TRANSCRIBING)
     if last.update(status=Job.Status.FINISHING, finishing_at=clock.now(), attempts=0, **_UNCLAIMED):
-        note(job_id, "finishing")
+        history.note(job_id, "finishing")
         transaction.on_commit(_ring_default, robust=True)
 
 
@@ -366,7 +359,7 @@ def finished(claim: JobClaim, **facts: object) -> None:
         _must_win(held.update(status=Job.Status.DONE, **changes))
         search.index(claim.job)
         _remove_pcm(claim.job)
-        note(claim.job, "done")
+        history.note(claim.job, "done")
         _announce(claim.job, Delivery.Type.DONE)
 
 
@@ -379,7 +372,7 @@ def fail(job_id: uuid.UUID, problem: errors.Problem) -> bool:
         if won:
             _remove_pcm(job_id)
             Section.objects.filter(job_id=job_id).update(**_UNCLAIMED)
-            note(job_id, "failed", str(problem))
+            history.note(job_id, "failed", str(problem))
             _announce(job_id, Delivery.Type.FAILED)
     return won
 
@@ -397,7 +390,7 @@ def cancel(job_id: uuid.UUID) -> bool:
         if won:
             _remove_pcm(job_id)
             Section.objects.filter(job_id=job_id).update(**_UNCLAIMED)
-            note(job_id, "cancelled")
+            history.note(job_id, "cancelled")
             _announce(job_id, Delivery.Type.CANCELLED)
     return won
 
@@ -422,7 +415,7 @@ def retry(job_id: uuid.UUID) -> bool:
         if won:
             left = Section.objects.filter(job_id=job_id).exclude(status=Section.Status.DONE)
             left.update(status=Section.Status.QUEUED, **fresh)
-            note(job_id, "queued", "again")
+            history.note(job_id, "queued", "again")
             transaction.on_commit(_ring_default, robust=True)
     return won
 
@@ -488,9 +481,9 @@ def _note_delay(job_id: uuid.UUID, problem: errors.Problem) -> None:
     waiting_for = problem.code if problem.waiting else ""
     is_news = Job.objects.filter(pk=job_id).exclude(waiting_for=waiting_for).update(waiting_for=waiting_for)
     if not problem.waiting:
-        note(job_id, "retrying", str(problem))
+        history.note(job_id, "retrying", str(problem))
     elif is_news:
-        note(job_id, "waiting", str(problem))
+        history.note(job_id, "waiting", str(problem))
 
 
 def _pause(attempts: int) -> float:
@@ -516,9 +509,6 @@ def _give_back_jobs(jobs: QuerySet[Job], **changes: object) -> int:
     return rows + jobs.filter(status=Job.Status.FINISHING).update(**_UNCLAIMED, **changes)
 
 
-# ---------------------------------------------------------------- models that are fetched
-
-
 def wait_for_model(claim: JobClaim) -> None:
     """Have a job wait, in nobody's hands, until its model has been fetched. Raises LeaseLost."""
     with transaction.atomic():
@@ -527,7 +517,7 @@ def wait_for_model(claim: JobClaim) -> None:
         _must_win(held.update(status=Job.Status.DOWNLOADING, **changes))
         model = Job.objects.values_list("model", flat=True).get(pk=claim.job)
         _order(model)
-        note(claim.job, "downloading", model)
+        history.note(claim.job, "downloading", model)
 
 
 def order_model(model: str) -> None:
@@ -641,9 +631,6 @@ def release_download(claim: DownloadClaim) -> None:
     _held_download(claim).update(attempts=F("attempts") - 1, **_UNCLAIMED)
 
 
-# ---------------------------------------------------------------- messages that are delivered
-
-
 def deliveries_due(most: int) -> int:
     """To how many addresses a message is to be sent now; no more than `most` are counted."""
     return len(_deliveries().order_by().values_list("url").distinct()[:most])
@@ -717,9 +704,6 @@ def release_delivery(claim: DeliveryClaim) -> None:
     _held_delivery(claim).update(attempts=F("attempts") - 1, **_UNCLAIMED)
 
 
-# ---------------------------------------------------------------- the sweeper
-
-
 def sweep() -> None:
     """Return what dead workers held, fail what failed too often, and ring for work that nobody has looked at.
 
@@ -761,7 +745,7 @@ def _sweep_section(section: Section) -> None:
         if returned and section.attempts >= settings.MAX_ATTEMPTS:
             fail(section.job_id, errors.RunnerDied(attempts=section.attempts))
         elif returned:
-            note(section.job_id, "returned", "the worker that held a section is gone")
+            history.note(section.job_id, "returned", "the worker that held a section is gone")
 
 
 def _sweep_job(job: Job) -> None:
@@ -770,7 +754,7 @@ def _sweep_job(job: Job) -> None:
         if returned and job.attempts >= settings.MAX_ATTEMPTS:
             fail(job.pk, errors.WorkerLost(attempts=job.attempts))
         elif returned:
-            note(job.pk, "returned", "the worker that held the job is gone")
+            history.note(job.pk, "returned", "the worker that held the job is gone")
 
 
 def _sweep_downloads(lost: Q) -> None:
@@ -812,9 +796,3 @@ def _mark_rung(rows: QuerySet[Row]) -> int:
 
 def _ring_default() -> None:
     ring(DEFAULT_QUEUE)
-
-
-def note(job_id: uuid.UUID, kind: str, message: str = "") -> None:
-    """Write an Event of a job, and a log line."""
-    Event.objects.create(job_id=job_id, kind=kind, message=message)
-    log.info("%s: %s" if message else "%s%s", kind, message, extra={"job": job_id})

@@ -21,7 +21,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Exists, Min, OuterRef, QuerySet
 from django.utils import timezone
 
-from transcription import jobs, queue, space
+from transcription import history, jobs, space
 from transcription.models import Delivery, Job, Recording, Upload
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def _give_up_sound(recording: Recording, due: QuerySet[Recording], why: str) -> 
         held = list(jobs_of_it.values_list("pk", flat=True))
         won = bool(due.filter(pk=recording.pk).update(removed_at=timezone.now()))
         for job_id in held if won else ():
-            queue.note(job_id, "removed", f"the sound, by {why}")
+            history.note(job_id, "removed", f"the sound, by {why}")
     return won
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from transcription import errors, processes
-from transcription.stopwatch import timed
+from transcription.logs import timed
 from transcription.whisper.sections import Span
 
 BEAT_SECONDS = 1.0

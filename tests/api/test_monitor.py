@@ -11,7 +11,7 @@ from django.test import Client
 from django.utils import timezone
 
 from tests.api.rows import a_done_job, a_job, a_recording, a_segment
-from transcription import jobs, queue
+from transcription import history, jobs
 from transcription.models import ApiToken, Event, Job, Section, Worker
 
 SOUND = b"RIFF" + bytes(1000)
@@ -178,7 +178,7 @@ def test_anothers_files_are_named_to_staff_alone(other: Client, staff: Client, o
     recording = a_recording(owner, original_name="secret.mp3")
     for status in ("queued", "transcribing", "done"):
         job = a_job(owner, recording=recording, status=status)
-        queue.note(job.pk, status)
+        history.note(job.pk, status)
     a_job(owner, recording=recording, status="failed", error_code="not_media", error_values={"name": "secret.mp3"})
 
     for address in ("/api/queue", "/api/logs"):
@@ -217,7 +217,7 @@ def test_the_models_are_told_by_device(api: Client) -> None:
 def test_the_log_ends_with_what_is_newest(api: Client, owner: User) -> None:
     job = a_job(owner)
     for number in range(202):
-        queue.note(job.pk, "decoded", str(number))
+        history.note(job.pk, "decoded", str(number))
 
     told = api.get("/api/logs").json()
 

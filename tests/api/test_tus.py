@@ -28,7 +28,7 @@ from config.gate import Gate
 from tests.api.test_gate import Behind, ask
 from tests.faults import victims
 from tests.server import NANO, Server, wait_until
-from transcription import jobs, pieces, retention
+from transcription import jobs, retention, uploads
 from transcription.models import ApiToken, Job, Recording, Upload
 from transcription.whisper.options import TranscriptionOptions
 
@@ -272,11 +272,11 @@ def test_while_a_piece_is_written_another_is_not(api: Client) -> None:
             assert (answer.status_code, answer.json()["detail"][:13]) == (423, "Another piece")
             return super().read(size)
 
-    pieces.add(upload, 0, Slow(SOUND))
+    uploads.add(upload, 0, Slow(SOUND))
 
     assert upload.path.read_bytes() == SOUND
-    with pytest.raises(pieces.WrongOffset):
-        pieces.add(upload, 0, BytesIO(b"late"))
+    with pytest.raises(uploads.WrongOffset):
+        uploads.add(upload, 0, BytesIO(b"late"))
     assert upload.path.read_bytes() == SOUND
 
 
@@ -288,8 +288,8 @@ def test_an_upload_given_up_while_a_piece_is_written_stays_away(api: Client, set
             api.delete(address, headers=TUS)
             return super().read(size)
 
-    with pytest.raises(pieces.Gone):
-        pieces.add(Upload.objects.get(), 0, Slow(SOUND))
+    with pytest.raises(uploads.Gone):
+        uploads.add(Upload.objects.get(), 0, Slow(SOUND))
     assert list(settings.UPLOADS_DIR.iterdir()) == []
 
 

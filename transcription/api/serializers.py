@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from rest_framework import serializers
 
-from transcription import catalogue, errors, exports, forecast, offers, webhooks
+from transcription import capabilities, catalogue, errors, exports, forecast, webhooks
 from transcription.api.errors import sentence
 from transcription.forecast import Turn
 from transcription.jobs import Given, Wishes
@@ -231,7 +231,7 @@ class ParametersRequest(serializers.Serializer[Job]):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         try:
-            choice = offers.choose(attrs, model=attrs["model"])
+            choice = capabilities.choose(attrs, model=attrs["model"])
         except Refused as refused:
             raise serializers.ValidationError({refused.name: [sentence(refused)]}) from refused
         if choice.refused and not self.takes_what_nobody_honours:
@@ -241,7 +241,7 @@ class ParametersRequest(serializers.Serializer[Job]):
     @property
     def wishes(self) -> Wishes:
         """What `jobs.submit` takes beside the file and its owner, `jobs.again` beside the recording."""
-        choice: offers.Choice = self.validated_data["choice"]
+        choice: capabilities.Choice = self.validated_data["choice"]
         wishes: Wishes = {
             "model": self.validated_data["model"],
             "options": choice.options,

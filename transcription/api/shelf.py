@@ -7,11 +7,11 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from transcription import catalogue, shelf
+from transcription import catalogue, model_library
 from transcription.api.authentication import IsAdministrator
 from transcription.api.native import NativeViewSet
+from transcription.model_library import ShelfModel
 from transcription.models import Download
-from transcription.shelf import ShelfModel
 
 
 class ModelViewSet(NativeViewSet[Download]):
@@ -22,17 +22,17 @@ class ModelViewSet(NativeViewSet[Download]):
         return [IsAdministrator() if needs_admin else permissions.IsAuthenticated()]
 
     def list(self, request: Request) -> Response:
-        return Response({"results": [_told(model) for model in shelf.models()]})
+        return Response({"results": [_told(model) for model in model_library.models()]})
 
     def download(self, request: Request, name: str) -> Response:
         """Have a model fetched in the background; one that is here is left as it is."""
-        shelf.order(name)
-        model = shelf.find(name)
+        model_library.order(name)
+        model = model_library.find(name)
         return Response(_told(model), status=status.HTTP_200_OK if model.local else status.HTTP_202_ACCEPTED)
 
     def destroy(self, request: Request, name: str) -> Response:
         """Remove a model from this machine, or call its download off."""
-        shelf.remove(name)
+        model_library.remove(name)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 

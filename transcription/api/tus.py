@@ -35,7 +35,7 @@ from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from transcription import pieces
+from transcription import uploads
 from transcription.api.native import NativeViewSet
 from transcription.api.uploads import clean_name
 from transcription.models import Upload
@@ -110,12 +110,12 @@ class UploadViewSet(NativeViewSet[Upload]):
         name, expected = _name(metadata), _sum(request)
         if has_piece := request.content_type == PIECE_TYPE:
             _check_fits(request, 0, length)
-        upload = pieces.begin(cast(AbstractBaseUser, request.user), name, length, metadata)
+        upload = uploads.begin(cast(AbstractBaseUser, request.user), name, length, metadata)
         if has_piece:
             try:
                 upload = _add(upload, 0, request, expected)
             except BaseException:
-                pieces.give_up(upload)  # nobody was told of it
+                uploads.give_up(upload)  # nobody was told of it
                 raise
         headers = {"Location": reverse("api:upload", args=(upload.pk,)), **_state(upload)}
         return Response(self.get_serializer(upload).data, status=status.HTTP_201_CREATED, headers=headers)
@@ -145,7 +145,7 @@ class UploadViewSet(NativeViewSet[Upload]):
 
     def destroy(self, request: Request, pk: UUID) -> Response:
         """Give an upload up."""
-        if not pieces.give_up(self.get_object()):
+        if not uploads.give_up(self.get_object()):
             raise Http404
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -154,18 +154,18 @@ def _state(upload: Upload) -> dict[str, str]:
     return {"Upload-Offset": str(upload.offset), "Upload-Expires": http_date(upload.expires_at.timestamp())}
 
 
-def _add(upload: Upload, offset: int, request: Request, expected: pieces.Sum | None) -> Upload:
+def _add(upload: Upload, offset: int, request: Request, expected: uploads.Sum | None) -> Upload:
     try:
-        return pieces.add(upload, offset, request.stream or BytesIO(), expected)
-    except pieces.Busy as error:
+        return uploads.add(upload, offset, request.stream or BytesIO(), expected)
+    except uploads.Busy as error:
         raise Refused(
             423, _("Another piece of this upload is being written. Ask for its offset, then go on.")
         ) from error
-    except pieces.WrongOffset:
+    except uploads.WrongOffset:
         _refuse_offset()
-    except pieces.WrongSum as error:
+    except uploads.WrongSum as error:
         raise Refused(WRONG_SUM, _("The piece is not what Upload-Checksum says. Send it again.")) from error
-    except pieces.Gone as error:
+    except uploads.Gone as error:
         raise Http404 from error
 
 
@@ -208,7 +208,7 @@ def _name(metadata: str) -> str:
         raise Refused(400, _("The name in Upload-Metadata is UTF-8 in Base64.")) from error
 
 
-def _sum(request: Request) -> pieces.Sum | None:
+def _sum(request: Request) -> uploads.Sum | None:
     """What Upload-Checksum says, or None."""
     said = request.headers.get("Upload-Checksum")
     if said is None:
@@ -216,7 +216,7 @@ def _sum(request: Request) -> pieces.Sum | None:
     algorithm, _space, digest = said.partition(" ")
     try:
         if algorithm in ALGORITHMS:
-            return pieces.Sum(algorithm, b64decode(digest, validate=True))
+            return uploads.Sum(algorithm, b64decode(digest, validate=True))
     except ValueError:
         pass
     known = ", ".join(ALGORITHMS)

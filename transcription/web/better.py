@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from django.http import HttpRequest
 
-from transcription import catalogue, errors, shelf
+from transcription import catalogue, errors, model_library
+from transcription.model_library import ShelfModel
 from transcription.models import Download
-from transcription.shelf import ShelfModel
 
 BEST, *SMALLER = catalogue.AUTO
 LATER = "offer"  # the cookie of a browser that does not want to be asked again
@@ -37,7 +37,7 @@ def offer(request: HttpRequest) -> Offer | None:
     """What to offer to who looks; what is on its way is shown though they said no."""
     if not getattr(request.user, "is_staff", False):
         return None
-    best = next((model for model in shelf.models() if model.name == BEST and model.published), None)
+    best = next((model for model in model_library.models() if model.name == BEST and model.published), None)
     if best is None:
         return None
     if best.state == "here":

@@ -9,7 +9,7 @@ from django.contrib.auth.forms import AuthenticationForm
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from transcription import catalogue, devices, errors, offers
+from transcription import capabilities, catalogue, devices, errors
 from transcription.models import Job
 from transcription.parameters import Refused
 from transcription.templatetags.stenograf import size
@@ -86,7 +86,7 @@ class IntakeForm(forms.Form):
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
-        if not offers.can_be_honoured("beam_size", 2):
+        if not capabilities.can_be_honoured("beam_size", 2):
             # A browser does not send what is disabled: the API would refuse another.
             self.fields["beam_size"].disabled = True
             self.initial["beam_size"] = 1
@@ -98,14 +98,14 @@ class IntakeForm(forms.Form):
         asked: dict[str, Any] = self.cleaned_data
         if {"language", "model"} <= asked.keys():
             try:
-                offers.check_language(language_code(asked["language"]), asked["model"])
+                capabilities.check_language(language_code(asked["language"]), asked["model"])
             except Refused as refused:
                 self.add_error("language", gettext(refused.sentence) % refused.values)
         return asked
 
     def options(self) -> TranscriptionOptions:
         """Only after `is_valid()`."""
-        return offers.choose(self._asked(), model=self.cleaned_data["model"]).options
+        return capabilities.choose(self._asked(), model=self.cleaned_data["model"]).options
 
     @property
     def improve(self) -> bool:

@@ -20,7 +20,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from transcription import catalogue, errors, exports, jobs, shelf
+from transcription import catalogue, errors, exports, jobs, model_library
 from transcription.jobs import Given
 from transcription.models import Job
 from transcription.web import better, rows, transcript
@@ -159,9 +159,9 @@ def answer_offer(request: HttpRequest) -> HttpResponse:
     response, answer = redirect("dashboard"), request.POST.get("answer", "")
     try:
         if answer == "fetch":
-            shelf.order(better.BEST)
+            model_library.order(better.BEST)
         elif answer in ("stop", "later"):
-            shelf.call_off(better.BEST)
+            model_library.call_off(better.BEST)
     except errors.Problem as problem:
         messages.error(request, gettext(problem.sentence) % problem.values)
     if answer == "later":

@@ -6,9 +6,9 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from transcription import catalogue, devices, errors, shelf, weights
+from transcription import catalogue, devices, errors, model_library, weights
 from transcription.management.progress import Progress
-from transcription.shelf import ShelfModel
+from transcription.model_library import ShelfModel
 
 FORMATS = {"mlx": "mlx-whisper"}
 
@@ -35,7 +35,7 @@ class Command(BaseCommand):
             raise CommandError(str(problem)) from problem
 
     def list(self) -> None:
-        for model in shelf.models():
+        for model in model_library.models():
             marks = [_state(model), *(["default"] if model.is_default else [])]
             self.stdout.write(f"{model.name:<16} {model.engine:<16} {_size(model.size_bytes):>9}  {', '.join(marks)}")
         self.stdout.write(f"Models lie in {settings.MODELS_DIR}.")
@@ -54,11 +54,11 @@ class Command(BaseCommand):
         self.stdout.write(f"{model} is in {folder}.")
 
     def remove(self, name: str, yes: bool) -> None:
-        model = shelf.find(name)
+        model = model_library.find(name)
         question = f"Remove {model.name}, {_size(model.size_bytes)}, from {settings.MODELS_DIR}? [y/N] "
         if not yes and input(question).strip().lower() not in ("y", "yes"):
             raise CommandError("Nothing was removed.")
-        for local in shelf.remove(model.name):
+        for local in model_library.remove(model.name):
             self.stdout.write(f"Removed {local.path}.")
 
     def convert(self, name: str, to: str) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from transcription import catalogue, devices, errors, exports, offers, pipeline
-from transcription.offers import Offer
+from transcription import capabilities, catalogue, devices, errors, exports, pipeline
+from transcription.capabilities import Offer
 from transcription.parameters import (
     DEVICE,
     ENGINE,
@@ -54,7 +54,7 @@ class Command(BaseCommand):
         try:
             model = catalogue.canonical(asked["model"])
             among = _offers(asked.get("engine", ""))
-            choice = offers.choose(asked, model=model, among=among)
+            choice = capabilities.choose(asked, model=model, among=among)
             for refused in choice.refused.values():
                 raise refused
             offer = next(offer for offer in among if not choice.device or offer.is_on(choice.device))
