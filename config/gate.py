@@ -27,7 +27,7 @@ from django.utils import translation
 from django.utils.translation import gettext as _
 
 from transcription import errors, quotas, workers
-from transcription.api import peers
+from transcription.api import client_address
 from transcription.api.authentication import WRONG_KEY, NoKey, NotAdmitted, caller_by_key, caller_of
 from transcription.api.errors import IN_API, IN_LEGACY, not_now, refuse, sentence, turn_away
 from transcription.models import AnyUser
@@ -63,7 +63,7 @@ class Gate:
     def __init__(self, application: Application) -> None:
         self.application = application
         self.uploads_under_way = 0
-        self.wrong_keys = peers.WrongKeys()
+        self.wrong_keys = client_address.WrongKeys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -114,7 +114,7 @@ class Gate:
 
         A right key never comes here, so nobody is shut out by another at the same address.
         """
-        address = peers.address_of(request)
+        address = client_address.address_of(request)
         seconds = self.wrong_keys.another(address)
         if not seconds:
             await asyncio.sleep(self.wrong_keys.pause(address))

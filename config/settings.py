@@ -430,7 +430,7 @@ STORAGES = {
 }
 
 # An upload goes to its own disk at once, so that taking it in is a second name and not a copy.
-FILE_UPLOAD_HANDLERS = ["transcription.api.uploads.HashingUploadHandler"]
+FILE_UPLOAD_HANDLERS = ["transcription.api.upload_handler.HashingUploadHandler"]
 FILE_UPLOAD_TEMP_DIR = str(UPLOADS_DIR)
 FILE_UPLOAD_PERMISSIONS = 0o640
 FILE_UPLOAD_MAX_MEMORY_SIZE = UPLOAD_PIECE_BYTES  # a piece is held in memory, and so written to the disk once

@@ -631,7 +631,7 @@ from concurrent.futures import ThreadPoolExecutor
 from django.contrib.auth.models import User
 from django.db import connection
 from transcription import jobs
-from transcription.api.uploads import HashedUpload
+from transcription.api.upload_handler import HashedUpload
 from transcription.whisper.options import TranscriptionOptions
 
 owner, start = User.objects.get(), threading.Barrier(8)

@@ -11,7 +11,7 @@ from pytest_django import Settings
 from config.asgi import application
 from config.gate import Gate
 from tests.api.test_gate import FILE, FORM, Answer, Behind, knock
-from transcription.api.peers import WrongKeys
+from transcription.api.client_address import WrongKeys
 from transcription.models import ApiToken
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -28,8 +28,8 @@ from rest_framework import serializers
 
 from transcription import audio, exports, jobs
 from transcription.api import doors, transcript
-from transcription.api.answers import Json
 from transcription.api.doors import Refused, door
+from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, always, finite
 from transcription.models import Job
 from transcription.whisper.options import LANGUAGES

@@ -26,7 +26,7 @@ from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from transcription.api import peers
+from transcription.api import client_address
 from transcription.models import AnyUser, ApiToken
 
 Scope = ApiToken.Scope
@@ -214,7 +214,7 @@ async def user_asking(request: HttpRequest) -> AnyUser | None:
 
 def _anonymous_caller(request: HttpRequest) -> Caller | None:
     """The caller for whom no key is asked for; None where one is."""
-    if not (settings.LEGACY_ANONYMOUS and MAY_BE_ANONYMOUS.fullmatch(request.path) and peers.is_near(request)):
+    if not (settings.LEGACY_ANONYMOUS and MAY_BE_ANONYMOUS.fullmatch(request.path) and client_address.is_near(request)):
         return None
     if _is_of_a_page(request):
         return None

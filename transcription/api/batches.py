@@ -32,7 +32,7 @@ from transcription.api.native import (
     form_of,
 )
 from transcription.api.serializers import ParametersRequest, TagsField, always, written
-from transcription.api.uploads import clean_name
+from transcription.api.upload_handler import clean_name
 from transcription.api.viewsets import export, stem
 from transcription.models import Batch, Job
 

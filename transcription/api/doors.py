@@ -1,6 +1,6 @@
 """What the doors without DRF share: one method, a key, a form read as it comes, refusals in the shape of the door.
 
-A request that comes once more with its Idempotency-Key gets the job that it made, as everywhere (`marks.py`).
+A request that comes once more with its Idempotency-Key gets the job that it made, as everywhere (`idempotency.py`).
 """
 
 from collections.abc import Callable, Coroutine
@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.csrf import csrf_exempt
 
 from transcription import errors, jobs
-from transcription.api import marks
+from transcription.api import idempotency
 from transcription.api.authentication import NotAdmitted, owner_of
 from transcription.api.errors import not_now, refuse, turn_away
 from transcription.api.serializers import JobRequest, parameters
@@ -54,7 +54,7 @@ def door(method: str, *, needs_key: bool = True) -> Callable[[View], View]:
                 if "job_id" in refused.more:
                     response["X-Job-Id"] = str(refused.more["job_id"])
             except jobs.KeyTaken:
-                response = refuse(request.path, 422, marks.key_taken(), field=marks.HEADER)
+                response = refuse(request.path, 422, idempotency.key_taken(), field=idempotency.HEADER)
             except errors.NotNow as problem:
                 response = not_now(request.path, problem)
             if response.status_code == 405:
@@ -114,9 +114,9 @@ def asked(kind: type[Asked], request: HttpRequest, *, no_file: int = 400) -> Ask
 def mark(request: HttpRequest) -> jobs.Mark | None:
     """By what this request, whose form was read, is known if it comes once more; None without an Idempotency-Key."""
     try:
-        return marks.as_sent(request.path, request.headers, request.POST, request.FILES, request.GET)
-    except marks.KeyTooLong as error:
-        raise Refused(422, str(error), field=marks.HEADER) from error
+        return idempotency.as_sent(request.path, request.headers, request.POST, request.FILES, request.GET)
+    except idempotency.KeyTooLong as error:
+        raise Refused(422, str(error), field=idempotency.HEADER) from error
 
 
 def _take_multipart_as_multipart(request: HttpRequest) -> None:

@@ -11,9 +11,9 @@ from django.utils.translation import gettext as _
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
 
-from transcription.api.answers import Json
 from transcription.api.authentication import CHALLENGE, KeyTooSmall, NoKey, NotAdmitted, WrongKey
-from transcription.api.uploads import FileTooLarge
+from transcription.api.responses import Json
+from transcription.api.upload_handler import FileTooLarge
 from transcription.errors import DiskFull, NotNow, Problem
 from transcription.parameters import Refused
 

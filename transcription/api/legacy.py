@@ -22,9 +22,9 @@ from rest_framework import serializers
 
 from transcription import catalogue, errors, jobs, keys
 from transcription.api import doors, media, transcript
-from transcription.api.answers import Json
 from transcription.api.authentication import Caller, caller_of, key_of
 from transcription.api.doors import Refused, door
+from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, always
 from transcription.models import Job, Worker
 

@@ -15,7 +15,7 @@ from django.views.decorators.csrf import csrf_exempt
 from transcription import errors
 from transcription.api.authentication import CHALLENGE, no_key, unknown_key, user_asking
 from transcription.api.errors import refuse, sentence
-from transcription.api.uploads import clean_name
+from transcription.api.upload_handler import clean_name
 from transcription.audio import BYTES_A_SECOND, RAW, SAMPLE_RATE
 from transcription.models import Job, Recording
 

@@ -23,8 +23,8 @@ from django.utils.translation import gettext as _
 
 from transcription import forecast, jobs
 from transcription.api import doors
-from transcription.api.answers import Json
 from transcription.api.doors import door
+from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, finite
 from transcription.models import Event, Job, Section, Worker
 

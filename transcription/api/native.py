@@ -19,7 +19,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from transcription import errors, jobs
-from transcription.api import marks
+from transcription.api import idempotency
 from transcription.api.authentication import no_key
 from transcription.api.errors import sentence
 from transcription.api.serializers import UploadField, always, parameters
@@ -85,9 +85,9 @@ class NativeViewSet(viewsets.GenericViewSet[Row]):
             case errors.UnknownModel() | errors.ModelMissing():
                 return NotFound(sentence(exc))
             case jobs.KeyTaken():
-                return Unprocessable(marks.key_taken())
-            case marks.KeyTooLong():
-                return serializers.ValidationError({marks.HEADER: [str(exc)]})
+                return Unprocessable(idempotency.key_taken())
+            case idempotency.KeyTooLong():
+                return serializers.ValidationError({idempotency.HEADER: [str(exc)]})
             case jobs.UploadGone():
                 return serializers.ValidationError({"upload": [UploadField.default_error_messages["invalid"]]})
             case ParseError() if str(exc.detail).startswith(NO_FORM):

@@ -34,10 +34,10 @@ from django.views.decorators.csrf import csrf_exempt
 from rest_framework import serializers
 
 from transcription import catalogue, errors, exports, jobs
-from transcription.api import doors, marks, transcript
-from transcription.api.answers import Json
+from transcription.api import doors, idempotency, transcript
 from transcription.api.authentication import key_in
 from transcription.api.errors import openai_body, sentence
+from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, ModelField, always, finite
 from transcription.jobs import Wishes
 from transcription.models import ApiToken, Job, Section
@@ -218,8 +218,8 @@ def _submit(request: HttpRequest, form: type[TranscriptionRequest]) -> tuple[Tra
     try:
         job = jobs.submit(owner, asked.upload, mark=_mark(request, asked), **asked.wishes)
     except jobs.KeyTaken as error:
-        raise Refused(422, marks.key_taken(), code="idempotency_key_reused") from error
-    except marks.KeyTooLong as error:
+        raise Refused(422, idempotency.key_taken(), code="idempotency_key_reused") from error
+    except idempotency.KeyTooLong as error:
         raise Refused(400, str(error)) from error
     retries = request.headers.get("X-Stainless-Retry-Count", "")
     if retries.isdecimal() and int(retries):
@@ -232,7 +232,7 @@ def _mark(request: HttpRequest, asked: TranscriptionRequest) -> jobs.Mark:
     """By what this request is known if it comes once more: its sound, and all that the text depends on."""
     asking: dict[str, Any] = {**asked.wishes, "options": asked.wishes["options"].to_json()}
     token = ApiToken.digest_of(key_in(request.headers) or "")
-    return marks.as_meant(request.headers, **asking, sound=asked.upload.sha256, token=token)
+    return idempotency.as_meant(request.headers, **asking, sound=asked.upload.sha256, token=token)
 
 
 # ------------------------------------------------------------------ POST /v1/audio/…

@@ -37,7 +37,7 @@ from rest_framework.response import Response
 
 from transcription import uploads
 from transcription.api.native import NativeViewSet
-from transcription.api.uploads import clean_name
+from transcription.api.upload_handler import clean_name
 from transcription.models import Upload
 from transcription.templatetags.stenograf import size
 

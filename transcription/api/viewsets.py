@@ -19,8 +19,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from transcription import catalogue, errors, exports, jobs, search
-from transcription.api import marks, transcript
-from transcription.api.answers import Json
+from transcription.api import idempotency, transcript
 from transcription.api.native import (
     Conflict,
     MomentField,
@@ -30,8 +29,9 @@ from transcription.api.native import (
     ParametersParser,
     form_of,
 )
+from transcription.api.responses import Json
 from transcription.api.serializers import JobChanges, JobInList, JobSerializer, NewJobRequest, always
-from transcription.api.uploads import clean_name
+from transcription.api.upload_handler import clean_name
 from transcription.models import Job
 from transcription.parameters import BY_NAME
 from transcription.parameters import Refused as BadValue
@@ -124,7 +124,7 @@ class JobViewSet(NativeViewSet[Job]):
         """
         owner = cast(AbstractBaseUser, request.user)
         data = form_of(request)
-        mark = marks.as_sent(request.path, request.headers, data, request.query_params)
+        mark = idempotency.as_sent(request.path, request.headers, data, request.query_params)
         job = None if mark is None else jobs.earlier(owner, mark)
         if job is None:
             asked = NewJobRequest.of(data, request.query_params, owner=owner)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from django.utils import translation
 
-from transcription.api.uploads import HashedUpload
+from transcription.api.upload_handler import HashedUpload
 
 FOLDER = Path(__file__).resolve().parent.parent / "samples"
 
