@@ -9,13 +9,13 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("i18n/", include("django.conf.urls.i18n")),
     path("api/v1/", include("transcription.api.urls")),
-    path("api/", include("transcription.api.monitor")),
+    path("api/", include("transcription.api.compat.monitor")),
     path("api/", include("transcription.api.docs")),
     re_path(r"^api(?:/|$)", errors.unknown_address),
-    path("v1/", include("transcription.api.openai")),
+    path("v1/", include("transcription.api.compat.openai")),
     re_path(r"^v1(?:/|$)", errors.unknown_address),
-    path("", include("transcription.api.legacy")),
-    path("", include("transcription.api.asr")),
+    path("", include("transcription.api.compat.legacy")),
+    path("", include("transcription.api.compat.asr")),
     path("", include("transcription.web.urls")),
 ]
 

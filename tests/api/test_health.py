@@ -14,7 +14,7 @@ from django.test import Client
 from django.utils import timezone
 
 from tests.server import wait_until
-from transcription.api import legacy
+from transcription.api.compat import legacy
 from transcription.models import Worker
 
 # The question has a thread and a connection of its own, which sees what is committed.

@@ -29,7 +29,7 @@ from tests.api.rows import WORDS, a_job, a_segment
 from tests.api.test_gate import Behind, ask
 from tests.server import NANO, QUICKLY, ROOT, Server
 from transcription import errors, jobs
-from transcription.api import openai as door
+from transcription.api.compat import openai as door
 from transcription.api.errors import refuse
 from transcription.models import ApiToken, Job, Recording, Section, Segment
 

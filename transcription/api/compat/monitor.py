@@ -22,8 +22,8 @@ from django.urls import re_path
 from django.utils.translation import gettext as _
 
 from transcription import forecast, jobs
-from transcription.api import doors
-from transcription.api.doors import door
+from transcription.api.compat import endpoint
+from transcription.api.compat.endpoint import door
 from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, finite
 from transcription.models import Event, Job, Section, Worker
@@ -56,9 +56,9 @@ async def transcribe(request: HttpRequest) -> HttpResponse:
 
 
 def _submit(request: HttpRequest) -> Job:
-    asked = doors.asked(QueueRequest, request)
+    asked = endpoint.asked(QueueRequest, request)
     owner = cast(AbstractBaseUser, request.user)
-    return jobs.submit(owner, asked.upload, mark=doors.mark(request), **asked.wishes)
+    return jobs.submit(owner, asked.upload, mark=endpoint.mark(request), **asked.wishes)
 
 
 @door("GET")
@@ -67,7 +67,7 @@ async def status(request: HttpRequest, task_id: str) -> HttpResponse:
 
 
 def _status(request: HttpRequest, task_id: str) -> dict[str, Any]:
-    job = doors.find(request, task_id)
+    job = endpoint.find(request, task_id)
     turn = None if job.is_ended else forecast.latest().get(job.pk)
     told: dict[str, Any] = finite(
         {

@@ -21,9 +21,10 @@ from django.utils.translation import gettext_lazy
 from rest_framework import serializers
 
 from transcription import catalogue, errors, jobs, keys
-from transcription.api import doors, media, transcript
+from transcription.api import media, transcript
 from transcription.api.authentication import Caller, caller_of, key_of
-from transcription.api.doors import Refused, door
+from transcription.api.compat import endpoint
+from transcription.api.compat.endpoint import Refused, door
 from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, always
 from transcription.models import Job, Worker
@@ -50,16 +51,16 @@ class TranscribeRequest(JobRequest):
 async def transcribe(request: HttpRequest) -> HttpResponse:
     """Transcribe and answer with the text; a client that hangs up leaves the job running."""
     format, job_id = await sync_to_async(_submit)(request)
-    job = await doors.ended(job_id)
+    job = await endpoint.ended(job_id)
     answer = await sync_to_async(_transcribed)(job, format)
     answer["X-Job-Id"] = str(job_id)
     return answer
 
 
 def _submit(request: HttpRequest) -> tuple[str, UUID]:
-    asked = doors.asked(TranscribeRequest, request)
+    asked = endpoint.asked(TranscribeRequest, request)
     owner = cast(AbstractBaseUser, request.user)
-    job = jobs.submit(owner, asked.upload, mark=doors.mark(request), **asked.wishes)
+    job = jobs.submit(owner, asked.upload, mark=endpoint.mark(request), **asked.wishes)
     request.close()  # The body's own copy of the recording would lie on the disk for as long as we wait.
     return asked.validated_data["format"], job.pk
 
@@ -80,7 +81,7 @@ async def job(request: HttpRequest, job_id: str) -> HttpResponse:
 
 
 def _job(request: HttpRequest, job_id: str) -> HttpResponse:
-    found = doors.find(request, job_id)
+    found = endpoint.find(request, job_id)
     told: dict[str, Any] = {"job_id": str(found.pk), "status": found.status, "progress": found.progress}
     if found.status == Job.Status.DONE:
         told |= transcript.body(found)
@@ -106,7 +107,7 @@ async def file(request: HttpRequest, name: str) -> HttpResponseBase:
 
 def _named(request: HttpRequest, name: str) -> tuple[Job, str]:
     found = FILE.fullmatch(name)
-    job = doors.find(request, found["job_id"]) if found else None
+    job = endpoint.find(request, found["job_id"]) if found else None
     if found is None or job is None or name not in transcript.file_names(job):
         raise Refused(404, _("There is no such file."))
     return job, found["kind"]

@@ -27,8 +27,9 @@ from django.utils.translation import gettext_lazy
 from rest_framework import serializers
 
 from transcription import audio, exports, jobs
-from transcription.api import doors, transcript
-from transcription.api.doors import Refused, door
+from transcription.api import transcript
+from transcription.api.compat import endpoint
+from transcription.api.compat.endpoint import Refused, door
 from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, always, finite
 from transcription.models import Job
@@ -76,7 +77,7 @@ async def asr(request: HttpRequest) -> HttpResponse:
     """Transcribe and answer with the text in the form that was asked for."""
     asked = await sync_to_async(_asked)(AsrRequest, request)
     job_id = await sync_to_async(_submit)(request, asked)
-    job = await doors.ended(job_id)
+    job = await endpoint.ended(job_id)
     return await sync_to_async(_transcribed)(job, asked.validated_data["output"])
 
 
@@ -85,20 +86,20 @@ async def detect_language(request: HttpRequest) -> HttpResponse:
     """Say what is spoken at the beginning of a recording."""
     asked = await sync_to_async(_asked)(LanguageRequest, request)
     job_id = await sync_to_async(_submit)(request, asked)
-    job = await doors.ended(job_id)
+    job = await endpoint.ended(job_id)
     if not job.language:
         raise Refused(422, _("The recording is too short to hear a language in it."), job_id=str(job_id))
     language = {"detected_language": LANGUAGES.get(job.language, job.language), "language_code": job.language}
     return Json({**language, "confidence": finite(job.language_probability)}, headers={"X-Job-Id": str(job_id)})
 
 
-def _asked(kind: type[doors.Asked], request: HttpRequest) -> doors.Asked:
-    return doors.asked(kind, request, no_file=422)
+def _asked(kind: type[endpoint.Asked], request: HttpRequest) -> endpoint.Asked:
+    return endpoint.asked(kind, request, no_file=422)
 
 
 def _submit(request: HttpRequest, asked: ListenRequest) -> UUID:
     owner = cast(AbstractBaseUser, request.user)
-    job = jobs.submit(owner, asked.upload, container=asked.container, mark=doors.mark(request), **asked.wishes)
+    job = jobs.submit(owner, asked.upload, container=asked.container, mark=endpoint.mark(request), **asked.wishes)
     request.close()  # The body's own copy of the recording would lie on the disk for as long as we wait.
     return job.pk
 

@@ -34,8 +34,9 @@ from django.views.decorators.csrf import csrf_exempt
 from rest_framework import serializers
 
 from transcription import catalogue, errors, exports, jobs
-from transcription.api import doors, idempotency, transcript
+from transcription.api import idempotency, transcript
 from transcription.api.authentication import key_in
+from transcription.api.compat import endpoint
 from transcription.api.errors import openai_body, sentence
 from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, ModelField, always, finite
@@ -62,7 +63,7 @@ PING = ": ping\n\n"
 log = logging.getLogger(__name__)
 
 
-class Refused(doors.Refused):
+class Refused(endpoint.Refused):
     """The request gets this sentence instead of an answer. `is_final`: sent once more it would get the same."""
 
     def __init__(
@@ -87,7 +88,7 @@ def door(method: str) -> Callable[[View], View]:
     """A view for one method and a key, whose refusals have OpenAI's shape and whose answers have an id."""
 
     def dressed(view: View) -> View:
-        checked = doors.door(method)(view)
+        checked = endpoint.door(method)(view)
 
         @csrf_exempt  # no cookie opens this door
         @wraps(view)
