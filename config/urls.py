@@ -8,9 +8,9 @@ from transcription.api import errors
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("i18n/", include("django.conf.urls.i18n")),
-    path("api/v1/", include("transcription.api.urls")),
+    path("api/v1/", include("transcription.api.v1.urls")),
     path("api/", include("transcription.api.compat.monitor")),
-    path("api/", include("transcription.api.docs")),
+    path("api/", include("transcription.api.v1.docs")),
     re_path(r"^api(?:/|$)", errors.unknown_address),
     path("v1/", include("transcription.api.compat.openai")),
     re_path(r"^v1(?:/|$)", errors.unknown_address),

@@ -17,7 +17,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from tests.web.conftest import add_segment
 from transcription import jobs, watcher
-from transcription.api import events
+from transcription.api.v1 import events
 from transcription.models import Job, Recording, Section
 from transcription.watcher import Sight, Watched, look, watching
 from transcription.whisper.options import TranscriptionOptions

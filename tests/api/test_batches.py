@@ -16,7 +16,7 @@ from pytest_django import Settings
 from tests.api.rows import a_done_job, a_job, a_segment
 from tests.server import NANO, Server, wait_until
 from transcription import errors
-from transcription.api import batches
+from transcription.api.v1 import batches
 from transcription.models import Batch, Job, Recording
 
 BATCHES = "/api/v1/batches/"

@@ -9,7 +9,7 @@ from django.urls import URLPattern
 from django.utils import timezone
 
 from tests.api.rows import a_done_job
-from transcription.api.urls import urlpatterns
+from transcription.api.v1.urls import urlpatterns
 from transcription.models import ApiToken, Batch, Delivery, Job, Share, Upload
 
 MISSING = 404

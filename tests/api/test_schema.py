@@ -13,7 +13,7 @@ import pytest
 from django.test import Client
 
 from tests.server import NANO, Server
-from transcription.api.urls import urlpatterns
+from transcription.api.v1.urls import urlpatterns
 from transcription.parameters import PARAMETERS
 
 SENTENCE = NANO / "nano" / "bears.wav"

@@ -9,7 +9,7 @@ from django.views.decorators.http import require_safe
 from transcription import exports, shares
 from transcription.api import media
 from transcription.api import transcript as whole
-from transcription.api.viewsets import stem
+from transcription.api.v1.jobs import stem
 from transcription.models import Share
 from transcription.web import transcript
 from transcription.web.views import in_local_time, speeds

@@ -36,8 +36,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from transcription import uploads
-from transcription.api.native import NativeViewSet
 from transcription.api.upload_handler import clean_name
+from transcription.api.v1.base import NativeViewSet
 from transcription.models import Upload
 from transcription.templatetags.stenograf import size
 

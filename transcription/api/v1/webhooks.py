@@ -13,8 +13,8 @@ from rest_framework.response import Response
 
 from transcription import queue, webhooks
 from transcription.api.authentication import Caller, Scope
-from transcription.api.native import Conflict, NativeViewSet, NewestFirst, PageQuestion
 from transcription.api.serializers import WebAddressField
+from transcription.api.v1.base import Conflict, NativeViewSet, NewestFirst, PageQuestion
 from transcription.models import Delivery, Webhook
 
 

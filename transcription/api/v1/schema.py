@@ -25,9 +25,20 @@ from drf_spectacular.utils import (
 from rest_framework import serializers
 
 from transcription import exports, parameters
-from transcription.api import batches, overview, recordings, segments, shares, shelf, tokens, tus, viewsets, webhooks
-from transcription.api.native import PageQuestion
 from transcription.api.serializers import LONGEST_TAG, MOST_TAGS, JobChanges, JobInList, JobSerializer, NewJobRequest
+from transcription.api.v1 import (
+    batches,
+    jobs,
+    models,
+    overview,
+    recordings,
+    segments,
+    shares,
+    tokens,
+    uploads,
+    webhooks,
+)
+from transcription.api.v1.base import PageQuestion
 
 Schema = dict[str, Any]
 
@@ -295,10 +306,8 @@ def describe() -> None:
     many = {"multipart/form-data": batches.BatchRequest, "application/json": batches.BatchRequest}
     page = _query(PageQuestion)
     _on(
-        viewsets.JobViewSet,
-        list=_call(
-            None, {200: JobInList(many=True), **FOUND}, may_be_bad=True, parameters=_query(viewsets.JobsQuestion)
-        ),
+        jobs.JobViewSet,
+        list=_call(None, {200: JobInList(many=True), **FOUND}, may_be_bad=True, parameters=_query(jobs.JobsQuestion)),
         create=_call(in_form, {202: ACCEPTED, 409: CONFLICT, 422: REUSED, **UPLOADING}, parameters=[KEY_HEADER]),
         retrieve=_call(None, {200: JOB, **FOUND}),
         partial_update=_call(_as_json(JobChanges), {200: JOB, **FOUND}),
@@ -370,7 +379,7 @@ def describe() -> None:
         retrieve=_call(None, {200: _object("Stats", all=FIGURES, last_30_days=FIGURES, recordings=NUMBERS)}),
     )
     _on(
-        shelf.ModelViewSet,
+        models.ModelViewSet,
         list=_call(None, {200: _object("Models", results=serializers.ListField(child=MODEL))}),
         download=_call(None, {200: MODEL, 202: MODEL, 409: CONFLICT, **FOUND}),
         destroy=_call(None, {204: GONE, 409: CONFLICT, **FOUND}),
@@ -396,18 +405,18 @@ def describe() -> None:
         replay=_call(None, {202: webhooks.DeliveryFacts, 409: CONFLICT, **FOUND}),
     )
     length, offset = (_header(name, {"type": "integer", "minimum": 0}) for name in ("Upload-Length", "Upload-Offset"))
-    resumable = _header("Tus-Resumable", {"type": "string", "enum": [tus.VERSION]})
+    resumable = _header("Tus-Resumable", {"type": "string", "enum": [uploads.VERSION]})
     refused = {412: _refusal("Not in the words of tus 1.0.", "Send the header Tus-Resumable: 1.0.0.")}
     of_one = {410: _refusal("The upload has expired.", "This upload has expired. Begin it anew."), **FOUND}
-    piece = {tus.PIECE_TYPE: BINARY}
+    piece = {uploads.PIECE_TYPE: BINARY}
     _on(
-        tus.UploadViewSet,
+        uploads.UploadViewSet,
         create=_call(
             piece,
-            {201: tus.UploadSerializer, 409: CONFLICT, 460: WRONG_SUM, **refused, **UPLOADING},
+            {201: uploads.UploadSerializer, 409: CONFLICT, 460: WRONG_SUM, **refused, **UPLOADING},
             parameters=[length, resumable],
         ),
-        retrieve=_call(None, {200: tus.UploadSerializer, **of_one}),
+        retrieve=_call(None, {200: uploads.UploadSerializer, **of_one}),
         add=_call(
             piece,
             {204: GONE, 409: CONFLICT, 423: CONFLICT, 460: WRONG_SUM, **refused, **of_one, **UPLOADING},

@@ -2,17 +2,18 @@
 
 from django.urls import path
 
-from transcription.api import events, media
-from transcription.api.batches import BatchViewSet
-from transcription.api.overview import QueueViewSet, StatsViewSet, WorkerViewSet
-from transcription.api.recordings import RecordingViewSet
-from transcription.api.segments import SegmentViewSet
-from transcription.api.shares import ShareViewSet
-from transcription.api.shelf import ModelViewSet
-from transcription.api.tokens import TokenViewSet
-from transcription.api.tus import UploadViewSet
-from transcription.api.viewsets import JobViewSet
-from transcription.api.webhooks import DeliveryViewSet, WebhookViewSet
+from transcription.api import media
+from transcription.api.v1 import events
+from transcription.api.v1.batches import BatchViewSet
+from transcription.api.v1.jobs import JobViewSet
+from transcription.api.v1.models import ModelViewSet
+from transcription.api.v1.overview import QueueViewSet, StatsViewSet, WorkerViewSet
+from transcription.api.v1.recordings import RecordingViewSet
+from transcription.api.v1.segments import SegmentViewSet
+from transcription.api.v1.shares import ShareViewSet
+from transcription.api.v1.tokens import TokenViewSet
+from transcription.api.v1.uploads import UploadViewSet
+from transcription.api.v1.webhooks import DeliveryViewSet, WebhookViewSet
 
 app_name = "api"
 

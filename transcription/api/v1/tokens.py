@@ -15,8 +15,8 @@ from rest_framework.response import Response
 
 from transcription import keys
 from transcription.api.authentication import IsWhole
-from transcription.api.native import Conflict, NativeViewSet
 from transcription.api.serializers import always
+from transcription.api.v1.base import Conflict, NativeViewSet
 from transcription.models import ApiToken
 
 

@@ -20,7 +20,10 @@ from rest_framework.response import Response
 
 from transcription import catalogue, errors, exports, jobs, search
 from transcription.api import idempotency, transcript
-from transcription.api.native import (
+from transcription.api.responses import Json
+from transcription.api.serializers import JobChanges, JobInList, JobSerializer, NewJobRequest, always
+from transcription.api.upload_handler import clean_name
+from transcription.api.v1.base import (
     Conflict,
     MomentField,
     NativeViewSet,
@@ -29,9 +32,6 @@ from transcription.api.native import (
     ParametersParser,
     form_of,
 )
-from transcription.api.responses import Json
-from transcription.api.serializers import JobChanges, JobInList, JobSerializer, NewJobRequest, always
-from transcription.api.upload_handler import clean_name
 from transcription.models import Job
 from transcription.parameters import BY_NAME
 from transcription.parameters import Refused as BadValue

@@ -9,7 +9,7 @@ from rest_framework.response import Response
 
 from transcription import catalogue, model_library
 from transcription.api.authentication import IsAdministrator
-from transcription.api.native import NativeViewSet
+from transcription.api.v1.base import NativeViewSet
 from transcription.model_library import ShelfModel
 from transcription.models import Download
 

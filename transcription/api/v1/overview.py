@@ -10,8 +10,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from transcription import forecast
-from transcription.api.native import NativeViewSet
 from transcription.api.serializers import JobInList
+from transcription.api.v1.base import NativeViewSet
 from transcription.models import Job, Recording, Worker
 
 NEXT_AT_MOST = 200

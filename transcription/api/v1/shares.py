@@ -15,8 +15,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from transcription import shares
-from transcription.api.native import NativeViewSet
 from transcription.api.serializers import always
+from transcription.api.v1.base import NativeViewSet
 from transcription.models import Job, Share
 
 DEFAULT_DAYS, MOST_DAYS = 7, 365

@@ -9,8 +9,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from transcription import jobs
-from transcription.api.native import NativeViewSet, NewestFirst, PageQuestion
 from transcription.api.serializers import RecordingFacts
+from transcription.api.v1.base import NativeViewSet, NewestFirst, PageQuestion
 from transcription.models import Job, Recording
 
 

@@ -22,7 +22,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from transcription import exports, jobs, space
-from transcription.api.native import (
+from transcription.api.serializers import ParametersRequest, TagsField, always, written
+from transcription.api.upload_handler import clean_name
+from transcription.api.v1.base import (
     Conflict,
     NativeViewSet,
     NewestFirst,
@@ -31,9 +33,7 @@ from transcription.api.native import (
     Question,
     form_of,
 )
-from transcription.api.serializers import ParametersRequest, TagsField, always, written
-from transcription.api.upload_handler import clean_name
-from transcription.api.viewsets import export, stem
+from transcription.api.v1.jobs import export, stem
 from transcription.models import Batch, Job
 
 BLOCK = 256 * 1024

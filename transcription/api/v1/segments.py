@@ -12,8 +12,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from transcription import edits
-from transcription.api.native import Conflict, NativeViewSet, Question
 from transcription.api.serializers import always, finite, written
+from transcription.api.v1.base import Conflict, NativeViewSet, Question
 from transcription.models import Job, Segment
 
 MOST = 1000

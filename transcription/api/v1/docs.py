@@ -12,8 +12,8 @@ from django.utils.translation import gettext as _
 from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.views import SpectacularAPIView
 
-from transcription.api import schema
 from transcription.api.errors import refuse
+from transcription.api.v1 import schema
 
 schema.describe()
 
