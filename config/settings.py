@@ -17,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.log import CallbackFilter
 from tzlocal import get_localzone_name
 
-from transcription.addresses import Address, Allowed
+from transcription.outbound.addresses import Address, Allowed
 from transcription.parameters import OPTIONS, Parameter, Refused
 
 BASE_DIR = Path(__file__).resolve().parent.parent

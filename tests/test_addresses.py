@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from transcription.addresses import Address, Allowed, check, is_public, look_up
+from transcription.outbound.addresses import Address, Allowed, check, is_public, look_up
 from transcription.parameters import Refused
 
 PRIVATE = [

@@ -17,9 +17,9 @@ from tests.receiver import Receiver
 from tests.server import ROOT
 from tests.test_addresses import leading_to, unknown
 from transcription import errors, history, jobs, queue, retention, webhooks
-from transcription.addresses import Allowed
 from transcription.api.serializers import JobSerializer
 from transcription.models import Delivery, Job, Webhook, Worker
+from transcription.outbound.addresses import Allowed
 from transcription.queue import DeliveryClaim
 
 pytestmark = pytest.mark.django_db(transaction=True)

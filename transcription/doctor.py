@@ -38,8 +38,9 @@ from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from transcription import audio, catalogue, chat, devices, enginecheck, errors, keys, processes, queue
+from transcription import audio, catalogue, devices, enginecheck, errors, keys, processes, queue
 from transcription.models import ApiToken, Job, Worker
+from transcription.outbound import chat
 
 OLDEST_PYTHON = (3, 11)
 SAMPLE = Path(__file__).parent / "samples" / "sample-en.ogg"

@@ -22,7 +22,6 @@ from django.db.models import F, QuerySet
 from transcription import (
     audio,
     catalogue,
-    chat,
     devices,
     edits,
     enhance,
@@ -36,6 +35,7 @@ from transcription import (
 )
 from transcription.logs import timed
 from transcription.models import Job, Recording, Section, Segment
+from transcription.outbound import chat
 from transcription.queue import DownloadClaim, JobClaim, SectionClaim
 from transcription.speech import SpeechFinder
 from transcription.timeline import Timeline

@@ -26,10 +26,11 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext, gettext_noop
 
-from transcription import addresses, courier, errors, queue
-from transcription.addresses import LookUp
-from transcription.courier import Undelivered
+from transcription import errors, queue
 from transcription.models import Delivery, Webhook
+from transcription.outbound import addresses, post
+from transcription.outbound.addresses import LookUp
+from transcription.outbound.post import Undelivered
 from transcription.queue import DeliveryClaim
 
 log = logging.getLogger(__name__)
@@ -174,7 +175,7 @@ def _post(delivery: Delivery, resolve: LookUp) -> int:
         "webhook-timestamp": str(moment),
         "webhook-signature": sign(of(delivery.owner_id).secret, str(delivery.pk), moment, body),
     }
-    return courier.post(
+    return post.post(
         delivery.url,
         body,
         headers,

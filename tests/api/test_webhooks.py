@@ -13,8 +13,8 @@ from pytest_django import Settings
 from tests.receiver import Receiver
 from tests.server import NANO, QUICKLY, Server, wait_until
 from transcription import webhooks
-from transcription.addresses import Allowed
 from transcription.models import ApiToken, Delivery, Job
+from transcription.outbound.addresses import Allowed
 
 URL = "http://127.0.0.1:9/hook"
 WEBHOOK = "/api/v1/webhook/"

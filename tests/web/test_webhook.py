@@ -9,8 +9,8 @@ from pytest_django import Settings
 
 from tests.web.conftest import MakeJob
 from transcription import webhooks
-from transcription.addresses import Allowed
 from transcription.models import Delivery
+from transcription.outbound.addresses import Allowed
 
 URL = "http://127.0.0.1:9/hook"
 MOMENT = "2026-11-21T10:00:00Z"

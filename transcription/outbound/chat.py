@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 
 from django.conf import settings
 
-from transcription.addresses import Address
-from transcription.timed import Timed
+from transcription.outbound.addresses import Address
+from transcription.outbound.connection import Timed
 
 MOST_OF_AN_ANSWER = 256 * 1024  # bytes
 MOST_TOKENS = 4096  # of an answer, what a model thinks by itself before it included

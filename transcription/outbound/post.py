@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-from transcription.addresses import Address, Allowed, LookUp, Place, look_up
+from transcription.outbound.addresses import Address, Allowed, LookUp, Place, look_up
+from transcription.outbound.connection import Timed
 from transcription.parameters import Refused
-from transcription.timed import Timed
 
 MOST_OF_AN_ANSWER = 16 * 1024  # bytes; nothing but the status is of interest
 

@@ -2,7 +2,7 @@
 
 A user names an address and this server goes there: without care they would reach the router, a cloud's metadata or a
 database behind the firewall. So every place that a name leads to is checked, and who connects goes to one of those that
-were checked (`courier.py`). Free of Django: the settings read their list with it.
+were checked (`post.py`). Free of Django: the settings read their list with it.
 """
 
 import ipaddress
