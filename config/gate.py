@@ -26,11 +26,12 @@ from django.shortcuts import resolve_url
 from django.utils import translation
 from django.utils.translation import gettext as _
 
-from transcription import errors, quotas, workers
+from transcription import errors, workers
 from transcription.api import client_address
 from transcription.api.authentication import WRONG_KEY, NoKey, NotAdmitted, caller_by_key, caller_of
 from transcription.api.errors import IN_API, IN_LEGACY, not_now, refuse, sentence, turn_away
 from transcription.models import AnyUser
+from transcription.queue import quotas
 from transcription.templatetags.stenograf import size
 
 Scope = dict[str, Any]

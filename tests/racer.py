@@ -14,9 +14,10 @@ if __name__ == "__main__":
 from celery import current_app
 from django.contrib.auth import get_user_model
 
-from transcription import clock, errors, jobs, queue
+from transcription import clock, errors, jobs
 from transcription.models import Delivery, Download, Job, Recording, Section, Segment, Worker
-from transcription.queue import DownloadClaim, JobClaim, SectionClaim
+from transcription.queue import jobs as queue_jobs
+from transcription.queue.jobs import DownloadClaim, JobClaim, SectionClaim
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment as DecodedSegment
 
@@ -80,12 +81,12 @@ class Racer:
 
     def win(self, name: str) -> bool:
         """Call a claiming function of the queue; return whether it gave a claim."""
-        self.claim = getattr(queue, name)(self.worker)
+        self.claim = getattr(queue_jobs, name)(self.worker)
         return self.claim is not None
 
     def take_over(self) -> int | None:
         """Sweep and claim what was lost; return how many segments there were then, or None."""
-        queue.sweep()
+        queue_jobs.sweep()
         return Segment.objects.count() if self.win("claim_section") else None
 
     def store(self, count: int) -> int:
@@ -94,8 +95,8 @@ class Racer:
         first = Segment.objects.filter(section=self.claim.section).count()
         for number in range(count):
             try:
-                queue.store_segment(self.claim, first + number, SAID, transcribed=1.0)
-                queue.renew_section(self.claim)
+                queue_jobs.store_segment(self.claim, first + number, SAID, transcribed=1.0)
+                queue_jobs.renew_section(self.claim)
             except errors.LeaseLost:
                 return number
         return count
@@ -103,7 +104,7 @@ class Racer:
     def close(self) -> bool:
         """Close the claimed section, if it is still ours."""
         try:
-            queue.section_done(self.claim, seconds=1.0, engine="faster-whisper", device="cpu", versions={})
+            queue_jobs.section_done(self.claim, seconds=1.0, engine="faster-whisper", device="cpu", versions={})
         except errors.LeaseLost:
             return False
         return True
@@ -112,14 +113,14 @@ class Racer:
         """Open the claimed job, if it is still ours."""
         assert isinstance(self.claim, JobClaim)
         try:
-            queue.prepared(self.claim, [])
+            queue_jobs.prepared(self.claim, [])
         except errors.LeaseLost:
             return False
         return True
 
     def wait_for_model(self) -> bool:
         try:
-            queue.wait_for_model(self.claim)
+            queue_jobs.wait_for_model(self.claim)
         except errors.LeaseLost:
             return False
         return True
@@ -127,14 +128,14 @@ class Racer:
     def renew_download(self) -> bool:
         assert isinstance(self.claim, DownloadClaim)
         try:
-            queue.renew_download(self.claim, progress=0.5)
+            queue_jobs.renew_download(self.claim, progress=0.5)
         except errors.LeaseLost:
             return False
         return True
 
     def finish_download(self) -> bool:
         try:
-            queue.downloaded(self.claim)
+            queue_jobs.downloaded(self.claim)
         except errors.LeaseLost:
             return False
         return True
@@ -146,10 +147,10 @@ class Racer:
             return False
         if how == "delete":
             return jobs.delete(job)
-        return queue.cancel(job.pk) if how == "cancel" else queue.fail(job.pk, errors.NoAudio())
+        return queue_jobs.cancel(job.pk) if how == "cancel" else queue_jobs.fail(job.pk, errors.NoAudio())
 
     def sweep(self) -> None:
-        queue.sweep()
+        queue_jobs.sweep()
 
     # ---------------------------------------------------------------- what came of it
 

@@ -22,11 +22,12 @@ from pytest_django import Settings
 from tests.api.rows import a_job, a_segment
 from tests.chat_server import NAME, Answer, ChatServer, Question, Refusal, shouted
 from tests.server import NANO, Server, wait_until
-from transcription import enhance, errors, jobs, pipeline, queue
+from transcription import enhance, errors, jobs, pipeline
 from transcription.api.transcript import segments as as_it_reads
 from transcription.models import ApiToken, Event, Job, Worker
 from transcription.outbound import chat
 from transcription.outbound.addresses import Address
+from transcription.queue import jobs as queue_jobs
 
 KEY = "sk-secret-of-the-tests"
 BEARS = NANO / "nano" / "bears.wav"  # Twelve bears live in the forest.
@@ -297,8 +298,8 @@ def waiting(alice: User) -> Job:
 
 
 def finish(worker: Worker, stopping: threading.Event | None = None) -> None:
-    assert queue.claim_finished_job(worker) is None  # that is for threads that have time
-    claim = queue.claim_finished_job(worker, is_to_be_improved=True)
+    assert queue_jobs.claim_finished_job(worker) is None  # that is for threads that have time
+    claim = queue_jobs.claim_finished_job(worker, is_to_be_improved=True)
     assert claim is not None
     pipeline.finish(claim, stopping or threading.Event())
 

@@ -25,7 +25,7 @@ from kombu import Connection
 from config import file_broker
 from tests.broker import POLLING, connect, consume, produce, publish
 from tests.server import ROOT, wait_until
-from transcription import queue as work
+from transcription.queue import jobs as work
 
 
 def receive(connection: Connection, count: int, seconds: float = 5.0) -> list[Any]:

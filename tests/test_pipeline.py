@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.server import NANO
-from transcription import errors, jobs, pipeline, queue
+from transcription import errors, jobs, pipeline
 from transcription.models import Job, Worker
+from transcription.queue import jobs as queue_jobs
 from transcription.speech import SpeechFinder
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -31,7 +32,7 @@ class Meanwhile(threading.Event):
 
 
 def end(job: Job) -> None:
-    queue.fail(job.pk, errors.WorkerLost(attempts=1))
+    queue_jobs.fail(job.pk, errors.WorkerLost(attempts=1))
 
 
 @pytest.mark.parametrize("act", [jobs.delete, end])
@@ -40,7 +41,7 @@ def test_a_job_that_goes_while_it_is_prepared_leaves_no_decoded_sound(
 ) -> None:
     job.recording.path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(NANO / "nano" / SENTENCE, job.recording.path)
-    claim = queue.claim_job(worker)
+    claim = queue_jobs.claim_job(worker)
     assert claim is not None
     with pytest.raises(errors.LeaseLost):
         pipeline.prepare(claim, SpeechFinder(), Meanwhile(lambda: act(Job.objects.get(pk=job.pk))))

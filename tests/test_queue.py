@@ -13,9 +13,10 @@ from django.conf import LazySettings
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from transcription import clock, errors, processes, queue
+from transcription import clock, errors, processes
 from transcription.models import Event, Job, Recording, Section, Segment, Worker
-from transcription.queue import SectionClaim
+from transcription.queue import jobs as queue_jobs
+from transcription.queue.jobs import SectionClaim
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment as DecodedSegment
 
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def rung(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which queues were rung, in the place of a broker."""
     queues: list[str] = []
-    monkeypatch.setattr(queue.current_app, "send_task", lambda name, queue, **_: queues.append(queue))
+    monkeypatch.setattr(queue_jobs.current_app, "send_task", lambda name, queue, **_: queues.append(queue))
     return queues
 
 
@@ -42,16 +43,18 @@ def part(job: Job, index: int) -> Section:
 
 def open_section(job: Job, worker: Worker, *, count: int = 1) -> SectionClaim:
     """Bring a job to transcribing with `count` sections of 10 s, and claim the first."""
-    prepared = queue.claim_job(worker)
+    prepared = queue_jobs.claim_job(worker)
     assert prepared is not None
-    queue.prepared(prepared, [part(job, index) for index in range(count)], language="en")
-    claim = queue.claim_section(worker)
+    queue_jobs.prepared(prepared, [part(job, index) for index in range(count)], language="en")
+    claim = queue_jobs.claim_section(worker)
     assert claim is not None
     return claim
 
 
 def close(claim: SectionClaim, *, seconds: float = 1.0) -> None:
-    queue.section_done(claim, seconds=seconds, engine="faster-whisper", device="cpu", versions={"faster-whisper": "1"})
+    queue_jobs.section_done(
+        claim, seconds=seconds, engine="faster-whisper", device="cpu", versions={"faster-whisper": "1"}
+    )
 
 
 def run_out(*kinds: type[Job] | type[Section]) -> None:
@@ -60,12 +63,12 @@ def run_out(*kinds: type[Job] | type[Section]) -> None:
 
 
 def test_a_claimed_job_is_left_alone(job: Job, worker: Worker) -> None:
-    assert queue.claim_job(worker) is not None
-    assert queue.claim_job(worker) is None
+    assert queue_jobs.claim_job(worker) is not None
+    assert queue_jobs.claim_job(worker) is None
 
 
 def test_the_claim_moves_the_job_and_counts_the_attempt(job: Job, worker: Worker) -> None:
-    queue.claim_job(worker)
+    queue_jobs.claim_job(worker)
     job.refresh_from_db()
     assert (job.status, job.attempts, job.worker) == ("preparing", 1, worker)
     assert job.preparing_at is not None
@@ -73,7 +76,7 @@ def test_the_claim_moves_the_job_and_counts_the_attempt(job: Job, worker: Worker
 
 def test_a_job_that_is_to_be_tried_later_is_not_claimed_now(job: Job, worker: Worker) -> None:
     Job.objects.update(next_attempt_at=timezone.now() + timedelta(seconds=30))
-    assert queue.claim_job(worker) is None
+    assert queue_jobs.claim_job(worker) is None
 
 
 def test_preparing_opens_the_sections_and_rings_the_devices(job: Job, worker: Worker, rung: list[str]) -> None:
@@ -86,48 +89,48 @@ def test_preparing_opens_the_sections_and_rings_the_devices(job: Job, worker: Wo
 def test_a_stolen_lease_refuses_the_first_owners_writes(job: Job, worker: Worker) -> None:
     first = open_section(job, worker)
     run_out(Section)
-    queue.sweep()
-    second = queue.claim_section(worker)
+    queue_jobs.sweep()
+    second = queue_jobs.claim_section(worker)
     assert second is not None
     with pytest.raises(errors.LeaseLost):
-        queue.store_segment(first, 0, said(" late"), transcribed=1.0)
+        queue_jobs.store_segment(first, 0, said(" late"), transcribed=1.0)
     with pytest.raises(errors.LeaseLost):
         close(first)
-    queue.release_section(first)
-    queue.retry_section(first, errors.RunnerDied(attempts=1))
-    queue.store_segment(second, 0, said(" in time"), transcribed=1.0)
+    queue_jobs.release_section(first)
+    queue_jobs.retry_section(first, errors.RunnerDied(attempts=1))
+    queue_jobs.store_segment(second, 0, said(" in time"), transcribed=1.0)
     assert [segment.text for segment in Segment.objects.all()] == [" in time"]
 
 
 def test_a_section_taken_up_again_keeps_its_segments(job: Job, worker: Worker) -> None:
-    queue.store_segment(open_section(job, worker), 0, said(" half"), transcribed=1.0)
+    queue_jobs.store_segment(open_section(job, worker), 0, said(" half"), transcribed=1.0)
     kept = Segment.objects.get().pk
     run_out(Section)
-    queue.sweep()
-    again = queue.claim_section(worker)
+    queue_jobs.sweep()
+    again = queue_jobs.claim_section(worker)
     assert again is not None
-    queue.store_segment(again, 1, said(" whole"), transcribed=2.0)
+    queue_jobs.store_segment(again, 1, said(" whole"), transcribed=2.0)
     assert list(Segment.objects.order_by("index").values_list("pk", "text"))[0] == (kept, " half")
     assert Segment.objects.count() == 2
 
 
 def test_other_sections_wait_until_the_first_has_said_the_language(job: Job, worker: Worker) -> None:
-    prepared = queue.claim_job(worker)
+    prepared = queue_jobs.claim_job(worker)
     assert prepared is not None
-    queue.prepared(prepared, [part(job, index) for index in range(3)])
-    first = queue.claim_section(worker)
+    queue_jobs.prepared(prepared, [part(job, index) for index in range(3)])
+    first = queue_jobs.claim_section(worker)
     assert first is not None
-    assert queue.claim_section(worker) is None
-    queue.found_language(first, "ru", 0.98)
-    assert queue.claim_section(worker) is not None
+    assert queue_jobs.claim_section(worker) is None
+    queue_jobs.found_language(first, "ru", 0.98)
+    assert queue_jobs.claim_section(worker) is not None
     job.refresh_from_db()
     assert (job.language, job.language_probability) == ("ru", 0.98)
 
 
 def test_a_recording_without_speech_goes_on_to_be_finished(job: Job, worker: Worker, rung: list[str]) -> None:
-    prepared = queue.claim_job(worker)
+    prepared = queue_jobs.claim_job(worker)
     assert prepared is not None
-    queue.prepared(prepared, [])
+    queue_jobs.prepared(prepared, [])
     job.refresh_from_db()
     assert job.status == "finishing"
     assert "default" in rung
@@ -148,7 +151,7 @@ def queued(owner: User, seconds: float, *, sections: int = 1, priority: int = 0,
 def turns(worker: Worker) -> list[Job]:
     """The jobs in the order in which their sections are claimed and done."""
     order = []
-    while (claim := queue.claim_section(worker)) is not None:
+    while (claim := queue_jobs.claim_section(worker)) is not None:
         order.append(Section.objects.get(pk=claim.section).job)
         close(claim)
     return order
@@ -161,7 +164,7 @@ def test_users_take_turns(alice: User, bob: User, worker: Worker) -> None:
 
 def test_a_voice_message_overtakes_its_owners_lecture_at_the_next_section(alice: User, worker: Worker) -> None:
     lecture = queued(alice, 10_000, sections=3)
-    first = queue.claim_section(worker)
+    first = queue_jobs.claim_section(worker)
     message = queued(alice, 4)
     assert first is not None
     close(first)
@@ -192,7 +195,7 @@ def to_prepare(owner: User, size: int, *, priority: int = 0, latest_start: float
 
 def prepared_in_order(worker: Worker, *, most_bytes: int | None = None) -> list[Job]:
     order = []
-    while (claim := queue.claim_job(worker, most_bytes=most_bytes)) is not None:
+    while (claim := queue_jobs.claim_job(worker, most_bytes=most_bytes)) is not None:
         order.append(Job.objects.get(pk=claim.job))
     return order
 
@@ -229,17 +232,17 @@ def test_preparing_overtakes_until_the_latest_start_too(alice: User, worker: Wor
 
 def test_the_latest_start_is_put_off_by_the_decoding_time(job: Job, worker: Worker) -> None:
     before = job.latest_start
-    claim = queue.claim_job(worker)
+    claim = queue_jobs.claim_job(worker)
     assert claim is not None
-    queue.prepared(claim, [part(job, 0)], decoding_seconds=7)
+    queue_jobs.prepared(claim, [part(job, 0)], decoding_seconds=7)
     job.refresh_from_db()
-    assert job.latest_start - before == timedelta(seconds=7 * queue.PATIENCE_FACTOR)
+    assert job.latest_start - before == timedelta(seconds=7 * queue_jobs.PATIENCE_FACTOR)
 
 
 def test_a_job_that_is_tried_again_is_patient_again(job: Job, worker: Worker) -> None:
     Job.objects.update(latest_start=clock.after(-3600))
-    queue.cancel(job.pk)
-    queue.retry(job.pk)
+    queue_jobs.cancel(job.pk)
+    queue_jobs.retry(job.pk)
     job.refresh_from_db()
     assert job.latest_start > timezone.now()
 
@@ -252,9 +255,9 @@ def test_a_thread_kept_for_small_files_leaves_large_ones_alone(alice: User, work
 
 def test_a_full_disk_is_waited_for_and_never_fails_a_job(job: Job, worker: Worker) -> None:
     for _ in range(5):
-        claim = queue.claim_job(worker)
+        claim = queue_jobs.claim_job(worker)
         assert claim is not None
-        queue.retry_job(claim, errors.DiskFull())
+        queue_jobs.retry_job(claim, errors.DiskFull())
         job.refresh_from_db()
         assert (job.status, job.attempts, job.waiting_for) == ("queued", 0, "disk_full")
         assert job.next_attempt_at > timezone.now()
@@ -267,16 +270,16 @@ def test_a_full_disk_is_waited_for_and_never_fails_a_job(job: Job, worker: Worke
 
 def test_a_disk_that_fills_up_while_decoding_is_waited_for(job: Job, worker: Worker) -> None:
     claim = open_section(job, worker)
-    queue.retry_section(claim, errors.DiskFull())
+    queue_jobs.retry_section(claim, errors.DiskFull())
     job.refresh_from_db()
     section = Section.objects.get()
     assert (job.status, job.waiting_for, section.status, section.attempts) == (
         "transcribing", "disk_full", "queued", 0,
     )  # fmt: skip
     Section.objects.update(next_attempt_at=timezone.now())
-    again = queue.claim_section(worker)
+    again = queue_jobs.claim_section(worker)
     assert again is not None
-    queue.store_progress(again, 1.0)
+    queue_jobs.store_progress(again, 1.0)
     job.refresh_from_db()
     assert job.waiting_for == ""
 
@@ -286,27 +289,27 @@ def test_the_turn_is_decided_in_one_query(
 ) -> None:
     queued(alice, 5)
     with django_assert_num_queries(5):  # which one; the conditional update and whose turn it was, in a transaction
-        queue.claim_section(worker)
+        queue_jobs.claim_section(worker)
 
 
 def test_storing_a_segment_moves_the_progress(job: Job, worker: Worker) -> None:
     claim = open_section(job, worker, count=2)
-    queue.store_segment(claim, 0, said(" five", 0.0, 5.0), transcribed=5.0)
+    queue_jobs.store_segment(claim, 0, said(" five", 0.0, 5.0), transcribed=5.0)
     job.refresh_from_db()
     assert job.progress == pytest.approx(0.25)
 
 
 def test_progress_without_a_segment_moves_it_too_and_never_back(job: Job, worker: Worker) -> None:
     claim = open_section(job, worker)
-    queue.store_progress(claim, 7.0)
-    queue.store_progress(claim, 6.0)
+    queue_jobs.store_progress(claim, 7.0)
+    queue_jobs.store_progress(claim, 6.0)
     job.refresh_from_db()
     assert job.progress == pytest.approx(0.7)
 
 
 def test_only_the_last_section_hands_the_job_on(job: Job, worker: Worker, rung: list[str]) -> None:
     first = open_section(job, worker, count=2)
-    second = queue.claim_section(worker)
+    second = queue_jobs.claim_section(worker)
     assert second is not None
     close(first, seconds=2)
     job.refresh_from_db()
@@ -319,45 +322,45 @@ def test_only_the_last_section_hands_the_job_on(job: Job, worker: Worker, rung: 
 
 def test_a_finished_job_is_claimed_once_and_ends_done(job: Job, worker: Worker) -> None:
     close(open_section(job, worker))
-    claim = queue.claim_finished_job(worker)
+    claim = queue_jobs.claim_finished_job(worker)
     assert claim is not None
-    assert queue.claim_finished_job(worker) is None
-    queue.finished(claim, text="Hello.")
+    assert queue_jobs.claim_finished_job(worker) is None
+    queue_jobs.finished(claim, text="Hello.")
     job.refresh_from_db()
     assert (job.status, job.text) == ("done", "Hello.")
     with pytest.raises(errors.LeaseLost):
-        queue.finished(claim, text="Again.")
+        queue_jobs.finished(claim, text="Again.")
 
 
 def test_giving_back_on_stop_costs_no_attempt(job: Job, worker: Worker) -> None:
-    queue.release_section(open_section(job, worker))
+    queue_jobs.release_section(open_section(job, worker))
     section = Section.objects.get()
     assert (section.status, section.attempts, section.claim) == ("queued", 0, None)
 
 
 def test_a_job_given_back_while_preparing_is_queued_again(job: Job, worker: Worker) -> None:
-    claim = queue.claim_job(worker)
+    claim = queue_jobs.claim_job(worker)
     assert claim is not None
-    queue.release_job(claim)
+    queue_jobs.release_job(claim)
     job.refresh_from_db()
     assert (job.status, job.attempts) == ("queued", 0)
 
 
 def test_the_second_attempt_comes_at_once_and_the_third_waits(job: Job, worker: Worker) -> None:
-    queue.retry_section(open_section(job, worker), errors.RunnerDied(attempts=1))
-    again = queue.claim_section(worker)
+    queue_jobs.retry_section(open_section(job, worker), errors.RunnerDied(attempts=1))
+    again = queue_jobs.claim_section(worker)
     assert again is not None
-    queue.retry_section(again, errors.RunnerDied(attempts=2))
-    assert queue.claim_section(worker) is None
+    queue_jobs.retry_section(again, errors.RunnerDied(attempts=2))
+    assert queue_jobs.claim_section(worker) is None
     Section.objects.update(next_attempt_at=timezone.now())
-    assert queue.claim_section(worker) is not None
+    assert queue_jobs.claim_section(worker) is not None
 
 
 def test_the_last_attempt_fails_the_job_and_keeps_its_text(job: Job, worker: Worker, settings: LazySettings) -> None:
     settings.MAX_ATTEMPTS = 1
     claim = open_section(job, worker)
-    queue.store_segment(claim, 0, said(" so far"), transcribed=1.0)
-    queue.retry_section(claim, errors.RunnerDied(attempts=1))
+    queue_jobs.store_segment(claim, 0, said(" so far"), transcribed=1.0)
+    queue_jobs.retry_section(claim, errors.RunnerDied(attempts=1))
     job.refresh_from_db()
     assert (job.status, job.error_code) == ("failed", "runner_died")
     assert "crashed 1 times" in job.error_message
@@ -369,16 +372,16 @@ def test_the_last_attempt_fails_the_job_and_keeps_its_text(job: Job, worker: Wor
     [errors.NoAudio(), errors.ModelMissing(name="base", files="model.bin", folder="models"), errors.FFmpegMissing()],
 )
 def test_what_does_not_pass_by_itself_fails_at_once(job: Job, worker: Worker, problem: errors.Problem) -> None:
-    claim = queue.claim_job(worker)
+    claim = queue_jobs.claim_job(worker)
     assert claim is not None
-    queue.retry_job(claim, problem)
+    queue_jobs.retry_job(claim, problem)
     job.refresh_from_db()
     assert (job.status, job.error_code) == ("failed", problem.code)
 
 
 def test_a_job_that_has_ended_stays_as_it_is(job: Job, worker: Worker) -> None:
     Job.move(job.pk, Job.Status.DONE, since=Job.UNFINISHED)
-    assert not queue.fail(job.pk, errors.NoAudio())
+    assert not queue_jobs.fail(job.pk, errors.NoAudio())
     job.refresh_from_db()
     assert (job.status, job.error_code) == ("done", "")
 
@@ -388,34 +391,34 @@ def test_an_ended_job_leaves_no_decoded_sound(job: Job, worker: Worker) -> None:
     left = [job.pcm_path, job.pcm_path.with_suffix(".pcm.part")]
     for path in left:
         path.write_bytes(b"00")
-    queue.fail(job.pk, errors.NoAudio())
+    queue_jobs.fail(job.pk, errors.NoAudio())
     assert not any(path.exists() for path in left)
 
 
 def test_a_lease_that_ran_out_while_preparing_is_returned(job: Job, worker: Worker) -> None:
-    queue.claim_job(worker)
+    queue_jobs.claim_job(worker)
     run_out(Job)
-    queue.sweep()
+    queue_jobs.sweep()
     job.refresh_from_db()
     assert (job.status, job.claim, job.attempts) == ("queued", None, 1)
 
 
 def test_a_lease_that_ran_out_while_finishing_can_be_claimed_again(job: Job, worker: Worker) -> None:
     close(open_section(job, worker))
-    queue.claim_finished_job(worker)
+    queue_jobs.claim_finished_job(worker)
     run_out(Job)
-    queue.sweep()
-    assert queue.claim_finished_job(worker) is not None
+    queue_jobs.sweep()
+    assert queue_jobs.claim_finished_job(worker) is not None
 
 
 def test_a_section_that_always_loses_its_worker_fails_its_job(job: Job, worker: Worker, settings: LazySettings) -> None:
     settings.MAX_ATTEMPTS = 2
     open_section(job, worker)
     run_out(Section)
-    queue.sweep()
-    queue.claim_section(worker)
+    queue_jobs.sweep()
+    queue_jobs.claim_section(worker)
     run_out(Section)
-    queue.sweep()
+    queue_jobs.sweep()
     job.refresh_from_db()
     assert (job.status, job.error_code) == ("failed", "runner_died")
 
@@ -423,12 +426,12 @@ def test_a_section_that_always_loses_its_worker_fails_its_job(job: Job, worker: 
 def test_a_lease_that_is_renewed_is_not_swept(job: Job, worker: Worker) -> None:
     claim = open_section(job, worker)
     run_out(Section)
-    queue.renew_section(claim)
-    queue.sweep()
+    queue_jobs.renew_section(claim)
+    queue_jobs.sweep()
     assert Section.objects.get().claim == claim.token
 
 
-@pytest.mark.parametrize("turn", [queue.renew_section, lambda claim: close(claim, seconds=1)])
+@pytest.mark.parametrize("turn", [queue_jobs.renew_section, lambda claim: close(claim, seconds=1)])
 def test_a_late_sign_of_life_saves_the_job_from_a_sweep_under_way(
     job: Job, worker: Worker, settings: LazySettings, turn: Callable[[SectionClaim], None]
 ) -> None:
@@ -438,30 +441,30 @@ def test_a_late_sign_of_life_saves_the_job_from_a_sweep_under_way(
     lost = list(Section.objects.all())
     turn(claim)
     for section in lost:
-        queue._sweep_section(section)
+        queue_jobs._sweep_section(section)
     job.refresh_from_db()
     assert job.status in ("transcribing", "finishing")
 
 
 def test_a_job_that_always_loses_its_worker_fails(job: Job, worker: Worker, settings: LazySettings) -> None:
     settings.MAX_ATTEMPTS = 1
-    queue.claim_job(worker)
+    queue_jobs.claim_job(worker)
     run_out(Job)
     lost = list(Job.objects.all())
     Job.objects.update(lease_until=timezone.now() + timedelta(minutes=1))
     for job_lost in lost:
-        queue._sweep_job(job_lost)
+        queue_jobs._sweep_job(job_lost)
     job.refresh_from_db()
     assert job.status == "preparing"  # renewed since
     run_out(Job)
-    queue.sweep()
+    queue_jobs.sweep()
     job.refresh_from_db()
     assert (job.status, job.error_code) == ("failed", "worker_lost")
 
 
 def at_home(worker: Worker, pid: int, **facts: object) -> None:
     """Have a worker be process `pid` of this machine."""
-    known: dict[str, object] = {"hostname": queue.socket.gethostname(), "pid_namespace": processes.namespace()}
+    known: dict[str, object] = {"hostname": queue_jobs.socket.gethostname(), "pid_namespace": processes.namespace()}
     Worker.objects.filter(pk=worker.pk).update(pid=pid, **{**known, **facts})
 
 
@@ -470,7 +473,7 @@ def test_a_dead_process_of_this_machine_is_not_waited_for(job: Job, worker: Work
     child.wait()
     at_home(worker, child.pid)
     open_section(job, worker)
-    queue.sweep()
+    queue_jobs.sweep()
     assert Section.objects.get().status == "queued"
     assert not Worker.objects.exists()
 
@@ -478,7 +481,7 @@ def test_a_dead_process_of_this_machine_is_not_waited_for(job: Job, worker: Work
 def test_a_living_process_of_this_machine_keeps_its_work(job: Job, worker: Worker) -> None:
     at_home(worker, os.getpid(), pid_started=processes.started(os.getpid()))
     claim = open_section(job, worker)
-    queue.sweep()
+    queue_jobs.sweep()
     assert Section.objects.get().claim == claim.token
 
 
@@ -486,7 +489,7 @@ def test_a_living_process_of_this_machine_keeps_its_work(job: Job, worker: Worke
 def test_a_process_that_has_a_dead_ones_number_is_not_taken_for_it(job: Job, worker: Worker) -> None:
     at_home(worker, os.getpid(), pid_started=processes.started(os.getpid()) - 1)
     open_section(job, worker)
-    queue.sweep()
+    queue_jobs.sweep()
     assert Section.objects.get().status == "queued"
 
 
@@ -497,34 +500,34 @@ def test_a_worker_whose_number_says_nothing_here_is_waited_for(job: Job, worker:
     child.wait()
     at_home(worker, child.pid, pid_namespace=namespace)  # none: its row was written by an older version
     claim = open_section(job, worker)
-    queue.sweep()
+    queue_jobs.sweep()
     assert Section.objects.get().claim == claim.token
     run_out(Section)
-    queue.sweep()
+    queue_jobs.sweep()
     assert Section.objects.get().status == "queued"
 
 
 def test_work_that_nobody_looked_at_is_rung_for_once(job: Job, rung: list[str]) -> None:
     Job.objects.update(rung_at=timezone.now() - timedelta(minutes=1))
-    queue.sweep()
-    queue.sweep()
+    queue_jobs.sweep()
+    queue_jobs.sweep()
     assert rung == ["default"]
 
 
-@pytest.mark.parametrize("error", [queue.OperationalError("no broker"), ValueError("a file cut short")])
+@pytest.mark.parametrize("error", [queue_jobs.OperationalError("no broker"), ValueError("a file cut short")])
 def test_a_broker_that_is_down_fails_nothing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(queue.current_app, "send_task", refuse)
-    queue.ring("default")
+    monkeypatch.setattr(queue_jobs.current_app, "send_task", refuse)
+    queue_jobs.ring("default")
 
 
 def test_each_turn_is_an_event(job: Job, worker: Worker) -> None:
     close(open_section(job, worker))
-    claim = queue.claim_finished_job(worker)
+    claim = queue_jobs.claim_finished_job(worker)
     assert claim is not None
-    queue.finished(claim, text="")
+    queue_jobs.finished(claim, text="")
     assert list(Event.objects.order_by("id").values_list("kind", flat=True)) == ["transcribing", "finishing", "done"]
 
 
@@ -532,49 +535,49 @@ def test_a_claim_of_a_deleted_job_is_lost(job: Job, worker: Worker) -> None:
     claim = open_section(job, worker)
     job.delete()
     with pytest.raises(errors.LeaseLost):
-        queue.renew_section(claim)
+        queue_jobs.renew_section(claim)
 
 
 @pytest.mark.parametrize("status", ["queued", "preparing", "transcribing", "finishing"])
 def test_a_job_can_be_cancelled_in_every_unfinished_state(job: Job, worker: Worker, status: str) -> None:
     Job.objects.update(status=status)
-    assert queue.cancel(job.pk)
-    assert not queue.cancel(job.pk)
+    assert queue_jobs.cancel(job.pk)
+    assert not queue_jobs.cancel(job.pk)
     job.refresh_from_db()
     assert job.status == "cancelled"
 
 
 def test_a_cancelled_section_refuses_its_workers_writes_and_keeps_its_text(job: Job, worker: Worker) -> None:
     claim = open_section(job, worker)
-    queue.store_segment(claim, 0, said(" so far"), transcribed=1.0)
-    queue.cancel(job.pk)
+    queue_jobs.store_segment(claim, 0, said(" so far"), transcribed=1.0)
+    queue_jobs.cancel(job.pk)
     with pytest.raises(errors.LeaseLost):
-        queue.renew_section(claim)
-    assert queue.claim_section(worker) is None
+        queue_jobs.renew_section(claim)
+    assert queue_jobs.claim_section(worker) is None
     assert Segment.objects.get().text == " so far"
 
 
 def test_a_cancelled_job_that_is_tried_again_goes_on_from_what_it_has(job: Job, worker: Worker) -> None:
     done = open_section(job, worker, count=2)
-    queue.store_segment(done, 0, said(" first"), transcribed=10.0)
+    queue_jobs.store_segment(done, 0, said(" first"), transcribed=10.0)
     close(done, seconds=1)
-    queue.cancel(job.pk)
-    assert queue.retry(job.pk)
-    again = queue.claim_job(worker)
+    queue_jobs.cancel(job.pk)
+    assert queue_jobs.retry(job.pk)
+    again = queue_jobs.claim_job(worker)
     assert again is not None
-    queue.prepared(again, [])
-    rest = queue.claim_section(worker)
+    queue_jobs.prepared(again, [])
+    rest = queue_jobs.claim_section(worker)
     assert rest is not None
     assert Section.objects.get(pk=rest.section).index == 1
-    assert queue.claim_section(worker) is None
+    assert queue_jobs.claim_section(worker) is None
     job.refresh_from_db()
     assert (job.status, job.progress) == ("transcribing", 0.5)
     assert Segment.objects.get().text == " first"
 
 
 def test_a_failed_job_loses_its_error_when_it_is_tried_again(job: Job, worker: Worker) -> None:
-    queue.fail(job.pk, errors.OutOfMemory())
-    assert queue.retry(job.pk)
+    queue_jobs.fail(job.pk, errors.OutOfMemory())
+    assert queue_jobs.retry(job.pk)
     job.refresh_from_db()
     assert (job.status, job.error_code, job.attempts, job.finished_at) == ("queued", "", 0, None)
 
@@ -582,4 +585,4 @@ def test_a_failed_job_loses_its_error_when_it_is_tried_again(job: Job, worker: W
 @pytest.mark.parametrize("status", ["queued", "transcribing", "done"])
 def test_only_what_failed_or_was_cancelled_is_tried_again(job: Job, status: str) -> None:
     Job.objects.update(status=status)
-    assert not queue.retry(job.pk)
+    assert not queue_jobs.retry(job.pk)

@@ -33,10 +33,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from transcription import errors, jobs, queue
+from transcription import errors, jobs
 from transcription.clock import DatabaseNow
 from transcription.models import Event, Job, Recording, Section, Segment, Worker
-from transcription.queue import JobClaim, SectionClaim
+from transcription.queue import jobs as queue_jobs
+from transcription.queue.jobs import JobClaim, SectionClaim
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment as DecodedSegment
 
@@ -156,7 +157,7 @@ class Queue(RuleBasedStateMachine):
             device="cpu",
             hostname=HERE,
             pid=self.pid,
-            pid_namespace=queue.processes.namespace(),
+            pid_namespace=queue_jobs.processes.namespace(),
             heartbeat_at=now,
         )
 
@@ -277,22 +278,22 @@ class Queue(RuleBasedStateMachine):
         )
 
     def patience(self) -> datetime:
-        return self.now + timedelta(seconds=queue.PATIENCE_SECONDS)
+        return self.now + timedelta(seconds=queue_jobs.PATIENCE_SECONDS)
 
     @precondition(lambda self: not all(job.is_ended for job in self.jobs))
     @rule(n=which, status=st.sampled_from(sorted(ENDS)))
     def end_early(self, n: int, status: str) -> None:
         job = pick([job for job in self.jobs if not job.is_ended], n)
-        assert queue.cancel(job.pk) if status == "cancelled" else queue.fail(job.pk, errors.NoAudio())
+        assert queue_jobs.cancel(job.pk) if status == "cancelled" else queue_jobs.fail(job.pk, errors.NoAudio())
         self.end(job, status, "" if status == "cancelled" else "no_audio")
-        assert not queue.cancel(job.pk)
-        assert not queue.fail(job.pk, errors.DiskFull())
+        assert not queue_jobs.cancel(job.pk)
+        assert not queue_jobs.fail(job.pk, errors.DiskFull())
 
     @precondition(lambda self: any(job.status in ENDS for job in self.jobs))
     @rule(n=which)
     def retry(self, n: int) -> None:
         job = pick([job for job in self.jobs if job.status in ENDS], n)
-        assert queue.retry(job.pk)
+        assert queue_jobs.retry(job.pk)
         job.error_code, job.waiting_for, job.latest_start = "", "", self.patience()
         for piece in (job, *(section for section in job.sections if section.status != "done")):
             piece.move("queued")
@@ -321,7 +322,7 @@ class Queue(RuleBasedStateMachine):
         waiting = [job for job in self.jobs if job.is_waiting(self.now)]
         small = [job for job in waiting if most_bytes is None or job.length <= most_bytes]
         expected = self.in_turn(small, "preparing_at")
-        claim = queue.claim_job(self.workers[worker], most_bytes=most_bytes)
+        claim = queue_jobs.claim_job(self.workers[worker], most_bytes=most_bytes)
         assert (claim and claim.job) == (expected and expected.pk)
         if claim is None or expected is None:
             return False
@@ -330,7 +331,7 @@ class Queue(RuleBasedStateMachine):
         expected.preparing_at = self.now
         self.job_claims.append((claim, expected))
         with pytest.raises(errors.LeaseLost):
-            queue.finished(claim, text="early")
+            queue_jobs.finished(claim, text="early")
         pcm = Job(pk=claim.job).pcm_path
         pcm.parent.mkdir(parents=True, exist_ok=True)
         pcm.touch()
@@ -353,8 +354,8 @@ class Queue(RuleBasedStateMachine):
             )
             for index in range(count)
         ]
-        queue.prepared(claim, found, language=language or job.language, decoding_seconds=count)
-        job.latest_start += timedelta(seconds=queue.PATIENCE_FACTOR * count)
+        queue_jobs.prepared(claim, found, language=language or job.language, decoding_seconds=count)
+        job.latest_start += timedelta(seconds=queue_jobs.PATIENCE_FACTOR * count)
         job.move("transcribing")
         job.attempts, job.waiting_for, job.held = 0, "", UNCLAIMED
         job.language = language or job.language
@@ -371,31 +372,31 @@ class Queue(RuleBasedStateMachine):
     def takes_a_finished_job(self, worker: int) -> bool:
         waiting = [j for j in self.jobs if j.status == "finishing" and not j.held[0] and j.next_attempt_at <= self.now]
         expected = min(waiting, key=lambda job: job.finishing_at or self.now, default=None)
-        claim = queue.claim_finished_job(self.workers[worker])
+        claim = queue_jobs.claim_finished_job(self.workers[worker])
         assert (claim and claim.job) == (expected and expected.pk)
         if claim is None or expected is None:
             return False
         self.take(expected, claim.token, self.workers[worker])
         self.job_claims.append((claim, expected))
         with pytest.raises(errors.LeaseLost):
-            queue.prepared(claim, [])
+            queue_jobs.prepared(claim, [])
         return True
 
     @precondition(lambda self: of_status(self.held_jobs(), "finishing"))
     @rule(n=which)
     def finished(self, n: int) -> None:
         claim, job = pick(of_status(self.held_jobs(), "finishing"), n)
-        queue.finished(claim, text="…")
+        queue_jobs.finished(claim, text="…")
         self.end(job, "done")
-        assert not queue.cancel(claim.job)
-        assert not queue.fail(claim.job, errors.NoAudio())
-        assert not queue.retry(claim.job)
+        assert not queue_jobs.cancel(claim.job)
+        assert not queue_jobs.fail(claim.job, errors.NoAudio())
+        assert not queue_jobs.retry(claim.job)
 
     @precondition(lambda self: self.held_jobs())
     @rule(n=which)
     def renew_job(self, n: int) -> None:
         claim, job = pick(self.held_jobs(), n)
-        queue.renew_job(claim, progress=0.5)
+        queue_jobs.renew_job(claim, progress=0.5)
         self.renew(job)
 
     @precondition(lambda self: self.held_jobs())
@@ -403,9 +404,9 @@ class Queue(RuleBasedStateMachine):
     def give_up_a_job(self, n: int, why: errors.Problem | None) -> None:
         claim, job = pick(self.held_jobs(), n)
         if why is None:
-            queue.release_job(claim)
+            queue_jobs.release_job(claim)
         else:
-            queue.retry_job(claim, why)
+            queue_jobs.retry_job(claim, why)
         self.given_up(job, why)
 
     # ---------------------------------------------------------------- the device workers
@@ -424,7 +425,7 @@ class Queue(RuleBasedStateMachine):
     def takes_a_section(self, worker: int) -> bool:
         expected = self.in_turn([job for job in self.jobs if self.ready_sections(job)], "served_at")
         section = min(self.ready_sections(expected), key=lambda ready: ready.index) if expected else None
-        claim = queue.claim_section(self.workers[worker])
+        claim = queue_jobs.claim_section(self.workers[worker])
         assert (claim and claim.section) == (section and section.pk)
         if claim is None or section is None:
             return False
@@ -445,7 +446,7 @@ class Queue(RuleBasedStateMachine):
     @rule(n=which, language=st.sampled_from(("en", "ru")))
     def found_language(self, n: int, language: str) -> None:
         claim, section = pick(self.held_sections(), n)
-        queue.found_language(claim, language, 0.9)
+        queue_jobs.found_language(claim, language, 0.9)
         section.job.language = section.job.language or language
         self.renew(section)
 
@@ -454,22 +455,22 @@ class Queue(RuleBasedStateMachine):
     def store_segment(self, n: int) -> None:
         claim, section = pick(self.held_sections(), n)
         index = len(section.segments)
-        queue.store_segment(claim, index, said(f"{index}"), transcribed=index / 10)
+        queue_jobs.store_segment(claim, index, said(f"{index}"), transcribed=index / 10)
         section.segments.append(Segment.objects.get(section=section.pk, index=index).pk)
         section.job.waiting_for = ""
         self.renew(section)
         with pytest.raises(IntegrityError):
-            queue.store_segment(claim, index, said("twice"), transcribed=1.0)
+            queue_jobs.store_segment(claim, index, said("twice"), transcribed=1.0)
 
     @precondition(lambda self: self.held_sections())
     @rule(n=which, has_news=st.booleans())
     def renew_section(self, n: int, has_news: bool) -> None:
         claim, section = pick(self.held_sections(), n)
         if has_news:
-            queue.store_progress(claim, 0.5)
+            queue_jobs.store_progress(claim, 0.5)
             section.job.waiting_for = ""
         else:
-            queue.renew_section(claim)
+            queue_jobs.renew_section(claim)
         self.renew(section)
 
     @precondition(lambda self: self.held_sections())
@@ -488,9 +489,9 @@ class Queue(RuleBasedStateMachine):
     def give_up_a_section(self, n: int, why: errors.Problem | None) -> None:
         claim, section = pick(self.held_sections(), n)
         if why is None:
-            queue.release_section(claim)
+            queue_jobs.release_section(claim)
         else:
-            queue.retry_section(claim, why)
+            queue_jobs.retry_section(claim, why)
         self.given_up(section, why)
 
     # ---------------------------------------------------------------- what must change nothing
@@ -503,26 +504,26 @@ class Queue(RuleBasedStateMachine):
         with pytest.raises(errors.LeaseLost):
             pick(self.writes(claim, piece), write)()
         if isinstance(claim, SectionClaim):
-            queue.release_section(claim)
-            queue.retry_section(claim, why or errors.NoAudio())
+            queue_jobs.release_section(claim)
+            queue_jobs.retry_section(claim, why or errors.NoAudio())
         else:
-            queue.release_job(claim)
-            queue.retry_job(claim, why or errors.NoAudio())
+            queue_jobs.release_job(claim)
+            queue_jobs.retry_job(claim, why or errors.NoAudio())
 
     def writes(self, claim: JobClaim | SectionClaim, piece: Piece) -> list[Callable[[], object]]:
         """What needs a claim."""
         if isinstance(claim, JobClaim):
             return [
-                lambda: queue.renew_job(claim, progress=0.1),
-                lambda: queue.prepared(claim, []),
-                lambda: queue.finished(claim, text="late"),
+                lambda: queue_jobs.renew_job(claim, progress=0.1),
+                lambda: queue_jobs.prepared(claim, []),
+                lambda: queue_jobs.finished(claim, text="late"),
             ]
         assert isinstance(piece, ModelSection)
         return [
-            lambda: queue.renew_section(claim),
-            lambda: queue.found_language(claim, "late", 0.9),
-            lambda: queue.store_segment(claim, len(piece.segments), said("late"), transcribed=1.0),
-            lambda: queue.store_progress(claim, 1.0),
+            lambda: queue_jobs.renew_section(claim),
+            lambda: queue_jobs.found_language(claim, "late", 0.9),
+            lambda: queue_jobs.store_segment(claim, len(piece.segments), said("late"), transcribed=1.0),
+            lambda: queue_jobs.store_progress(claim, 1.0),
             lambda: close(claim),
         ]
 
@@ -552,7 +553,7 @@ class Queue(RuleBasedStateMachine):
         self.sweep()
 
     def sweep(self) -> None:
-        queue.sweep()
+        queue_jobs.sweep()
         living = {worker.pk for worker in self.workers}
         for piece in (*self.sections, *self.jobs):
             _, worker, lease = piece.held
@@ -647,7 +648,7 @@ def said(text: str) -> DecodedSegment:
 
 
 def close(claim: SectionClaim) -> None:
-    queue.section_done(claim, seconds=1.0, engine="faster-whisper", device="cpu", versions={"faster-whisper": "1"})
+    queue_jobs.section_done(claim, seconds=1.0, engine="faster-whisper", device="cpu", versions={"faster-whisper": "1"})
 
 
 def row(piece: Piece) -> tuple[object, ...]:
@@ -671,9 +672,9 @@ def test_the_queue_does_what_its_model_says(
     carol = User.objects.create_user("carol")
     monkeypatch.setattr(timezone, "now", lambda: clock.now)
     monkeypatch.setattr(DatabaseNow, "as_postgresql", DatabaseNow.as_sqlite)
-    monkeypatch.setattr(queue.socket, "gethostname", lambda: HERE)
-    monkeypatch.setattr(queue.processes, "is_running", lambda pid, since: pid not in dead)
-    monkeypatch.setattr(queue.current_app, "send_task", lambda name, queue, **_: rung.append(queue))
+    monkeypatch.setattr(queue_jobs.socket, "gethostname", lambda: HERE)
+    monkeypatch.setattr(queue_jobs.processes, "is_running", lambda pid, since: pid not in dead)
+    monkeypatch.setattr(queue_jobs.current_app, "send_task", lambda name, queue, **_: rung.append(queue))
     run_state_machine_as_test(
         partial(Queue, clock, [alice, bob, carol], dead, rung),
         settings=hypothesis.settings(

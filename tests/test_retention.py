@@ -17,8 +17,9 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
 from tests.server import NANO, ROOT, Server
-from transcription import errors, jobs, pipeline, queue, retention
+from transcription import errors, jobs, pipeline, retention
 from transcription.models import Event, Job, Recording, Worker
+from transcription.queue import jobs as queue_jobs
 from transcription.speech import SpeechFinder
 from transcription.whisper.options import TranscriptionOptions
 
@@ -35,7 +36,7 @@ def _folders(settings: LazySettings, tmp_path: Path, monkeypatch: pytest.MonkeyP
     settings.TEMPORARY_DIR = tmp_path / "temporary"
     for folder in (settings.RECORDINGS_DIR, settings.UPLOADS_DIR):
         folder.mkdir()
-    monkeypatch.setattr(queue, "ring", lambda *queues: None)
+    monkeypatch.setattr(queue_jobs, "ring", lambda *queues: None)
 
 
 @pytest.fixture
@@ -159,11 +160,11 @@ def test_a_retry_of_who_has_not_seen_the_removal_fails_with_the_sentence(make: M
     retention.enforce()
     assert jobs.retry(job)
     worker = Worker.objects.create(kind="default", queue="default", hostname="here", pid=1)
-    claim = queue.claim_job(worker)
+    claim = queue_jobs.claim_job(worker)
     assert claim is not None
     with pytest.raises(errors.RecordingMissing) as raised:
         pipeline.prepare(claim, SpeechFinder(), threading.Event())
-    queue.retry_job(claim, raised.value)
+    queue_jobs.retry_job(claim, raised.value)
     job.refresh_from_db()
     assert (job.status, job.error_code) == ("failed", "recording_missing")
 

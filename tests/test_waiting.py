@@ -15,9 +15,10 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from transcription import jobs, queue
+from transcription import jobs
 from transcription.clock import DatabaseNow
 from transcription.models import Job, Recording, Section, Worker
+from transcription.queue import jobs as queue_jobs
 from transcription.whisper.options import TranscriptionOptions
 
 PACE = 0.2  # seconds that decoding takes for a second of sound, as on a CPU
@@ -44,7 +45,7 @@ class Simulation:
         self.start = self.now = datetime(2100, 1, 1, tzinfo=UTC)  # after whatever the database writes by itself
         monkeypatch.setattr(timezone, "now", lambda: self.now)
         monkeypatch.setattr(DatabaseNow, "as_postgresql", DatabaseNow.as_sqlite)
-        monkeypatch.setattr(queue.current_app, "send_task", lambda *_, **__: None)
+        monkeypatch.setattr(queue_jobs.current_app, "send_task", lambda *_, **__: None)
         self.owner = owner
         self.workers = [
             Worker.objects.create(kind="device", queue=f"device.cuda:{i}", device=f"cuda:{i}", hostname="h", pid=i)
@@ -59,7 +60,7 @@ class Simulation:
         )
         wishes = jobs.Wishes(model="nano", options=TranscriptionOptions(language="en"))
         job = jobs._queue(recording, jobs._job("a", wishes), [])
-        claim = queue.claim_job(self.workers[0])
+        claim = queue_jobs.claim_job(self.workers[0])
         assert claim is not None
         starts = [index * SECTION for index in range(max(1, round(seconds / SECTION)))]
         each = seconds / len(starts)
@@ -68,13 +69,13 @@ class Simulation:
             for index in range(len(starts))
         ]
         decoding = PACE * max(30.0, each) * len(sections)
-        queue.prepared(claim, sections, language="en", decoding_seconds=decoding / len(self.workers))
+        queue_jobs.prepared(claim, sections, language="en", decoding_seconds=decoding / len(self.workers))
         self.followed[job.pk] = Followed(at, decoding)
 
     def run(self, submits: list[Submit]) -> None:
         free = [(0.0, index) for index in range(len(self.workers))]
         waiting = sorted(submits, reverse=True)
-        ends: dict[int, tuple[queue.SectionClaim, float]] = {}
+        ends: dict[int, tuple[queue_jobs.SectionClaim, float]] = {}
         while waiting or ends or any(one.done is None for one in self.followed.values()):
             at, index = heapq.heappop(free)
             while waiting and waiting[-1][0] <= at:
@@ -84,7 +85,7 @@ class Simulation:
             self._set(at)
             if index in ends:
                 self._end(*ends.pop(index), at)
-            claim = queue.claim_section(self.workers[index])
+            claim = queue_jobs.claim_section(self.workers[index])
             if claim is None:
                 later = min([at + 1.0, *(moment for moment, _ in waiting[-1:])])
                 heapq.heappush(free, (max(at + 0.01, later), index))
@@ -96,8 +97,8 @@ class Simulation:
     def _set(self, at: float) -> None:
         self.now = self.start + timedelta(seconds=at)
 
-    def _end(self, claim: queue.SectionClaim, since: float, until: float) -> None:
-        queue.section_done(claim, seconds=until - since, engine="faster-whisper", device="cuda:0", versions={})
+    def _end(self, claim: queue_jobs.SectionClaim, since: float, until: float) -> None:
+        queue_jobs.section_done(claim, seconds=until - since, engine="faster-whisper", device="cuda:0", versions={})
         own = self.followed[claim.job]
         for one in self.followed.values():
             if one.done is None and one is not own and one.submitted < own.submitted:

@@ -16,11 +16,12 @@ from django.utils import timezone, translation
 from tests.receiver import Receiver
 from tests.server import ROOT
 from tests.test_addresses import leading_to, unknown
-from transcription import errors, history, jobs, queue, retention, webhooks
+from transcription import errors, history, jobs, retention, webhooks
 from transcription.api.serializers import JobSerializer
 from transcription.models import Delivery, Job, Webhook, Worker
 from transcription.outbound.addresses import Allowed
-from transcription.queue import DeliveryClaim
+from transcription.queue import jobs as queue_jobs
+from transcription.queue.jobs import DeliveryClaim
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LOOPBACK = (Allowed.read("127.0.0.1"),)
@@ -30,7 +31,7 @@ LOOPBACK = (Allowed.read("127.0.0.1"),)
 def rung(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which queues were rung, in the place of a broker."""
     queues: list[str] = []
-    monkeypatch.setattr(queue.current_app, "send_task", lambda name, queue, **_: queues.append(queue))
+    monkeypatch.setattr(queue_jobs.current_app, "send_task", lambda name, queue, **_: queues.append(queue))
     return queues
 
 
@@ -61,13 +62,13 @@ def callback(job: Job, url: str) -> Job:
 
 def finish(job: Job, worker: Worker, text: str = "Good day.") -> None:
     Job.objects.filter(pk=job.pk).update(status="finishing")
-    claim = queue.claim_finished_job(worker)
+    claim = queue_jobs.claim_finished_job(worker)
     assert claim is not None
-    queue.finished(claim, text=text, language="en")
+    queue_jobs.finished(claim, text=text, language="en")
 
 
 def claimed(worker: Worker) -> DeliveryClaim:
-    claim = queue.claim_delivery(worker)
+    claim = queue_jobs.claim_delivery(worker)
     assert claim is not None
     return claim
 
@@ -135,7 +136,7 @@ def test_the_links_are_those_of_the_api_from_outside(callback: Job, worker: Work
 
 
 def test_a_failed_job_is_told_with_its_sentence(callback: Job, worker: Worker, receiver: Receiver) -> None:
-    queue.fail(callback.pk, errors.NoAudio())
+    queue_jobs.fail(callback.pk, errors.NoAudio())
     deliver(worker)
     (message,) = receiver.got
     assert message.told["type"] == "job.failed"
@@ -149,7 +150,7 @@ def test_a_cancelled_job_is_told_once(callback: Job, worker: Worker, receiver: R
     assert not jobs.cancel(callback)
     deliver(worker)
     assert [message.told["type"] for message in receiver.got] == ["job.cancelled"]
-    assert queue.claim_delivery(worker) is None
+    assert queue_jobs.claim_delivery(worker) is None
 
 
 def test_the_standing_address_and_the_jobs_own_are_told_once_each(callback: Job, alice: User, bob: User) -> None:
@@ -158,7 +159,7 @@ def test_the_standing_address_and_the_jobs_own_are_told_once_each(callback: Job,
     jobs.cancel(callback)
     assert Delivery.objects.count() == 1
     webhooks.point(alice, "https://alice.example.org/")
-    queue.retry(callback.pk)
+    queue_jobs.retry(callback.pk)
     Delivery.objects.all().delete()
     jobs.cancel(callback)
     assert set(Delivery.objects.values_list("url", "owner__username")) == {
@@ -176,7 +177,7 @@ def test_nobody_is_told_of_a_job_when_nobody_asked(job: Job, alice: User, worker
 def test_an_end_that_is_not_stored_is_not_told(callback: Job, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "note", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        queue.cancel(callback.pk)
+        queue_jobs.cancel(callback.pk)
     callback.refresh_from_db()
     assert callback.status == "queued"
     assert not Delivery.objects.exists()
@@ -225,7 +226,7 @@ def test_what_is_refused_is_tried_again_under_the_same_id(callback: Job, worker:
     jobs.cancel(callback)
     first = deliver(worker)
     assert (first.status, reasons(first)) == ("waiting", ["status"])
-    assert queue.claim_delivery(worker) is None
+    assert queue_jobs.claim_delivery(worker) is None
     deliver_when_due(worker)
     last = deliver_when_due(worker)
     assert (last.status, reasons(last)) == ("delivered", ["status", "status", ""])
@@ -246,9 +247,9 @@ def test_tries_come_at_their_times_and_end(callback: Job, worker: Worker, receiv
     assert pauses[:4] == pytest.approx([30, 90, 480, 3000], abs=5)  # a try takes a moment
     assert (delivery.status, len(receiver.got)) == ("failed", 5)
     assert delivery.ended_at is not None
-    queue.sweep()
+    queue_jobs.sweep()
     Delivery.objects.update(next_attempt_at=timezone.now())
-    assert queue.claim_delivery(worker) is None
+    assert queue_jobs.claim_delivery(worker) is None
 
 
 def test_a_test_is_tried_once(alice: User, url: str, receiver: Receiver, worker: Worker) -> None:
@@ -412,10 +413,10 @@ def test_a_claimed_message_is_left_alone_and_its_address_too(callback: Job, work
     Delivery.objects.create(owner=alice, url=callback.callback_url, type="job.done")
     Delivery.objects.create(owner=alice, url="https://other.example.org/", type="job.done")
     claimed(worker)
-    assert queue.deliveries_due(8) == 1
+    assert queue_jobs.deliveries_due(8) == 1
     other = claimed(worker)
     assert Delivery.objects.get(pk=other.delivery).url == "https://other.example.org/"
-    assert queue.claim_delivery(worker) is None
+    assert queue_jobs.claim_delivery(worker) is None
 
 
 def test_users_take_turns(worker: Worker, alice: User, bob: User) -> None:
@@ -430,12 +431,12 @@ def test_the_late_word_of_a_worker_that_was_thought_dead_is_not_taken(callback: 
     jobs.cancel(callback)
     late = claimed(worker)
     Delivery.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-    queue.sweep()
+    queue_jobs.sweep()
     claimed(worker)
     with pytest.raises(errors.LeaseLost):
-        queue.delivered(late, {})
-    queue.retry_delivery(late, {})
-    queue.release_delivery(late)
+        queue_jobs.delivered(late, {})
+    queue_jobs.retry_delivery(late, {})
+    queue_jobs.release_delivery(late)
     delivery = Delivery.objects.get()
     assert (delivery.status, delivery.attempts, delivery.tries) == ("waiting", 1, [])
     assert delivery.claim is not None
@@ -446,16 +447,16 @@ def test_a_message_that_waits_is_rung_for_when_it_is_due(callback: Job, rung: li
     rung.clear()
     long_ago = timezone.now() - timedelta(minutes=1)
     Delivery.objects.update(rung_at=long_ago, next_attempt_at=timezone.now() + timedelta(seconds=30))
-    queue.sweep()
+    queue_jobs.sweep()
     assert rung == []
     Delivery.objects.update(next_attempt_at=timezone.now())
-    queue.sweep()
+    queue_jobs.sweep()
     assert rung == ["default"]
 
 
 def test_a_worker_that_stops_gives_its_message_back(callback: Job, worker: Worker) -> None:
     jobs.cancel(callback)
-    queue.release_delivery(claimed(worker))
+    queue_jobs.release_delivery(claimed(worker))
     assert Delivery.objects.values_list("attempts", "claim").get() == (0, None)
 
 
@@ -465,7 +466,7 @@ def test_a_delivered_message_is_sent_anew_under_its_id(
     jobs.cancel(callback)
     deliver(worker)
     rung.clear()
-    assert queue.replay_delivery(Delivery.objects.get().pk)
+    assert queue_jobs.replay_delivery(Delivery.objects.get().pk)
     assert rung == ["default"]
     again = deliver(worker)
     assert (again.status, reasons(again)) == ("delivered", ["", ""])
@@ -478,14 +479,14 @@ def test_the_first_try_waits_as_long_as_the_administrator_wants(
     settings.WEBHOOK_TRIES_SECONDS = [60, 90]
     now = timezone.now()
     finish(callback, worker)
-    assert queue.claim_delivery(worker) is None
+    assert queue_jobs.claim_delivery(worker) is None
     delivery = Delivery.objects.get()
     assert timedelta(seconds=60) <= delivery.next_attempt_at - now < timedelta(seconds=65)
 
-    queue.retry_delivery(claimed_when_due(worker), {})
+    queue_jobs.retry_delivery(claimed_when_due(worker), {})
     pause = Delivery.objects.get().next_attempt_at - timezone.now()
     assert timedelta(seconds=25) < pause <= timedelta(seconds=30)
-    queue.retry_delivery(claimed_when_due(worker), {})
+    queue_jobs.retry_delivery(claimed_when_due(worker), {})
     assert Delivery.objects.get().status == "failed"
 
 
@@ -494,7 +495,7 @@ def test_a_test_and_what_is_sent_anew_do_not_wait(
 ) -> None:
     settings.WEBHOOK_TRIES_SECONDS = [60, 90]
     jobs.cancel(callback)
-    assert queue.replay_delivery(Delivery.objects.get().pk)
+    assert queue_jobs.replay_delivery(Delivery.objects.get().pk)
     assert deliver(worker).status == "delivered"
     webhooks.point(alice, callback.callback_url)
     webhooks.send_test(alice)
@@ -503,7 +504,7 @@ def test_a_test_and_what_is_sent_anew_do_not_wait(
 
 def test_a_message_being_sent_is_not_sent_anew(callback: Job, worker: Worker) -> None:
     jobs.cancel(callback)
-    assert not queue.replay_delivery(claimed(worker).delivery)
+    assert not queue_jobs.replay_delivery(claimed(worker).delivery)
 
 
 def test_the_log_forgets_what_ended_long_ago(callback: Job, worker: Worker, alice: User) -> None:

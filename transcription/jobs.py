@@ -16,8 +16,10 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from transcription import clock, errors, history, queue, quotas, search
+from transcription import clock, errors, history, search
 from transcription.models import Batch, Job, Recording, Tag, Upload
+from transcription.queue import jobs as queue_jobs
+from transcription.queue import quotas
 from transcription.watcher import watching
 from transcription.whisper.options import TranscriptionOptions
 
@@ -168,7 +170,7 @@ def _job(name: str, wishes: Wishes, mark: Mark | None = None) -> Job:
         is_to_be_improved=wishes.get("improve", settings.DEFAULT_UPGRADE_TRANSCRIBATION),
         callback_url=wishes.get("callback_url", ""),
         batch=wishes.get("batch"),
-        latest_start=queue.latest_start(),
+        latest_start=queue_jobs.latest_start(),
         request_digest=mark.digest if mark else "",
         idempotency_key=mark.key if mark else "",
     )
@@ -245,7 +247,7 @@ def tag(job: Job, names: Iterable[str]) -> None:
 
 
 def _ring() -> None:
-    queue.ring(queue.DEFAULT_QUEUE)
+    queue_jobs.ring(queue_jobs.DEFAULT_QUEUE)
 
 
 def change(job: Job, *, tags: Iterable[str] | None = None, **columns: str) -> None:
@@ -260,7 +262,7 @@ def change(job: Job, *, tags: Iterable[str] | None = None, **columns: str) -> No
 
 def cancel(job: Job) -> bool:
     """Stop an unfinished job within seconds; its text so far is kept. Return whether there was anything to stop."""
-    return queue.cancel(job.pk)
+    return queue_jobs.cancel(job.pk)
 
 
 def retry(job: Job) -> bool:
@@ -270,7 +272,7 @@ def retry(job: Job) -> bool:
     """
     if job.recording.removed_at is not None:
         raise errors.RecordingMissing
-    return queue.retry(job.pk)  # if the sound goes just now, preparing fails with the same
+    return queue_jobs.retry(job.pk)  # if the sound goes just now, preparing fails with the same
 
 
 def delete(job: Job, *, only: QuerySet[Job] | None = None) -> bool:

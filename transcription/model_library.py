@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from transcription import catalogue, devices, errors, queue, weights
+from transcription import catalogue, devices, errors, weights
 from transcription.catalogue import LocalModel
 from transcription.models import Download, Job
 from transcription.published import Weights
+from transcription.queue import jobs as queue_jobs
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,12 @@ def order(name: str) -> None:
         return
     if not weights.can_fetch(model.name, engine):
         catalogue.find(model.name, engine)
-    queue.order_model(model.name)
+    queue_jobs.order_model(model.name)
 
 
 def call_off(name: str) -> None:
     """Fetch a model no longer, unless jobs wait for it. Raises UnknownModel."""
-    queue.call_off_model(find(name).name)
+    queue_jobs.call_off_model(find(name).name)
 
 
 def remove(name: str) -> list[LocalModel]:
@@ -111,7 +112,7 @@ def remove(name: str) -> list[LocalModel]:
         raise errors.ModelInUse(name=model.name, count=needed)
     if not found and model.state == "missing":
         catalogue.find(model.name, model.engine)
-    queue.call_off_model(model.name)
+    queue_jobs.call_off_model(model.name)
     for local in found:
         weights.remove(local)
     weights.forget_begun(model.name, model.engine)

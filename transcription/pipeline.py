@@ -19,24 +19,13 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F, QuerySet
 
-from transcription import (
-    audio,
-    catalogue,
-    devices,
-    edits,
-    enhance,
-    errors,
-    forecast,
-    history,
-    logs,
-    queue,
-    space,
-    weights,
-)
+from transcription import audio, catalogue, devices, edits, enhance, errors, history, logs, space, weights
 from transcription.logs import timed
 from transcription.models import Job, Recording, Section, Segment
 from transcription.outbound import chat
-from transcription.queue import DownloadClaim, JobClaim, SectionClaim
+from transcription.queue import forecast
+from transcription.queue import jobs as queue_jobs
+from transcription.queue.jobs import DownloadClaim, JobClaim, SectionClaim
 from transcription.speech import SpeechFinder
 from transcription.timeline import Timeline
 from transcription.whisper import sections
@@ -59,7 +48,7 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
     job = Job.objects.select_related("recording").defer("text", "searchable").get(pk=claim.job)
     engine = devices.engine().name
     if catalogue.on_disk(job.model, engine) is None and weights.can_fetch(job.model, engine):
-        queue.wait_for_model(claim)
+        queue_jobs.wait_for_model(claim)
         return
     model = catalogue.find(job.model, engine)
     lease = _Lease(claim, job.recording, stopping)
@@ -77,7 +66,7 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
     try:
         _store_sound(job, seconds)
         found = _sections(job, seconds, finder, lease.listened)
-        queue.prepared(
+        queue_jobs.prepared(
             claim,
             found,
             decoding_seconds=forecast.decoding_seconds(job.model, [section.seconds for section in found]),
@@ -87,7 +76,7 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
             processing_seconds=F("processing_seconds") + time.monotonic() - started,
         )
     except errors.LeaseLost:
-        queue.remove_unwanted_pcm(job.pk)  # deleted while FFmpeg worked, thus before there was any to delete
+        queue_jobs.remove_unwanted_pcm(job.pk)  # deleted while FFmpeg worked, thus before there was any to delete
         raise
 
 
@@ -184,7 +173,7 @@ class _Lease:
             raise errors.LeaseLost
         if time.monotonic() - self.renewed >= 1:
             self.renewed = time.monotonic()
-            queue.renew_job(self.claim, progress=None if progress is None else min(1.0, progress))
+            queue_jobs.renew_job(self.claim, progress=None if progress is None else min(1.0, progress))
 
 
 @timed("fetching weights")
@@ -201,10 +190,10 @@ def fetch(claim: DownloadClaim, stopping: threading.Event) -> None:
             raise errors.LeaseLost
         if time.monotonic() - renewed >= 1:
             renewed = time.monotonic()
-            queue.renew_download(claim, progress=min(1.0, done / whole) if whole else 0.0)
+            queue_jobs.renew_download(claim, progress=min(1.0, done / whole) if whole else 0.0)
 
     weights.fetch(claim.model, devices.engine().name, on_progress=on_progress)
-    queue.downloaded(claim)
+    queue_jobs.downloaded(claim)
 
 
 def transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.Event) -> None:
@@ -217,7 +206,7 @@ def transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.
     work = _Work(claim, section)
     if work.rest.seconds >= SHORTEST_REST:
         _decode(work, runner, stopping)
-    queue.section_done(
+    queue_jobs.section_done(
         claim,
         seconds=time.monotonic() - started,
         engine=runner.abilities.name,
@@ -270,16 +259,16 @@ class _Work:
         """Store one event of the runner's; None is a beat."""
         match event:
             case None:
-                queue.renew_section(self.claim)
+                queue_jobs.renew_section(self.claim)
             case {"event": "language", "language": language, "probability": probability}:
-                queue.found_language(self.claim, language, probability)
+                queue_jobs.found_language(self.claim, language, probability)
             case {"event": "progress", "seconds": seconds}:
-                queue.store_progress(self.claim, self.heard + seconds * self.options.up_speed)
+                queue_jobs.store_progress(self.claim, self.heard + seconds * self.options.up_speed)
             case {"event": "segment", "segment": said}:
                 segment = DecodedSegment.from_json(said)
                 transcribed = self.heard + segment.end * self.options.up_speed
                 restored = self.timeline.restore(segment)
-                queue.store_segment(self.claim, self.segments, restored, transcribed=transcribed)
+                queue_jobs.store_segment(self.claim, self.segments, restored, transcribed=transcribed)
                 self.segments += 1
                 if self.options.verbose:
                     history.note(self.section.job_id, "decoded", _measures(restored))
@@ -328,7 +317,7 @@ def finish(claim: JobClaim, stopping: threading.Event) -> None:
     warnings = [*job.warnings, *(_improve(claim, job, stopping) if job.is_to_be_improved else [])]
     text = edits.joined(_segments(claim).only("text", "improved_text", "edited_text"))
     seconds = F("processing_seconds") + time.monotonic() - started
-    queue.finished(claim, text=text, warnings=warnings, processing_seconds=seconds)
+    queue_jobs.finished(claim, text=text, warnings=warnings, processing_seconds=seconds)
 
 
 def _segments(claim: JobClaim) -> QuerySet[Segment]:
@@ -341,7 +330,7 @@ def _improve(claim: JobClaim, job: Job, stopping: threading.Event) -> list[str]:
     def beat() -> None:
         if stopping.is_set():
             raise errors.LeaseLost
-        queue.renew_job(claim)
+        queue_jobs.renew_job(claim)
 
     segments = {segment.pk: segment for segment in _segments(claim).defer("tokens", "words")}
     lines = [enhance.Line(segment.pk, segment.text, segment.improved_text) for segment in segments.values()]
@@ -364,7 +353,7 @@ def _improve(claim: JobClaim, job: Job, stopping: threading.Event) -> list[str]:
 def _store_improved(claim: JobClaim, texts: Mapping[Segment, str]) -> None:
     """Store what became of some segments, and the job's text as it reads with them. Raises LeaseLost."""
     with transaction.atomic():
-        queue.renew_job(claim)
+        queue_jobs.renew_job(claim)
         for segment, text in texts.items():
             segment.improved_text = edits.like(segment, text)
         Segment.objects.bulk_update(texts, ["improved_text"])

@@ -12,8 +12,9 @@ from celery import shared_task, signals
 from django.conf import settings
 from django.db import DatabaseError, connection
 
-from transcription import devices, enhance, errors, logs, pipeline, queue, webhooks
-from transcription.queue import JobClaim, SectionClaim
+from transcription import devices, enhance, errors, logs, pipeline, webhooks
+from transcription.queue import jobs as queue_jobs
+from transcription.queue.jobs import JobClaim, SectionClaim
 from transcription.workers import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -41,32 +42,32 @@ def _end(**_: Any) -> None:
         process.end()
 
 
-@shared_task(name=queue.DEFAULT_TASK)
+@shared_task(name=queue_jobs.DEFAULT_TASK)
 def work_default() -> None:
     """Finish and prepare jobs until none waits; one thread is kept for what takes a moment."""
     for process in _here:
-        if queue.has_downloads():
+        if queue_jobs.has_downloads():
             process.beside(_fetch_models)
-        for _ in range(queue.deliveries_due(webhooks.AT_ONCE)):
+        for _ in range(queue_jobs.deliveries_due(webhooks.AT_ONCE)):
             process.beside(_deliver, at_once=webhooks.AT_ONCE)
-        for _ in range(queue.improvements_due(enhance.AT_ONCE)):
+        for _ in range(queue_jobs.improvements_due(enhance.AT_ONCE)):
             process.beside(_improve, at_once=enhance.AT_ONCE)
         with process.place_for_large() as takes_large:
             most_bytes = None if takes_large else settings.SMALL_FILE_BYTES
             while process.finder and not process.stopping.is_set():
-                if claim := queue.claim_finished_job(process.row):
+                if claim := queue_jobs.claim_finished_job(process.row):
                     _on_job(claim, partial(pipeline.finish, claim, process.stopping))
-                elif claim := queue.claim_job(process.row, most_bytes=most_bytes):
+                elif claim := queue_jobs.claim_job(process.row, most_bytes=most_bytes):
                     _on_job(claim, partial(pipeline.prepare, claim, process.finder, process.stopping))
                 else:
                     break
 
 
-@shared_task(name=queue.DEVICE_TASK)
+@shared_task(name=queue_jobs.DEVICE_TASK)
 def work_device() -> None:
     """Have sections decoded until none waits."""
     for process in _here:
-        while process.runner and not process.stopping.is_set() and (claim := queue.claim_section(process.row)):
+        while process.runner and not process.stopping.is_set() and (claim := queue_jobs.claim_section(process.row)):
             with logs.about(job=claim.job, section=claim.section):
                 _transcribe(claim, process.runner, process.stopping)
 
@@ -74,8 +75,8 @@ def work_device() -> None:
 def _fetch_models(process: WorkerProcess) -> None:
     """Fetch models until none waits. It may take an hour, so it has a thread of its own."""
     try:
-        while not process.stopping.is_set() and (claim := queue.claim_download(process.row)):
-            release, retry = partial(queue.release_download, claim), partial(queue.retry_download, claim)
+        while not process.stopping.is_set() and (claim := queue_jobs.claim_download(process.row)):
+            release, retry = partial(queue_jobs.release_download, claim), partial(queue_jobs.retry_download, claim)
             _try(partial(pipeline.fetch, claim, process.stopping), release, retry)
     finally:
         connection.close()
@@ -84,8 +85,8 @@ def _fetch_models(process: WorkerProcess) -> None:
 def _deliver(process: WorkerProcess) -> None:
     """Deliver messages until none waits. A receiver may take its time, so no job waits for one."""
     try:
-        while not process.stopping.is_set() and (claim := queue.claim_delivery(process.row)):
-            release, retry = partial(queue.release_delivery, claim), partial(webhooks.not_sent, claim)
+        while not process.stopping.is_set() and (claim := queue_jobs.claim_delivery(process.row)):
+            release, retry = partial(queue_jobs.release_delivery, claim), partial(webhooks.not_sent, claim)
             _try(partial(webhooks.deliver, claim), release, retry)
     finally:
         connection.close()
@@ -95,7 +96,7 @@ def _improve(process: WorkerProcess) -> None:
     """Finish jobs with a language model until none waits. It may be slow, so nobody else's job waits for it."""
     try:
         while not process.stopping.is_set() and (
-            claim := queue.claim_finished_job(process.row, is_to_be_improved=True)
+            claim := queue_jobs.claim_finished_job(process.row, is_to_be_improved=True)
         ):
             _on_job(claim, partial(pipeline.finish, claim, process.stopping))
     finally:
@@ -103,13 +104,13 @@ def _improve(process: WorkerProcess) -> None:
 
 
 def _transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.Event) -> None:
-    release, retry = partial(queue.release_section, claim), partial(queue.retry_section, claim)
+    release, retry = partial(queue_jobs.release_section, claim), partial(queue_jobs.retry_section, claim)
     _try(partial(pipeline.transcribe, claim, runner, stopping), release, retry)
 
 
 def _on_job(claim: JobClaim, step: Callable[[], None]) -> None:
     with logs.about(job=claim.job):
-        _try(step, partial(queue.release_job, claim), partial(queue.retry_job, claim))
+        _try(step, partial(queue_jobs.release_job, claim), partial(queue_jobs.retry_job, claim))
 
 
 def _try(step: Callable[[], None], release: Callable[[], None], retry: Callable[[errors.Problem], None]) -> None:

@@ -18,9 +18,9 @@ from django.db import close_old_connections, connections
 from django.db.models import OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 
-from transcription import forecast
-from transcription.forecast import Turn
 from transcription.models import Job, Segment
+from transcription.queue import forecast
+from transcription.queue.forecast import Turn
 
 # Seconds between two looks: few at first, for who has just come may wait for a voice message.
 FIRST_PAUSE, LAST_PAUSE = 0.05, 0.25

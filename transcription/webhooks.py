@@ -26,12 +26,13 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext, gettext_noop
 
-from transcription import errors, queue
+from transcription import errors
 from transcription.models import Delivery, Webhook
 from transcription.outbound import addresses, post
 from transcription.outbound.addresses import LookUp
 from transcription.outbound.post import Undelivered
-from transcription.queue import DeliveryClaim
+from transcription.queue import jobs as queue_jobs
+from transcription.queue.jobs import DeliveryClaim
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ def send_test(owner: AbstractBaseUser) -> Delivery | None:
 
 
 def _ring() -> None:
-    queue.ring(queue.DEFAULT_QUEUE)
+    queue_jobs.ring(queue_jobs.DEFAULT_QUEUE)
 
 
 # ---------------------------------------------------------------- one message
@@ -153,16 +154,16 @@ def deliver(claim: DeliveryClaim, *, resolve: LookUp = socket.getaddrinfo) -> No
     said = tried["code"] or "delivered"
     log.info("%s to %s: %s", delivery.type, urlsplit(delivery.url).hostname, said, extra={"job": delivery.job_id})
     if tried["code"]:
-        queue.retry_delivery(claim, tried)
+        queue_jobs.retry_delivery(claim, tried)
     else:
-        queue.delivered(claim, tried)
+        queue_jobs.delivered(claim, tried)
 
 
 def not_sent(claim: DeliveryClaim, problem: errors.Problem) -> None:
     """Write down a try that went wrong on our side."""
     detail = str(problem.values.get("detail", problem))
     tried = {"at": _written(timezone.now()), "status_code": None, "code": "internal", "values": {"detail": detail}}
-    queue.retry_delivery(claim, {**tried, "seconds": 0})
+    queue_jobs.retry_delivery(claim, {**tried, "seconds": 0})
 
 
 def _post(delivery: Delivery, resolve: LookUp) -> int:

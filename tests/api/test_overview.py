@@ -8,8 +8,8 @@ from django.test import Client
 from django.utils import timezone
 
 from tests.api.rows import a_done_job, a_job
-from transcription import forecast
 from transcription.models import Job, Worker
+from transcription.queue import forecast
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from tests.web.conftest import MakeJob
-from transcription import forecast
 from transcription.models import Job, Section, Worker
+from transcription.queue import forecast
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,9 @@ from django.db.models import OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Left
 from django.utils import timezone
 
-from transcription import forecast
-from transcription.forecast import Turn
 from transcription.models import AnyUser, Job, Segment, Worker
+from transcription.queue import forecast
+from transcription.queue.forecast import Turn
 
 PAGE = 50
 FIRST_WORDS = 300  # characters

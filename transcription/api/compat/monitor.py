@@ -21,12 +21,13 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import re_path
 from django.utils.translation import gettext as _
 
-from transcription import forecast, jobs
+from transcription import jobs
 from transcription.api.compat import endpoint
 from transcription.api.compat.endpoint import door
 from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, finite
 from transcription.models import Event, Job, Section, Worker
+from transcription.queue import forecast
 
 NEWEST_JOBS = 100  # of each state
 NEWEST_EVENTS = 200

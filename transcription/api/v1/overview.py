@@ -9,10 +9,10 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from transcription import forecast
 from transcription.api.serializers import JobInList
 from transcription.api.v1.base import NativeViewSet
 from transcription.models import Job, Recording, Worker
+from transcription.queue import forecast
 
 NEXT_AT_MOST = 200
 

@@ -11,11 +11,12 @@ from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from transcription import queue, webhooks
+from transcription import webhooks
 from transcription.api.authentication import Caller, Scope
 from transcription.api.serializers import WebAddressField
 from transcription.api.v1.base import Conflict, NativeViewSet, NewestFirst, PageQuestion
 from transcription.models import Delivery, Webhook
+from transcription.queue import jobs as queue_jobs
 
 
 class WebhookRequest(serializers.Serializer[Webhook]):
@@ -98,7 +99,7 @@ class DeliveryViewSet(NativeViewSet[Delivery]):
     def replay(self, request: Request, pk: UUID) -> Response:
         """Send it anew, now and under the same id, whatever came of it before."""
         delivery = self.get_object()
-        if not queue.replay_delivery(delivery.pk):
+        if not queue_jobs.replay_delivery(delivery.pk):
             raise Conflict(_("The message is being sent now. See what comes of it first."))
         delivery.refresh_from_db()
         return Response(self.get_serializer(delivery).data, status=status.HTTP_202_ACCEPTED)

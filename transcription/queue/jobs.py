@@ -22,9 +22,10 @@ from django.db.models.expressions import Combinable
 from django.db.models.functions import Greatest
 from kombu.exceptions import OperationalError
 
-from transcription import clock, errors, history, outbox, processes, search
+from transcription import clock, errors, history, processes, search
 from transcription.logs import timed
 from transcription.models import Claimable, Delivery, Download, Job, Row, Section, Segment, Worker
+from transcription.queue import outbox
 from transcription.whisper.result import Segment as DecodedSegment
 
 log = logging.getLogger(__name__)
