@@ -16,8 +16,9 @@ from django.contrib.auth import get_user_model
 
 from transcription import clock, errors, jobs
 from transcription.models import Delivery, Download, Job, Recording, Section, Segment, Worker
+from transcription.queue import downloads, sections, sweeper
 from transcription.queue import jobs as queue_jobs
-from transcription.queue.jobs import DownloadClaim, JobClaim, SectionClaim
+from transcription.queue.claims import DownloadClaim, JobClaim, SectionClaim
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment as DecodedSegment
 
@@ -86,7 +87,7 @@ class Racer:
 
     def take_over(self) -> int | None:
         """Sweep and claim what was lost; return how many segments there were then, or None."""
-        queue_jobs.sweep()
+        sweeper.sweep()
         return Segment.objects.count() if self.win("claim_section") else None
 
     def store(self, count: int) -> int:
@@ -95,8 +96,8 @@ class Racer:
         first = Segment.objects.filter(section=self.claim.section).count()
         for number in range(count):
             try:
-                queue_jobs.store_segment(self.claim, first + number, SAID, transcribed=1.0)
-                queue_jobs.renew_section(self.claim)
+                sections.store_segment(self.claim, first + number, SAID, transcribed=1.0)
+                sections.renew_section(self.claim)
             except errors.LeaseLost:
                 return number
         return count
@@ -104,7 +105,7 @@ class Racer:
     def close(self) -> bool:
         """Close the claimed section, if it is still ours."""
         try:
-            queue_jobs.section_done(self.claim, seconds=1.0, engine="faster-whisper", device="cpu", versions={})
+            sections.section_done(self.claim, seconds=1.0, engine="faster-whisper", device="cpu", versions={})
         except errors.LeaseLost:
             return False
         return True
@@ -120,7 +121,7 @@ class Racer:
 
     def wait_for_model(self) -> bool:
         try:
-            queue_jobs.wait_for_model(self.claim)
+            downloads.wait_for_model(self.claim)
         except errors.LeaseLost:
             return False
         return True
@@ -128,14 +129,14 @@ class Racer:
     def renew_download(self) -> bool:
         assert isinstance(self.claim, DownloadClaim)
         try:
-            queue_jobs.renew_download(self.claim, progress=0.5)
+            downloads.renew_download(self.claim, progress=0.5)
         except errors.LeaseLost:
             return False
         return True
 
     def finish_download(self) -> bool:
         try:
-            queue_jobs.downloaded(self.claim)
+            downloads.downloaded(self.claim)
         except errors.LeaseLost:
             return False
         return True
@@ -150,7 +151,7 @@ class Racer:
         return queue_jobs.cancel(job.pk) if how == "cancel" else queue_jobs.fail(job.pk, errors.NoAudio())
 
     def sweep(self) -> None:
-        queue_jobs.sweep()
+        sweeper.sweep()
 
     # ---------------------------------------------------------------- what came of it
 

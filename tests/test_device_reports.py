@@ -12,7 +12,7 @@ from django.conf import LazySettings
 from tests.server import NANO, Server, wait_until
 from transcription import devices
 from transcription.models import Worker
-from transcription.queue import jobs as queue_jobs
+from transcription.queue import wakeups
 from transcription.whisper import gauges, runner
 from transcription.whisper.gauges import Reading
 from transcription.workers import WorkerProcess
@@ -137,7 +137,7 @@ def test_a_runner_has_one_model_and_remembers_what_did_not_load() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_the_heart_tells_what_the_runner_said(settings: LazySettings) -> None:
-    process = WorkerProcess(f"{queue_jobs.DEVICE_QUEUE_PREFIX}cpu")
+    process = WorkerProcess(f"{wakeups.DEVICE_QUEUE_PREFIX}cpu")
     assert process.runner is not None
     process.runner.reading = Reading("A processor", 16000, 4000, 25)
     process.runner.model_states = {"base": "loaded"}

@@ -12,8 +12,9 @@ from django.utils import timezone
 from tests.server import wait_until
 from transcription import errors, jobs, pipeline, weights
 from transcription.models import Download, Job, Worker
+from transcription.queue import downloads, sweeper, wakeups
 from transcription.queue import jobs as queue_jobs
-from transcription.queue.jobs import DownloadClaim
+from transcription.queue.claims import DownloadClaim
 from transcription.speech import SpeechFinder
 from transcription.workers import WorkerProcess
 
@@ -25,7 +26,7 @@ UNAVAILABLE = errors.WeightsUnavailable(name="base", detail="the hub said: no", 
 def rung(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which queues were rung, in the place of a broker."""
     queues: list[str] = []
-    monkeypatch.setattr(queue_jobs.current_app, "send_task", lambda name, queue, **_: queues.append(queue))
+    monkeypatch.setattr(wakeups.current_app, "send_task", lambda name, queue, **_: queues.append(queue))
     return queues
 
 
@@ -52,7 +53,7 @@ def wait_for_its_model(worker: Worker) -> None:
 
 
 def claimed(worker: Worker) -> DownloadClaim:
-    claim = queue_jobs.claim_download(worker)
+    claim = downloads.claim_download(worker)
     assert claim is not None
     return claim
 
@@ -83,10 +84,10 @@ def test_one_fetch_serves_every_job_that_waits(job: Job, worker: Worker, alice: 
     second = Job.objects.create(owner=alice, recording=job.recording, name="b", model="base", options=job.options)
     wait_for_its_model(worker)
     claim = claimed(worker)
-    assert queue_jobs.claim_download(worker) is None
-    queue_jobs.renew_download(claim, progress=0.4)
+    assert downloads.claim_download(worker) is None
+    downloads.renew_download(claim, progress=0.4)
     assert set(Job.objects.values_list("status", "progress")) == {("downloading", 0.4)}
-    queue_jobs.downloaded(claim)
+    downloads.downloaded(claim)
     assert set(Job.objects.values_list("status", "progress")) == {("queued", 0.0)}
     assert not Download.objects.exists()
     assert queue_jobs.claim_job(worker) is not None
@@ -96,35 +97,35 @@ def test_one_fetch_serves_every_job_that_waits(job: Job, worker: Worker, alice: 
 def test_a_fetch_that_nobody_waits_for_any_more_ends(job: Job, worker: Worker) -> None:
     wait_for_its_model(worker)
     claim = claimed(worker)
-    queue_jobs.renew_download(claim, progress=0.4)
+    downloads.renew_download(claim, progress=0.4)
     jobs.cancel(job)
     assert look_at(job) == ("cancelled", 0)
     with pytest.raises(errors.LeaseLost):
-        queue_jobs.renew_download(claim, progress=0.5)
+        downloads.renew_download(claim, progress=0.5)
     assert not Download.objects.exists()
 
 
 def test_what_somebody_asked_for_is_fetched_though_no_job_waits(worker: Worker, rung: list[str]) -> None:
-    queue_jobs.order_model("turbo")
+    downloads.order_model("turbo")
     claim = claimed(worker)
-    queue_jobs.renew_download(claim, progress=0.5)
+    downloads.renew_download(claim, progress=0.5)
     assert Download.objects.get().progress == 0.5
     assert rung == ["default"]
 
 
 def test_what_was_called_off_ends_at_the_next_beat(worker: Worker) -> None:
-    queue_jobs.order_model("turbo")
+    downloads.order_model("turbo")
     claim = claimed(worker)
-    queue_jobs.call_off_model("turbo")
+    downloads.call_off_model("turbo")
     with pytest.raises(errors.LeaseLost):
-        queue_jobs.renew_download(claim, progress=0.5)
+        downloads.renew_download(claim, progress=0.5)
 
 
 def test_what_a_job_waits_for_cannot_be_called_off(job: Job, worker: Worker) -> None:
     wait_for_its_model(worker)
-    queue_jobs.order_model("base")
-    queue_jobs.call_off_model("base")
-    queue_jobs.renew_download(claimed(worker), progress=0.5)
+    downloads.order_model("base")
+    downloads.call_off_model("base")
+    downloads.renew_download(claimed(worker), progress=0.5)
 
 
 def test_a_fetch_is_tried_again_and_after_the_last_attempt_fails_its_jobs(
@@ -134,7 +135,7 @@ def test_a_fetch_is_tried_again_and_after_the_last_attempt_fails_its_jobs(
     for _ in range(settings.MAX_ATTEMPTS):
         assert look_at(job) == ("downloading", 0)
         Download.objects.update(next_attempt_at=timezone.now())
-        queue_jobs.retry_download(claimed(worker), UNAVAILABLE)
+        downloads.retry_download(claimed(worker), UNAVAILABLE)
     assert look_at(job)[0] == "failed"
     assert job.error_message.startswith("The weights of base could not be fetched: the hub said: no. Put model.bin")
     assert not Download.objects.exists()
@@ -144,13 +145,13 @@ def test_who_asked_for_what_could_not_be_fetched_finds_out_why_and_can_ask_again
     worker: Worker, settings: LazySettings
 ) -> None:
     settings.MAX_ATTEMPTS = 1
-    queue_jobs.order_model("base")
-    queue_jobs.retry_download(claimed(worker), UNAVAILABLE)
+    downloads.order_model("base")
+    downloads.retry_download(claimed(worker), UNAVAILABLE)
     assert "the hub said: no" in Download.objects.get().error_message
-    assert queue_jobs.claim_download(worker) is None
-    queue_jobs.sweep()
-    assert queue_jobs.claim_download(worker) is None
-    queue_jobs.order_model("base")
+    assert downloads.claim_download(worker) is None
+    sweeper.sweep()
+    assert downloads.claim_download(worker) is None
+    downloads.order_model("base")
     assert Download.objects.get().error_message == ""
     assert claimed(worker).model == "base"
 
@@ -158,18 +159,18 @@ def test_who_asked_for_what_could_not_be_fetched_finds_out_why_and_can_ask_again
 def test_a_job_that_waits_for_a_full_disk_says_so(job: Job, worker: Worker) -> None:
     wait_for_its_model(worker)
     claim = claimed(worker)
-    queue_jobs.retry_download(claim, errors.DiskFull())
+    downloads.retry_download(claim, errors.DiskFull())
     assert look_at(job)[0] == "downloading"
     assert job.waiting_for == "disk_full"
     Download.objects.update(next_attempt_at=timezone.now())
-    queue_jobs.renew_download(claimed(worker), progress=0.1)
+    downloads.renew_download(claimed(worker), progress=0.1)
     job.refresh_from_db()
     assert job.waiting_for == ""
 
 
 def test_a_worker_that_stops_gives_its_fetch_back(job: Job, worker: Worker) -> None:
     wait_for_its_model(worker)
-    queue_jobs.release_download(claimed(worker))
+    downloads.release_download(claimed(worker))
     assert Download.objects.values_list("attempts", "claim").get() == (0, None)
     claimed(worker)
 
@@ -179,7 +180,7 @@ def test_what_a_dead_worker_fetched_is_taken_up_however_often_they_die(job: Job,
     for _ in range(9):
         claimed(worker)
         Download.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-        queue_jobs.sweep()
+        sweeper.sweep()
     assert look_at(job)[0] == "downloading"
     claimed(worker)
 
@@ -187,7 +188,7 @@ def test_what_a_dead_worker_fetched_is_taken_up_however_often_they_die(job: Job,
 def test_a_job_that_waits_for_nothing_goes_on(job: Job, worker: Worker) -> None:
     wait_for_its_model(worker)
     Download.objects.all().delete()
-    queue_jobs.sweep()
+    sweeper.sweep()
     assert look_at(job)[0] == "queued"
 
 
@@ -195,7 +196,7 @@ def test_a_wake_up_that_was_lost_is_sent_again(job: Job, worker: Worker, rung: l
     wait_for_its_model(worker)
     rung.clear()
     Download.objects.update(rung_at=timezone.now() - timedelta(minutes=1))
-    queue_jobs.sweep()
+    sweeper.sweep()
     assert rung == ["default"]
 
 
@@ -225,7 +226,7 @@ def test_a_worker_that_is_asked_to_stop_ends_its_fetch(
 
 
 def test_what_is_done_beside_is_done_by_one_thread_at_a_time() -> None:
-    process, begun, go_on = WorkerProcess(queue_jobs.DEFAULT_QUEUE), [], threading.Event()
+    process, begun, go_on = WorkerProcess(wakeups.DEFAULT_QUEUE), [], threading.Event()
 
     def work(_: WorkerProcess) -> None:
         begun.append(threading.current_thread())

@@ -25,7 +25,7 @@ from kombu import Connection
 from config import file_broker
 from tests.broker import POLLING, connect, consume, produce, publish
 from tests.server import ROOT, wait_until
-from transcription.queue import jobs as work
+from transcription.queue import wakeups
 
 
 def receive(connection: Connection, count: int, seconds: float = 5.0) -> list[Any]:
@@ -297,7 +297,7 @@ def test_ringing_on_a_full_disk_costs_a_log_line(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    work.ring(work.DEFAULT_QUEUE)
+    wakeups.ring(wakeups.DEFAULT_QUEUE)
     assert "No space left on device" in caplog.text
     assert not [path for path in files(settings.BROKER_DIR) if path.name.endswith(".tmp")]
 
@@ -433,7 +433,7 @@ class CeleryWorker:
         return bool(self.app.control.ping(timeout=1.0, limit=1))
 
     def ring(self) -> None:
-        self.app.send_task(work.DEFAULT_TASK, queue="default")
+        self.app.send_task(wakeups.DEFAULT_TASK, queue="default")
 
     def is_done(self) -> bool:
         """Whether every message was fetched and acknowledged."""

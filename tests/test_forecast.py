@@ -12,8 +12,7 @@ from django.utils import timezone
 
 from transcription import clock
 from transcription.models import Job, Recording, Section, Worker
-from transcription.queue import forecast
-from transcription.queue import jobs as queue_jobs
+from transcription.queue import forecast, sections, wakeups
 from transcription.queue.forecast import Speed
 from transcription.whisper.options import TranscriptionOptions
 
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def looked_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(queue_jobs.current_app, "send_task", lambda *_, **__: None)
+    monkeypatch.setattr(wakeups.current_app, "send_task", lambda *_, **__: None)
     forecast.forget()
     yield
     forecast.forget()
@@ -108,17 +107,17 @@ def test_two_devices_share_the_work(alice: User, worker: Worker) -> None:
 def test_what_is_being_decoded_counts_with_its_rest(alice: User, worker: Worker) -> None:
     learned(alice, (100, 10))
     job = given(alice, 200, sections=2)
-    claim = queue_jobs.claim_section(worker)
+    claim = sections.claim_section(worker)
     assert claim is not None
-    queue_jobs.store_progress(claim, 75)
+    sections.store_progress(claim, 75)
     assert forecast.latest()[job.pk] == forecast.Turn(0, pytest.approx(2.5 + 10))
 
 
 def test_a_device_that_has_finished_nothing_is_judged_by_what_it_does(alice: User, worker: Worker) -> None:
     job = given(alice, 200)
-    claim = queue_jobs.claim_section(worker)
+    claim = sections.claim_section(worker)
     assert claim is not None
-    queue_jobs.store_progress(claim, 50)
+    sections.store_progress(claim, 50)
     Section.objects.update(started_at=timezone.now() - timedelta(seconds=10))
     assert forecast.latest()[job.pk].seconds == pytest.approx(30, rel=0.05)
 
@@ -127,9 +126,9 @@ def test_a_jobs_own_sections_know_best(alice: User, worker: Worker) -> None:
     learned(alice, (100, 10))
     job = given(alice, 500, sections=5)
     for _ in range(3):
-        claim = queue_jobs.claim_section(worker)
+        claim = sections.claim_section(worker)
         assert claim is not None
-        queue_jobs.section_done(claim, seconds=50, engine="faster-whisper", device="cpu", versions={})
+        sections.section_done(claim, seconds=50, engine="faster-whisper", device="cpu", versions={})
     assert forecast.latest()[job.pk].seconds == pytest.approx(100)
 
 
@@ -198,9 +197,9 @@ def test_the_places_are_those_that_the_claims_then_give(alice: User, bob: User, 
     learned(alice, (100, 10))
     foreseen = sorted(turns := forecast.latest(), key=lambda job: turns[job].position)
     begun: dict[object, None] = {}
-    while (claim := queue_jobs.claim_section(worker)) is not None:
+    while (claim := sections.claim_section(worker)) is not None:
         begun.setdefault(Section.objects.get(pk=claim.section).job_id)
-        queue_jobs.section_done(claim, seconds=1, engine="faster-whisper", device="cpu", versions={})
+        sections.section_done(claim, seconds=1, engine="faster-whisper", device="cpu", versions={})
     assert foreseen == list(begun)
 
 

@@ -13,7 +13,7 @@ from pytest_django import DjangoCaptureOnCommitCallbacks
 from tests.api.rows import a_done_job
 from transcription import errors, jobs
 from transcription.models import Job, Recording
-from transcription.queue import jobs as queue_jobs
+from transcription.queue import wakeups
 from transcription.whisper.options import TranscriptionOptions
 
 WISHES: dict[str, Any] = {"model": "nano", "options": TranscriptionOptions(beam_size=1)}
@@ -28,7 +28,7 @@ def before(alice: User) -> Job:
 def rung(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The queues whose workers were woken."""
     queues: list[str] = []
-    monkeypatch.setattr(queue_jobs, "ring", lambda *names: queues.extend(names))
+    monkeypatch.setattr(wakeups, "ring", lambda *names: queues.extend(names))
     return queues
 
 

@@ -16,7 +16,8 @@ from django.utils import timezone
 from transcription import clock, errors, processes
 from transcription.models import Event, Job, Recording, Section, Segment, Worker
 from transcription.queue import jobs as queue_jobs
-from transcription.queue.jobs import SectionClaim
+from transcription.queue import sections, sweeper, wakeups
+from transcription.queue.claims import SectionClaim
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment as DecodedSegment
 
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def rung(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which queues were rung, in the place of a broker."""
     queues: list[str] = []
-    monkeypatch.setattr(queue_jobs.current_app, "send_task", lambda name, queue, **_: queues.append(queue))
+    monkeypatch.setattr(wakeups.current_app, "send_task", lambda name, queue, **_: queues.append(queue))
     return queues
 
 
@@ -46,13 +47,13 @@ def open_section(job: Job, worker: Worker, *, count: int = 1) -> SectionClaim:
     prepared = queue_jobs.claim_job(worker)
     assert prepared is not None
     queue_jobs.prepared(prepared, [part(job, index) for index in range(count)], language="en")
-    claim = queue_jobs.claim_section(worker)
+    claim = sections.claim_section(worker)
     assert claim is not None
     return claim
 
 
 def close(claim: SectionClaim, *, seconds: float = 1.0) -> None:
-    queue_jobs.section_done(
+    sections.section_done(
         claim, seconds=seconds, engine="faster-whisper", device="cpu", versions={"faster-whisper": "1"}
     )
 
@@ -89,27 +90,27 @@ def test_preparing_opens_the_sections_and_rings_the_devices(job: Job, worker: Wo
 def test_a_stolen_lease_refuses_the_first_owners_writes(job: Job, worker: Worker) -> None:
     first = open_section(job, worker)
     run_out(Section)
-    queue_jobs.sweep()
-    second = queue_jobs.claim_section(worker)
+    sweeper.sweep()
+    second = sections.claim_section(worker)
     assert second is not None
     with pytest.raises(errors.LeaseLost):
-        queue_jobs.store_segment(first, 0, said(" late"), transcribed=1.0)
+        sections.store_segment(first, 0, said(" late"), transcribed=1.0)
     with pytest.raises(errors.LeaseLost):
         close(first)
-    queue_jobs.release_section(first)
-    queue_jobs.retry_section(first, errors.RunnerDied(attempts=1))
-    queue_jobs.store_segment(second, 0, said(" in time"), transcribed=1.0)
+    sections.release_section(first)
+    sections.retry_section(first, errors.RunnerDied(attempts=1))
+    sections.store_segment(second, 0, said(" in time"), transcribed=1.0)
     assert [segment.text for segment in Segment.objects.all()] == [" in time"]
 
 
 def test_a_section_taken_up_again_keeps_its_segments(job: Job, worker: Worker) -> None:
-    queue_jobs.store_segment(open_section(job, worker), 0, said(" half"), transcribed=1.0)
+    sections.store_segment(open_section(job, worker), 0, said(" half"), transcribed=1.0)
     kept = Segment.objects.get().pk
     run_out(Section)
-    queue_jobs.sweep()
-    again = queue_jobs.claim_section(worker)
+    sweeper.sweep()
+    again = sections.claim_section(worker)
     assert again is not None
-    queue_jobs.store_segment(again, 1, said(" whole"), transcribed=2.0)
+    sections.store_segment(again, 1, said(" whole"), transcribed=2.0)
     assert list(Segment.objects.order_by("index").values_list("pk", "text"))[0] == (kept, " half")
     assert Segment.objects.count() == 2
 
@@ -118,11 +119,11 @@ def test_other_sections_wait_until_the_first_has_said_the_language(job: Job, wor
     prepared = queue_jobs.claim_job(worker)
     assert prepared is not None
     queue_jobs.prepared(prepared, [part(job, index) for index in range(3)])
-    first = queue_jobs.claim_section(worker)
+    first = sections.claim_section(worker)
     assert first is not None
-    assert queue_jobs.claim_section(worker) is None
-    queue_jobs.found_language(first, "ru", 0.98)
-    assert queue_jobs.claim_section(worker) is not None
+    assert sections.claim_section(worker) is None
+    sections.found_language(first, "ru", 0.98)
+    assert sections.claim_section(worker) is not None
     job.refresh_from_db()
     assert (job.language, job.language_probability) == ("ru", 0.98)
 
@@ -151,7 +152,7 @@ def queued(owner: User, seconds: float, *, sections: int = 1, priority: int = 0,
 def turns(worker: Worker) -> list[Job]:
     """The jobs in the order in which their sections are claimed and done."""
     order = []
-    while (claim := queue_jobs.claim_section(worker)) is not None:
+    while (claim := sections.claim_section(worker)) is not None:
         order.append(Section.objects.get(pk=claim.section).job)
         close(claim)
     return order
@@ -164,7 +165,7 @@ def test_users_take_turns(alice: User, bob: User, worker: Worker) -> None:
 
 def test_a_voice_message_overtakes_its_owners_lecture_at_the_next_section(alice: User, worker: Worker) -> None:
     lecture = queued(alice, 10_000, sections=3)
-    first = queue_jobs.claim_section(worker)
+    first = sections.claim_section(worker)
     message = queued(alice, 4)
     assert first is not None
     close(first)
@@ -270,16 +271,16 @@ def test_a_full_disk_is_waited_for_and_never_fails_a_job(job: Job, worker: Worke
 
 def test_a_disk_that_fills_up_while_decoding_is_waited_for(job: Job, worker: Worker) -> None:
     claim = open_section(job, worker)
-    queue_jobs.retry_section(claim, errors.DiskFull())
+    sections.retry_section(claim, errors.DiskFull())
     job.refresh_from_db()
     section = Section.objects.get()
     assert (job.status, job.waiting_for, section.status, section.attempts) == (
         "transcribing", "disk_full", "queued", 0,
     )  # fmt: skip
     Section.objects.update(next_attempt_at=timezone.now())
-    again = queue_jobs.claim_section(worker)
+    again = sections.claim_section(worker)
     assert again is not None
-    queue_jobs.store_progress(again, 1.0)
+    sections.store_progress(again, 1.0)
     job.refresh_from_db()
     assert job.waiting_for == ""
 
@@ -289,27 +290,27 @@ def test_the_turn_is_decided_in_one_query(
 ) -> None:
     queued(alice, 5)
     with django_assert_num_queries(5):  # which one; the conditional update and whose turn it was, in a transaction
-        queue_jobs.claim_section(worker)
+        sections.claim_section(worker)
 
 
 def test_storing_a_segment_moves_the_progress(job: Job, worker: Worker) -> None:
     claim = open_section(job, worker, count=2)
-    queue_jobs.store_segment(claim, 0, said(" five", 0.0, 5.0), transcribed=5.0)
+    sections.store_segment(claim, 0, said(" five", 0.0, 5.0), transcribed=5.0)
     job.refresh_from_db()
     assert job.progress == pytest.approx(0.25)
 
 
 def test_progress_without_a_segment_moves_it_too_and_never_back(job: Job, worker: Worker) -> None:
     claim = open_section(job, worker)
-    queue_jobs.store_progress(claim, 7.0)
-    queue_jobs.store_progress(claim, 6.0)
+    sections.store_progress(claim, 7.0)
+    sections.store_progress(claim, 6.0)
     job.refresh_from_db()
     assert job.progress == pytest.approx(0.7)
 
 
 def test_only_the_last_section_hands_the_job_on(job: Job, worker: Worker, rung: list[str]) -> None:
     first = open_section(job, worker, count=2)
-    second = queue_jobs.claim_section(worker)
+    second = sections.claim_section(worker)
     assert second is not None
     close(first, seconds=2)
     job.refresh_from_db()
@@ -333,7 +334,7 @@ def test_a_finished_job_is_claimed_once_and_ends_done(job: Job, worker: Worker) 
 
 
 def test_giving_back_on_stop_costs_no_attempt(job: Job, worker: Worker) -> None:
-    queue_jobs.release_section(open_section(job, worker))
+    sections.release_section(open_section(job, worker))
     section = Section.objects.get()
     assert (section.status, section.attempts, section.claim) == ("queued", 0, None)
 
@@ -347,20 +348,20 @@ def test_a_job_given_back_while_preparing_is_queued_again(job: Job, worker: Work
 
 
 def test_the_second_attempt_comes_at_once_and_the_third_waits(job: Job, worker: Worker) -> None:
-    queue_jobs.retry_section(open_section(job, worker), errors.RunnerDied(attempts=1))
-    again = queue_jobs.claim_section(worker)
+    sections.retry_section(open_section(job, worker), errors.RunnerDied(attempts=1))
+    again = sections.claim_section(worker)
     assert again is not None
-    queue_jobs.retry_section(again, errors.RunnerDied(attempts=2))
-    assert queue_jobs.claim_section(worker) is None
+    sections.retry_section(again, errors.RunnerDied(attempts=2))
+    assert sections.claim_section(worker) is None
     Section.objects.update(next_attempt_at=timezone.now())
-    assert queue_jobs.claim_section(worker) is not None
+    assert sections.claim_section(worker) is not None
 
 
 def test_the_last_attempt_fails_the_job_and_keeps_its_text(job: Job, worker: Worker, settings: LazySettings) -> None:
     settings.MAX_ATTEMPTS = 1
     claim = open_section(job, worker)
-    queue_jobs.store_segment(claim, 0, said(" so far"), transcribed=1.0)
-    queue_jobs.retry_section(claim, errors.RunnerDied(attempts=1))
+    sections.store_segment(claim, 0, said(" so far"), transcribed=1.0)
+    sections.retry_section(claim, errors.RunnerDied(attempts=1))
     job.refresh_from_db()
     assert (job.status, job.error_code) == ("failed", "runner_died")
     assert "crashed 1 times" in job.error_message
@@ -398,7 +399,7 @@ def test_an_ended_job_leaves_no_decoded_sound(job: Job, worker: Worker) -> None:
 def test_a_lease_that_ran_out_while_preparing_is_returned(job: Job, worker: Worker) -> None:
     queue_jobs.claim_job(worker)
     run_out(Job)
-    queue_jobs.sweep()
+    sweeper.sweep()
     job.refresh_from_db()
     assert (job.status, job.claim, job.attempts) == ("queued", None, 1)
 
@@ -407,7 +408,7 @@ def test_a_lease_that_ran_out_while_finishing_can_be_claimed_again(job: Job, wor
     close(open_section(job, worker))
     queue_jobs.claim_finished_job(worker)
     run_out(Job)
-    queue_jobs.sweep()
+    sweeper.sweep()
     assert queue_jobs.claim_finished_job(worker) is not None
 
 
@@ -415,10 +416,10 @@ def test_a_section_that_always_loses_its_worker_fails_its_job(job: Job, worker: 
     settings.MAX_ATTEMPTS = 2
     open_section(job, worker)
     run_out(Section)
-    queue_jobs.sweep()
-    queue_jobs.claim_section(worker)
+    sweeper.sweep()
+    sections.claim_section(worker)
     run_out(Section)
-    queue_jobs.sweep()
+    sweeper.sweep()
     job.refresh_from_db()
     assert (job.status, job.error_code) == ("failed", "runner_died")
 
@@ -426,12 +427,12 @@ def test_a_section_that_always_loses_its_worker_fails_its_job(job: Job, worker: 
 def test_a_lease_that_is_renewed_is_not_swept(job: Job, worker: Worker) -> None:
     claim = open_section(job, worker)
     run_out(Section)
-    queue_jobs.renew_section(claim)
-    queue_jobs.sweep()
+    sections.renew_section(claim)
+    sweeper.sweep()
     assert Section.objects.get().claim == claim.token
 
 
-@pytest.mark.parametrize("turn", [queue_jobs.renew_section, lambda claim: close(claim, seconds=1)])
+@pytest.mark.parametrize("turn", [sections.renew_section, lambda claim: close(claim, seconds=1)])
 def test_a_late_sign_of_life_saves_the_job_from_a_sweep_under_way(
     job: Job, worker: Worker, settings: LazySettings, turn: Callable[[SectionClaim], None]
 ) -> None:
@@ -441,7 +442,7 @@ def test_a_late_sign_of_life_saves_the_job_from_a_sweep_under_way(
     lost = list(Section.objects.all())
     turn(claim)
     for section in lost:
-        queue_jobs._sweep_section(section)
+        sweeper._sweep_section(section)
     job.refresh_from_db()
     assert job.status in ("transcribing", "finishing")
 
@@ -453,18 +454,18 @@ def test_a_job_that_always_loses_its_worker_fails(job: Job, worker: Worker, sett
     lost = list(Job.objects.all())
     Job.objects.update(lease_until=timezone.now() + timedelta(minutes=1))
     for job_lost in lost:
-        queue_jobs._sweep_job(job_lost)
+        sweeper._sweep_job(job_lost)
     job.refresh_from_db()
     assert job.status == "preparing"  # renewed since
     run_out(Job)
-    queue_jobs.sweep()
+    sweeper.sweep()
     job.refresh_from_db()
     assert (job.status, job.error_code) == ("failed", "worker_lost")
 
 
 def at_home(worker: Worker, pid: int, **facts: object) -> None:
     """Have a worker be process `pid` of this machine."""
-    known: dict[str, object] = {"hostname": queue_jobs.socket.gethostname(), "pid_namespace": processes.namespace()}
+    known: dict[str, object] = {"hostname": sweeper.socket.gethostname(), "pid_namespace": processes.namespace()}
     Worker.objects.filter(pk=worker.pk).update(pid=pid, **{**known, **facts})
 
 
@@ -473,7 +474,7 @@ def test_a_dead_process_of_this_machine_is_not_waited_for(job: Job, worker: Work
     child.wait()
     at_home(worker, child.pid)
     open_section(job, worker)
-    queue_jobs.sweep()
+    sweeper.sweep()
     assert Section.objects.get().status == "queued"
     assert not Worker.objects.exists()
 
@@ -481,7 +482,7 @@ def test_a_dead_process_of_this_machine_is_not_waited_for(job: Job, worker: Work
 def test_a_living_process_of_this_machine_keeps_its_work(job: Job, worker: Worker) -> None:
     at_home(worker, os.getpid(), pid_started=processes.started(os.getpid()))
     claim = open_section(job, worker)
-    queue_jobs.sweep()
+    sweeper.sweep()
     assert Section.objects.get().claim == claim.token
 
 
@@ -489,7 +490,7 @@ def test_a_living_process_of_this_machine_keeps_its_work(job: Job, worker: Worke
 def test_a_process_that_has_a_dead_ones_number_is_not_taken_for_it(job: Job, worker: Worker) -> None:
     at_home(worker, os.getpid(), pid_started=processes.started(os.getpid()) - 1)
     open_section(job, worker)
-    queue_jobs.sweep()
+    sweeper.sweep()
     assert Section.objects.get().status == "queued"
 
 
@@ -500,27 +501,27 @@ def test_a_worker_whose_number_says_nothing_here_is_waited_for(job: Job, worker:
     child.wait()
     at_home(worker, child.pid, pid_namespace=namespace)  # none: its row was written by an older version
     claim = open_section(job, worker)
-    queue_jobs.sweep()
+    sweeper.sweep()
     assert Section.objects.get().claim == claim.token
     run_out(Section)
-    queue_jobs.sweep()
+    sweeper.sweep()
     assert Section.objects.get().status == "queued"
 
 
 def test_work_that_nobody_looked_at_is_rung_for_once(job: Job, rung: list[str]) -> None:
     Job.objects.update(rung_at=timezone.now() - timedelta(minutes=1))
-    queue_jobs.sweep()
-    queue_jobs.sweep()
+    sweeper.sweep()
+    sweeper.sweep()
     assert rung == ["default"]
 
 
-@pytest.mark.parametrize("error", [queue_jobs.OperationalError("no broker"), ValueError("a file cut short")])
+@pytest.mark.parametrize("error", [wakeups.OperationalError("no broker"), ValueError("a file cut short")])
 def test_a_broker_that_is_down_fails_nothing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(queue_jobs.current_app, "send_task", refuse)
-    queue_jobs.ring("default")
+    monkeypatch.setattr(wakeups.current_app, "send_task", refuse)
+    wakeups.ring("default")
 
 
 def test_each_turn_is_an_event(job: Job, worker: Worker) -> None:
@@ -535,7 +536,7 @@ def test_a_claim_of_a_deleted_job_is_lost(job: Job, worker: Worker) -> None:
     claim = open_section(job, worker)
     job.delete()
     with pytest.raises(errors.LeaseLost):
-        queue_jobs.renew_section(claim)
+        sections.renew_section(claim)
 
 
 @pytest.mark.parametrize("status", ["queued", "preparing", "transcribing", "finishing"])
@@ -549,27 +550,27 @@ def test_a_job_can_be_cancelled_in_every_unfinished_state(job: Job, worker: Work
 
 def test_a_cancelled_section_refuses_its_workers_writes_and_keeps_its_text(job: Job, worker: Worker) -> None:
     claim = open_section(job, worker)
-    queue_jobs.store_segment(claim, 0, said(" so far"), transcribed=1.0)
+    sections.store_segment(claim, 0, said(" so far"), transcribed=1.0)
     queue_jobs.cancel(job.pk)
     with pytest.raises(errors.LeaseLost):
-        queue_jobs.renew_section(claim)
-    assert queue_jobs.claim_section(worker) is None
+        sections.renew_section(claim)
+    assert sections.claim_section(worker) is None
     assert Segment.objects.get().text == " so far"
 
 
 def test_a_cancelled_job_that_is_tried_again_goes_on_from_what_it_has(job: Job, worker: Worker) -> None:
     done = open_section(job, worker, count=2)
-    queue_jobs.store_segment(done, 0, said(" first"), transcribed=10.0)
+    sections.store_segment(done, 0, said(" first"), transcribed=10.0)
     close(done, seconds=1)
     queue_jobs.cancel(job.pk)
     assert queue_jobs.retry(job.pk)
     again = queue_jobs.claim_job(worker)
     assert again is not None
     queue_jobs.prepared(again, [])
-    rest = queue_jobs.claim_section(worker)
+    rest = sections.claim_section(worker)
     assert rest is not None
     assert Section.objects.get(pk=rest.section).index == 1
-    assert queue_jobs.claim_section(worker) is None
+    assert sections.claim_section(worker) is None
     job.refresh_from_db()
     assert (job.status, job.progress) == ("transcribing", 0.5)
     assert Segment.objects.get().text == " first"

@@ -37,7 +37,9 @@ from transcription import errors, jobs
 from transcription.clock import DatabaseNow
 from transcription.models import Event, Job, Recording, Section, Segment, Worker
 from transcription.queue import jobs as queue_jobs
-from transcription.queue.jobs import JobClaim, SectionClaim
+from transcription.queue import sections as queue_sections
+from transcription.queue import sweeper, wakeups
+from transcription.queue.claims import JobClaim, SectionClaim
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment as DecodedSegment
 
@@ -157,7 +159,7 @@ class Queue(RuleBasedStateMachine):
             device="cpu",
             hostname=HERE,
             pid=self.pid,
-            pid_namespace=queue_jobs.processes.namespace(),
+            pid_namespace=sweeper.processes.namespace(),
             heartbeat_at=now,
         )
 
@@ -425,7 +427,7 @@ class Queue(RuleBasedStateMachine):
     def takes_a_section(self, worker: int) -> bool:
         expected = self.in_turn([job for job in self.jobs if self.ready_sections(job)], "served_at")
         section = min(self.ready_sections(expected), key=lambda ready: ready.index) if expected else None
-        claim = queue_jobs.claim_section(self.workers[worker])
+        claim = queue_sections.claim_section(self.workers[worker])
         assert (claim and claim.section) == (section and section.pk)
         if claim is None or section is None:
             return False
@@ -446,7 +448,7 @@ class Queue(RuleBasedStateMachine):
     @rule(n=which, language=st.sampled_from(("en", "ru")))
     def found_language(self, n: int, language: str) -> None:
         claim, section = pick(self.held_sections(), n)
-        queue_jobs.found_language(claim, language, 0.9)
+        queue_sections.found_language(claim, language, 0.9)
         section.job.language = section.job.language or language
         self.renew(section)
 
@@ -455,22 +457,22 @@ class Queue(RuleBasedStateMachine):
     def store_segment(self, n: int) -> None:
         claim, section = pick(self.held_sections(), n)
         index = len(section.segments)
-        queue_jobs.store_segment(claim, index, said(f"{index}"), transcribed=index / 10)
+        queue_sections.store_segment(claim, index, said(f"{index}"), transcribed=index / 10)
         section.segments.append(Segment.objects.get(section=section.pk, index=index).pk)
         section.job.waiting_for = ""
         self.renew(section)
         with pytest.raises(IntegrityError):
-            queue_jobs.store_segment(claim, index, said("twice"), transcribed=1.0)
+            queue_sections.store_segment(claim, index, said("twice"), transcribed=1.0)
 
     @precondition(lambda self: self.held_sections())
     @rule(n=which, has_news=st.booleans())
     def renew_section(self, n: int, has_news: bool) -> None:
         claim, section = pick(self.held_sections(), n)
         if has_news:
-            queue_jobs.store_progress(claim, 0.5)
+            queue_sections.store_progress(claim, 0.5)
             section.job.waiting_for = ""
         else:
-            queue_jobs.renew_section(claim)
+            queue_sections.renew_section(claim)
         self.renew(section)
 
     @precondition(lambda self: self.held_sections())
@@ -489,9 +491,9 @@ class Queue(RuleBasedStateMachine):
     def give_up_a_section(self, n: int, why: errors.Problem | None) -> None:
         claim, section = pick(self.held_sections(), n)
         if why is None:
-            queue_jobs.release_section(claim)
+            queue_sections.release_section(claim)
         else:
-            queue_jobs.retry_section(claim, why)
+            queue_sections.retry_section(claim, why)
         self.given_up(section, why)
 
     # ---------------------------------------------------------------- what must change nothing
@@ -504,8 +506,8 @@ class Queue(RuleBasedStateMachine):
         with pytest.raises(errors.LeaseLost):
             pick(self.writes(claim, piece), write)()
         if isinstance(claim, SectionClaim):
-            queue_jobs.release_section(claim)
-            queue_jobs.retry_section(claim, why or errors.NoAudio())
+            queue_sections.release_section(claim)
+            queue_sections.retry_section(claim, why or errors.NoAudio())
         else:
             queue_jobs.release_job(claim)
             queue_jobs.retry_job(claim, why or errors.NoAudio())
@@ -520,10 +522,10 @@ class Queue(RuleBasedStateMachine):
             ]
         assert isinstance(piece, ModelSection)
         return [
-            lambda: queue_jobs.renew_section(claim),
-            lambda: queue_jobs.found_language(claim, "late", 0.9),
-            lambda: queue_jobs.store_segment(claim, len(piece.segments), said("late"), transcribed=1.0),
-            lambda: queue_jobs.store_progress(claim, 1.0),
+            lambda: queue_sections.renew_section(claim),
+            lambda: queue_sections.found_language(claim, "late", 0.9),
+            lambda: queue_sections.store_segment(claim, len(piece.segments), said("late"), transcribed=1.0),
+            lambda: queue_sections.store_progress(claim, 1.0),
             lambda: close(claim),
         ]
 
@@ -553,7 +555,7 @@ class Queue(RuleBasedStateMachine):
         self.sweep()
 
     def sweep(self) -> None:
-        queue_jobs.sweep()
+        sweeper.sweep()
         living = {worker.pk for worker in self.workers}
         for piece in (*self.sections, *self.jobs):
             _, worker, lease = piece.held
@@ -648,7 +650,9 @@ def said(text: str) -> DecodedSegment:
 
 
 def close(claim: SectionClaim) -> None:
-    queue_jobs.section_done(claim, seconds=1.0, engine="faster-whisper", device="cpu", versions={"faster-whisper": "1"})
+    queue_sections.section_done(
+        claim, seconds=1.0, engine="faster-whisper", device="cpu", versions={"faster-whisper": "1"}
+    )
 
 
 def row(piece: Piece) -> tuple[object, ...]:
@@ -672,9 +676,9 @@ def test_the_queue_does_what_its_model_says(
     carol = User.objects.create_user("carol")
     monkeypatch.setattr(timezone, "now", lambda: clock.now)
     monkeypatch.setattr(DatabaseNow, "as_postgresql", DatabaseNow.as_sqlite)
-    monkeypatch.setattr(queue_jobs.socket, "gethostname", lambda: HERE)
-    monkeypatch.setattr(queue_jobs.processes, "is_running", lambda pid, since: pid not in dead)
-    monkeypatch.setattr(queue_jobs.current_app, "send_task", lambda name, queue, **_: rung.append(queue))
+    monkeypatch.setattr(sweeper.socket, "gethostname", lambda: HERE)
+    monkeypatch.setattr(sweeper.processes, "is_running", lambda pid, since: pid not in dead)
+    monkeypatch.setattr(wakeups.current_app, "send_task", lambda name, queue, **_: rung.append(queue))
     run_state_machine_as_test(
         partial(Queue, clock, [alice, bob, carol], dead, rung),
         settings=hypothesis.settings(

@@ -20,6 +20,7 @@ from tests.server import NANO, ROOT, Server
 from transcription import errors, jobs, pipeline, retention
 from transcription.models import Event, Job, Recording, Worker
 from transcription.queue import jobs as queue_jobs
+from transcription.queue import wakeups
 from transcription.speech import SpeechFinder
 from transcription.whisper.options import TranscriptionOptions
 
@@ -36,7 +37,7 @@ def _folders(settings: LazySettings, tmp_path: Path, monkeypatch: pytest.MonkeyP
     settings.TEMPORARY_DIR = tmp_path / "temporary"
     for folder in (settings.RECORDINGS_DIR, settings.UPLOADS_DIR):
         folder.mkdir()
-    monkeypatch.setattr(queue_jobs, "ring", lambda *queues: None)
+    monkeypatch.setattr(wakeups, "ring", lambda *queues: None)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from transcription import jobs
 from transcription.clock import DatabaseNow
 from transcription.models import Job, Recording, Section, Worker
+from transcription.queue import claims, sections, wakeups
 from transcription.queue import jobs as queue_jobs
 from transcription.whisper.options import TranscriptionOptions
 
@@ -45,7 +46,7 @@ class Simulation:
         self.start = self.now = datetime(2100, 1, 1, tzinfo=UTC)  # after whatever the database writes by itself
         monkeypatch.setattr(timezone, "now", lambda: self.now)
         monkeypatch.setattr(DatabaseNow, "as_postgresql", DatabaseNow.as_sqlite)
-        monkeypatch.setattr(queue_jobs.current_app, "send_task", lambda *_, **__: None)
+        monkeypatch.setattr(wakeups.current_app, "send_task", lambda *_, **__: None)
         self.owner = owner
         self.workers = [
             Worker.objects.create(kind="device", queue=f"device.cuda:{i}", device=f"cuda:{i}", hostname="h", pid=i)
@@ -75,7 +76,7 @@ class Simulation:
     def run(self, submits: list[Submit]) -> None:
         free = [(0.0, index) for index in range(len(self.workers))]
         waiting = sorted(submits, reverse=True)
-        ends: dict[int, tuple[queue_jobs.SectionClaim, float]] = {}
+        ends: dict[int, tuple[claims.SectionClaim, float]] = {}
         while waiting or ends or any(one.done is None for one in self.followed.values()):
             at, index = heapq.heappop(free)
             while waiting and waiting[-1][0] <= at:
@@ -85,7 +86,7 @@ class Simulation:
             self._set(at)
             if index in ends:
                 self._end(*ends.pop(index), at)
-            claim = queue_jobs.claim_section(self.workers[index])
+            claim = sections.claim_section(self.workers[index])
             if claim is None:
                 later = min([at + 1.0, *(moment for moment, _ in waiting[-1:])])
                 heapq.heappush(free, (max(at + 0.01, later), index))
@@ -97,8 +98,8 @@ class Simulation:
     def _set(self, at: float) -> None:
         self.now = self.start + timedelta(seconds=at)
 
-    def _end(self, claim: queue_jobs.SectionClaim, since: float, until: float) -> None:
-        queue_jobs.section_done(claim, seconds=until - since, engine="faster-whisper", device="cuda:0", versions={})
+    def _end(self, claim: claims.SectionClaim, since: float, until: float) -> None:
+        sections.section_done(claim, seconds=until - since, engine="faster-whisper", device="cuda:0", versions={})
         own = self.followed[claim.job]
         for one in self.followed.values():
             if one.done is None and one is not own and one.submitted < own.submitted:

@@ -20,8 +20,9 @@ from transcription import errors, history, jobs, retention, webhooks
 from transcription.api.serializers import JobSerializer
 from transcription.models import Delivery, Job, Webhook, Worker
 from transcription.outbound.addresses import Allowed
+from transcription.queue import deliveries, sweeper, wakeups
 from transcription.queue import jobs as queue_jobs
-from transcription.queue.jobs import DeliveryClaim
+from transcription.queue.claims import DeliveryClaim
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LOOPBACK = (Allowed.read("127.0.0.1"),)
@@ -31,7 +32,7 @@ LOOPBACK = (Allowed.read("127.0.0.1"),)
 def rung(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which queues were rung, in the place of a broker."""
     queues: list[str] = []
-    monkeypatch.setattr(queue_jobs.current_app, "send_task", lambda name, queue, **_: queues.append(queue))
+    monkeypatch.setattr(wakeups.current_app, "send_task", lambda name, queue, **_: queues.append(queue))
     return queues
 
 
@@ -68,7 +69,7 @@ def finish(job: Job, worker: Worker, text: str = "Good day.") -> None:
 
 
 def claimed(worker: Worker) -> DeliveryClaim:
-    claim = queue_jobs.claim_delivery(worker)
+    claim = deliveries.claim_delivery(worker)
     assert claim is not None
     return claim
 
@@ -150,7 +151,7 @@ def test_a_cancelled_job_is_told_once(callback: Job, worker: Worker, receiver: R
     assert not jobs.cancel(callback)
     deliver(worker)
     assert [message.told["type"] for message in receiver.got] == ["job.cancelled"]
-    assert queue_jobs.claim_delivery(worker) is None
+    assert deliveries.claim_delivery(worker) is None
 
 
 def test_the_standing_address_and_the_jobs_own_are_told_once_each(callback: Job, alice: User, bob: User) -> None:
@@ -226,7 +227,7 @@ def test_what_is_refused_is_tried_again_under_the_same_id(callback: Job, worker:
     jobs.cancel(callback)
     first = deliver(worker)
     assert (first.status, reasons(first)) == ("waiting", ["status"])
-    assert queue_jobs.claim_delivery(worker) is None
+    assert deliveries.claim_delivery(worker) is None
     deliver_when_due(worker)
     last = deliver_when_due(worker)
     assert (last.status, reasons(last)) == ("delivered", ["status", "status", ""])
@@ -247,9 +248,9 @@ def test_tries_come_at_their_times_and_end(callback: Job, worker: Worker, receiv
     assert pauses[:4] == pytest.approx([30, 90, 480, 3000], abs=5)  # a try takes a moment
     assert (delivery.status, len(receiver.got)) == ("failed", 5)
     assert delivery.ended_at is not None
-    queue_jobs.sweep()
+    sweeper.sweep()
     Delivery.objects.update(next_attempt_at=timezone.now())
-    assert queue_jobs.claim_delivery(worker) is None
+    assert deliveries.claim_delivery(worker) is None
 
 
 def test_a_test_is_tried_once(alice: User, url: str, receiver: Receiver, worker: Worker) -> None:
@@ -413,10 +414,10 @@ def test_a_claimed_message_is_left_alone_and_its_address_too(callback: Job, work
     Delivery.objects.create(owner=alice, url=callback.callback_url, type="job.done")
     Delivery.objects.create(owner=alice, url="https://other.example.org/", type="job.done")
     claimed(worker)
-    assert queue_jobs.deliveries_due(8) == 1
+    assert deliveries.deliveries_due(8) == 1
     other = claimed(worker)
     assert Delivery.objects.get(pk=other.delivery).url == "https://other.example.org/"
-    assert queue_jobs.claim_delivery(worker) is None
+    assert deliveries.claim_delivery(worker) is None
 
 
 def test_users_take_turns(worker: Worker, alice: User, bob: User) -> None:
@@ -431,12 +432,12 @@ def test_the_late_word_of_a_worker_that_was_thought_dead_is_not_taken(callback: 
     jobs.cancel(callback)
     late = claimed(worker)
     Delivery.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-    queue_jobs.sweep()
+    sweeper.sweep()
     claimed(worker)
     with pytest.raises(errors.LeaseLost):
-        queue_jobs.delivered(late, {})
-    queue_jobs.retry_delivery(late, {})
-    queue_jobs.release_delivery(late)
+        deliveries.delivered(late, {})
+    deliveries.retry_delivery(late, {})
+    deliveries.release_delivery(late)
     delivery = Delivery.objects.get()
     assert (delivery.status, delivery.attempts, delivery.tries) == ("waiting", 1, [])
     assert delivery.claim is not None
@@ -447,16 +448,16 @@ def test_a_message_that_waits_is_rung_for_when_it_is_due(callback: Job, rung: li
     rung.clear()
     long_ago = timezone.now() - timedelta(minutes=1)
     Delivery.objects.update(rung_at=long_ago, next_attempt_at=timezone.now() + timedelta(seconds=30))
-    queue_jobs.sweep()
+    sweeper.sweep()
     assert rung == []
     Delivery.objects.update(next_attempt_at=timezone.now())
-    queue_jobs.sweep()
+    sweeper.sweep()
     assert rung == ["default"]
 
 
 def test_a_worker_that_stops_gives_its_message_back(callback: Job, worker: Worker) -> None:
     jobs.cancel(callback)
-    queue_jobs.release_delivery(claimed(worker))
+    deliveries.release_delivery(claimed(worker))
     assert Delivery.objects.values_list("attempts", "claim").get() == (0, None)
 
 
@@ -466,7 +467,7 @@ def test_a_delivered_message_is_sent_anew_under_its_id(
     jobs.cancel(callback)
     deliver(worker)
     rung.clear()
-    assert queue_jobs.replay_delivery(Delivery.objects.get().pk)
+    assert deliveries.replay_delivery(Delivery.objects.get().pk)
     assert rung == ["default"]
     again = deliver(worker)
     assert (again.status, reasons(again)) == ("delivered", ["", ""])
@@ -479,14 +480,14 @@ def test_the_first_try_waits_as_long_as_the_administrator_wants(
     settings.WEBHOOK_TRIES_SECONDS = [60, 90]
     now = timezone.now()
     finish(callback, worker)
-    assert queue_jobs.claim_delivery(worker) is None
+    assert deliveries.claim_delivery(worker) is None
     delivery = Delivery.objects.get()
     assert timedelta(seconds=60) <= delivery.next_attempt_at - now < timedelta(seconds=65)
 
-    queue_jobs.retry_delivery(claimed_when_due(worker), {})
+    deliveries.retry_delivery(claimed_when_due(worker), {})
     pause = Delivery.objects.get().next_attempt_at - timezone.now()
     assert timedelta(seconds=25) < pause <= timedelta(seconds=30)
-    queue_jobs.retry_delivery(claimed_when_due(worker), {})
+    deliveries.retry_delivery(claimed_when_due(worker), {})
     assert Delivery.objects.get().status == "failed"
 
 
@@ -495,7 +496,7 @@ def test_a_test_and_what_is_sent_anew_do_not_wait(
 ) -> None:
     settings.WEBHOOK_TRIES_SECONDS = [60, 90]
     jobs.cancel(callback)
-    assert queue_jobs.replay_delivery(Delivery.objects.get().pk)
+    assert deliveries.replay_delivery(Delivery.objects.get().pk)
     assert deliver(worker).status == "delivered"
     webhooks.point(alice, callback.callback_url)
     webhooks.send_test(alice)
@@ -504,7 +505,7 @@ def test_a_test_and_what_is_sent_anew_do_not_wait(
 
 def test_a_message_being_sent_is_not_sent_anew(callback: Job, worker: Worker) -> None:
     jobs.cancel(callback)
-    assert not queue_jobs.replay_delivery(claimed(worker).delivery)
+    assert not deliveries.replay_delivery(claimed(worker).delivery)
 
 
 def test_the_log_forgets_what_ended_long_ago(callback: Job, worker: Worker, alice: User) -> None:

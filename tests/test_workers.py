@@ -9,7 +9,7 @@ from django.db import DatabaseError
 from tests.server import wait_until
 from transcription import retention, workers
 from transcription.models import Worker
-from transcription.queue import jobs as queue_jobs
+from transcription.queue import sweeper, wakeups
 from transcription.workers import WorkerProcess
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -24,7 +24,7 @@ def test_the_heart_goes_on_whatever_a_sweep_meets(monkeypatch: pytest.MonkeyPatc
         sweeps.append(1)
         raise ValueError("nobody thought of this")
 
-    monkeypatch.setattr(queue_jobs, "sweep", meet)
+    monkeypatch.setattr(sweeper, "sweep", meet)
     stopping = threading.Event()
     workers.keep_sweeping(stopping)
     try:
@@ -37,7 +37,7 @@ def test_a_worker_that_begins_while_the_database_does_not_answer_lives_once_it_d
     monkeypatch: pytest.MonkeyPatch, settings: LazySettings
 ) -> None:
     settings.HEARTBEAT_SECONDS = 0.01
-    process = WorkerProcess(queue_jobs.DEFAULT_QUEUE)
+    process = WorkerProcess(wakeups.DEFAULT_QUEUE)
     failures = [DatabaseError("database is locked")]
     beat = process._heartbeat
 
@@ -47,7 +47,7 @@ def test_a_worker_that_begins_while_the_database_does_not_answer_lives_once_it_d
         beat()
 
     monkeypatch.setattr(process, "_heartbeat", heartbeat)
-    monkeypatch.setattr(queue_jobs, "ring", lambda *queues: None)
+    monkeypatch.setattr(wakeups, "ring", lambda *queues: None)
     process.begin()
     try:
         wait_until(lambda: Worker.alive().filter(pk=process.row.pk).exists(), 5)
@@ -64,14 +64,14 @@ def end(process: WorkerProcess) -> None:
     process.end()
 
 
-@pytest.mark.parametrize(("queue_name", "does"), [(queue_jobs.DEFAULT_QUEUE, True), ("device.cpu", False)])
+@pytest.mark.parametrize(("queue_name", "does"), [(wakeups.DEFAULT_QUEUE, True), ("device.cpu", False)])
 def test_the_default_worker_enforces_retention_whatever_it_meets(
     monkeypatch: pytest.MonkeyPatch, settings: LazySettings, queue_name: str, does: bool
 ) -> None:
     settings.HEARTBEAT_SECONDS = 0.01
     monkeypatch.setattr(workers, "FIRST_RETENTION", 0.01)
     monkeypatch.setattr(workers, "NEXT_RETENTION", 0.01)
-    monkeypatch.setattr(queue_jobs, "ring", lambda *queues: None)
+    monkeypatch.setattr(wakeups, "ring", lambda *queues: None)
     runs = []
 
     def meet() -> None:
@@ -92,7 +92,7 @@ def test_the_default_worker_enforces_retention_whatever_it_meets(
 
 
 def test_work_beside_the_queue_that_fails_is_logged_and_its_place_is_free(caplog: pytest.LogCaptureFixture) -> None:
-    process = WorkerProcess(queue_jobs.DEFAULT_QUEUE)
+    process = WorkerProcess(wakeups.DEFAULT_QUEUE)
     tries = []
 
     def fail(worker: WorkerProcess) -> None:
@@ -107,7 +107,7 @@ def test_work_beside_the_queue_that_fails_is_logged_and_its_place_is_free(caplog
 
 
 def test_work_that_gets_no_thread_leaves_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    process = WorkerProcess(queue_jobs.DEFAULT_QUEUE)
+    process = WorkerProcess(wakeups.DEFAULT_QUEUE)
     done = threading.Event()
 
     def refuse(thread: threading.Thread) -> None:

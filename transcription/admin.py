@@ -20,7 +20,7 @@ from django.utils.translation import ngettext
 from transcription import errors, exports, jobs, webhooks
 from transcription.api import media, transcript
 from transcription.models import ApiToken, Delivery, Download, Event, Job, Recording, Worker
-from transcription.queue import jobs as queue_jobs
+from transcription.queue import deliveries
 from transcription.templatetags.stenograf import clock, language_name, size
 
 
@@ -266,7 +266,7 @@ class DeliveryAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.action(description=_("Send the selected messages again"), permissions=["replay"])
     def replay(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
-        sent = sum(queue_jobs.replay_delivery(pk) for pk in queryset.values_list("pk", flat=True))
+        sent = sum(deliveries.replay_delivery(pk) for pk in queryset.values_list("pk", flat=True))
         said = ngettext("%(count)s message is sent again.", "%(count)s messages are sent again.", sent)
         self.message_user(request, said % {"count": sent})
 

@@ -41,7 +41,7 @@ from kombu.exceptions import OperationalError
 from transcription import audio, catalogue, devices, enginecheck, errors, keys, processes
 from transcription.models import ApiToken, Job, Worker
 from transcription.outbound import chat
-from transcription.queue import jobs as queue_jobs
+from transcription.queue import wakeups
 
 OLDEST_PYTHON = (3, 11)
 SAMPLE = Path(__file__).parent / "samples" / "sample-en.ogg"
@@ -431,7 +431,7 @@ def _queue_of(message: str) -> str:
 
 def _is_work(name: str) -> bool:
     """Whether it is a queue of ours: pings and their answers have queues too."""
-    return name == queue_jobs.DEFAULT_QUEUE or name.startswith(queue_jobs.DEVICE_QUEUE_PREFIX)
+    return name == wakeups.DEFAULT_QUEUE or name.startswith(wakeups.DEVICE_QUEUE_PREFIX)
 
 
 def _answer_of_the_broker() -> Finding:

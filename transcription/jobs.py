@@ -19,7 +19,7 @@ from django.db.models import Q, QuerySet
 from transcription import clock, errors, history, search
 from transcription.models import Batch, Job, Recording, Tag, Upload
 from transcription.queue import jobs as queue_jobs
-from transcription.queue import quotas
+from transcription.queue import quotas, wakeups
 from transcription.watcher import watching
 from transcription.whisper.options import TranscriptionOptions
 
@@ -247,7 +247,7 @@ def tag(job: Job, names: Iterable[str]) -> None:
 
 
 def _ring() -> None:
-    queue_jobs.ring(queue_jobs.DEFAULT_QUEUE)
+    wakeups.ring(wakeups.DEFAULT_QUEUE)
 
 
 def change(job: Job, *, tags: Iterable[str] | None = None, **columns: str) -> None:

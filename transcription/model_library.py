@@ -7,7 +7,7 @@ from transcription import catalogue, devices, errors, weights
 from transcription.catalogue import LocalModel
 from transcription.models import Download, Job
 from transcription.published import Weights
-from transcription.queue import jobs as queue_jobs
+from transcription.queue import downloads
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,12 @@ def order(name: str) -> None:
         return
     if not weights.can_fetch(model.name, engine):
         catalogue.find(model.name, engine)
-    queue_jobs.order_model(model.name)
+    downloads.order_model(model.name)
 
 
 def call_off(name: str) -> None:
     """Fetch a model no longer, unless jobs wait for it. Raises UnknownModel."""
-    queue_jobs.call_off_model(find(name).name)
+    downloads.call_off_model(find(name).name)
 
 
 def remove(name: str) -> list[LocalModel]:
@@ -112,7 +112,7 @@ def remove(name: str) -> list[LocalModel]:
         raise errors.ModelInUse(name=model.name, count=needed)
     if not found and model.state == "missing":
         catalogue.find(model.name, model.engine)
-    queue_jobs.call_off_model(model.name)
+    downloads.call_off_model(model.name)
     for local in found:
         weights.remove(local)
     weights.forget_begun(model.name, model.engine)

@@ -23,9 +23,10 @@ from transcription import audio, catalogue, devices, edits, enhance, errors, his
 from transcription.logs import timed
 from transcription.models import Job, Recording, Section, Segment
 from transcription.outbound import chat
-from transcription.queue import forecast
+from transcription.queue import downloads, forecast
 from transcription.queue import jobs as queue_jobs
-from transcription.queue.jobs import DownloadClaim, JobClaim, SectionClaim
+from transcription.queue import sections as queue_sections
+from transcription.queue.claims import DownloadClaim, JobClaim, SectionClaim
 from transcription.speech import SpeechFinder
 from transcription.timeline import Timeline
 from transcription.whisper import sections
@@ -48,7 +49,7 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
     job = Job.objects.select_related("recording").defer("text", "searchable").get(pk=claim.job)
     engine = devices.engine().name
     if catalogue.on_disk(job.model, engine) is None and weights.can_fetch(job.model, engine):
-        queue_jobs.wait_for_model(claim)
+        downloads.wait_for_model(claim)
         return
     model = catalogue.find(job.model, engine)
     lease = _Lease(claim, job.recording, stopping)
@@ -190,10 +191,10 @@ def fetch(claim: DownloadClaim, stopping: threading.Event) -> None:
             raise errors.LeaseLost
         if time.monotonic() - renewed >= 1:
             renewed = time.monotonic()
-            queue_jobs.renew_download(claim, progress=min(1.0, done / whole) if whole else 0.0)
+            downloads.renew_download(claim, progress=min(1.0, done / whole) if whole else 0.0)
 
     weights.fetch(claim.model, devices.engine().name, on_progress=on_progress)
-    queue_jobs.downloaded(claim)
+    downloads.downloaded(claim)
 
 
 def transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.Event) -> None:
@@ -206,7 +207,7 @@ def transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.
     work = _Work(claim, section)
     if work.rest.seconds >= SHORTEST_REST:
         _decode(work, runner, stopping)
-    queue_jobs.section_done(
+    queue_sections.section_done(
         claim,
         seconds=time.monotonic() - started,
         engine=runner.abilities.name,
@@ -259,16 +260,16 @@ class _Work:
         """Store one event of the runner's; None is a beat."""
         match event:
             case None:
-                queue_jobs.renew_section(self.claim)
+                queue_sections.renew_section(self.claim)
             case {"event": "language", "language": language, "probability": probability}:
-                queue_jobs.found_language(self.claim, language, probability)
+                queue_sections.found_language(self.claim, language, probability)
             case {"event": "progress", "seconds": seconds}:
-                queue_jobs.store_progress(self.claim, self.heard + seconds * self.options.up_speed)
+                queue_sections.store_progress(self.claim, self.heard + seconds * self.options.up_speed)
             case {"event": "segment", "segment": said}:
                 segment = DecodedSegment.from_json(said)
                 transcribed = self.heard + segment.end * self.options.up_speed
                 restored = self.timeline.restore(segment)
-                queue_jobs.store_segment(self.claim, self.segments, restored, transcribed=transcribed)
+                queue_sections.store_segment(self.claim, self.segments, restored, transcribed=transcribed)
                 self.segments += 1
                 if self.options.verbose:
                     history.note(self.section.job_id, "decoded", _measures(restored))

@@ -15,7 +15,7 @@ from typing import IO
 from django.conf import settings
 
 from transcription import processes, workers
-from transcription.queue import jobs as queue_jobs
+from transcription.queue import wakeups
 
 STOP_SECONDS = 25  # then what is left is killed
 STEADY_SECONDS = 60  # a part that lived so long begins again at the shortest pause
@@ -92,8 +92,8 @@ class Supervisor:
         self.stopping = threading.Event()
         self.parts = [
             Part("web", _web()),
-            Part("default", _worker(queue_jobs.DEFAULT_QUEUE, concurrency=workers.DEFAULT_THREADS)),
-            *(Part(device, _worker(queue_jobs.DEVICE_QUEUE_PREFIX + device, concurrency=1)) for device in devices),
+            Part("default", _worker(wakeups.DEFAULT_QUEUE, concurrency=workers.DEFAULT_THREADS)),
+            *(Part(device, _worker(wakeups.DEVICE_QUEUE_PREFIX + device, concurrency=1)) for device in devices),
         ]
 
     def run(self) -> None:

@@ -13,8 +13,9 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 
 from transcription import devices, enhance, errors, logs, pipeline, webhooks
+from transcription.queue import deliveries, downloads, sections, wakeups
 from transcription.queue import jobs as queue_jobs
-from transcription.queue.jobs import JobClaim, SectionClaim
+from transcription.queue.claims import JobClaim, SectionClaim
 from transcription.workers import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -42,13 +43,13 @@ def _end(**_: Any) -> None:
         process.end()
 
 
-@shared_task(name=queue_jobs.DEFAULT_TASK)
+@shared_task(name=wakeups.DEFAULT_TASK)
 def work_default() -> None:
     """Finish and prepare jobs until none waits; one thread is kept for what takes a moment."""
     for process in _here:
-        if queue_jobs.has_downloads():
+        if downloads.has_downloads():
             process.beside(_fetch_models)
-        for _ in range(queue_jobs.deliveries_due(webhooks.AT_ONCE)):
+        for _ in range(deliveries.deliveries_due(webhooks.AT_ONCE)):
             process.beside(_deliver, at_once=webhooks.AT_ONCE)
         for _ in range(queue_jobs.improvements_due(enhance.AT_ONCE)):
             process.beside(_improve, at_once=enhance.AT_ONCE)
@@ -63,11 +64,11 @@ def work_default() -> None:
                     break
 
 
-@shared_task(name=queue_jobs.DEVICE_TASK)
+@shared_task(name=wakeups.DEVICE_TASK)
 def work_device() -> None:
     """Have sections decoded until none waits."""
     for process in _here:
-        while process.runner and not process.stopping.is_set() and (claim := queue_jobs.claim_section(process.row)):
+        while process.runner and not process.stopping.is_set() and (claim := sections.claim_section(process.row)):
             with logs.about(job=claim.job, section=claim.section):
                 _transcribe(claim, process.runner, process.stopping)
 
@@ -75,8 +76,8 @@ def work_device() -> None:
 def _fetch_models(process: WorkerProcess) -> None:
     """Fetch models until none waits. It may take an hour, so it has a thread of its own."""
     try:
-        while not process.stopping.is_set() and (claim := queue_jobs.claim_download(process.row)):
-            release, retry = partial(queue_jobs.release_download, claim), partial(queue_jobs.retry_download, claim)
+        while not process.stopping.is_set() and (claim := downloads.claim_download(process.row)):
+            release, retry = partial(downloads.release_download, claim), partial(downloads.retry_download, claim)
             _try(partial(pipeline.fetch, claim, process.stopping), release, retry)
     finally:
         connection.close()
@@ -85,8 +86,8 @@ def _fetch_models(process: WorkerProcess) -> None:
 def _deliver(process: WorkerProcess) -> None:
     """Deliver messages until none waits. A receiver may take its time, so no job waits for one."""
     try:
-        while not process.stopping.is_set() and (claim := queue_jobs.claim_delivery(process.row)):
-            release, retry = partial(queue_jobs.release_delivery, claim), partial(webhooks.not_sent, claim)
+        while not process.stopping.is_set() and (claim := deliveries.claim_delivery(process.row)):
+            release, retry = partial(deliveries.release_delivery, claim), partial(webhooks.not_sent, claim)
             _try(partial(webhooks.deliver, claim), release, retry)
     finally:
         connection.close()
@@ -104,7 +105,7 @@ def _improve(process: WorkerProcess) -> None:
 
 
 def _transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.Event) -> None:
-    release, retry = partial(queue_jobs.release_section, claim), partial(queue_jobs.retry_section, claim)
+    release, retry = partial(sections.release_section, claim), partial(sections.retry_section, claim)
     _try(partial(pipeline.transcribe, claim, runner, stopping), release, retry)
 
 

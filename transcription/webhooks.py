@@ -31,8 +31,8 @@ from transcription.models import Delivery, Webhook
 from transcription.outbound import addresses, post
 from transcription.outbound.addresses import LookUp
 from transcription.outbound.post import Undelivered
-from transcription.queue import jobs as queue_jobs
-from transcription.queue.jobs import DeliveryClaim
+from transcription.queue import deliveries, wakeups
+from transcription.queue.claims import DeliveryClaim
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def send_test(owner: AbstractBaseUser) -> Delivery | None:
 
 
 def _ring() -> None:
-    queue_jobs.ring(queue_jobs.DEFAULT_QUEUE)
+    wakeups.ring(wakeups.DEFAULT_QUEUE)
 
 
 # ---------------------------------------------------------------- one message
@@ -154,16 +154,16 @@ def deliver(claim: DeliveryClaim, *, resolve: LookUp = socket.getaddrinfo) -> No
     said = tried["code"] or "delivered"
     log.info("%s to %s: %s", delivery.type, urlsplit(delivery.url).hostname, said, extra={"job": delivery.job_id})
     if tried["code"]:
-        queue_jobs.retry_delivery(claim, tried)
+        deliveries.retry_delivery(claim, tried)
     else:
-        queue_jobs.delivered(claim, tried)
+        deliveries.delivered(claim, tried)
 
 
 def not_sent(claim: DeliveryClaim, problem: errors.Problem) -> None:
     """Write down a try that went wrong on our side."""
     detail = str(problem.values.get("detail", problem))
     tried = {"at": _written(timezone.now()), "status_code": None, "code": "internal", "values": {"detail": detail}}
-    queue_jobs.retry_delivery(claim, {**tried, "seconds": 0})
+    deliveries.retry_delivery(claim, {**tried, "seconds": 0})
 
 
 def _post(delivery: Delivery, resolve: LookUp) -> int:

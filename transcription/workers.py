@@ -16,7 +16,7 @@ from django.db import Error as DatabaseFailure
 
 from transcription import clock, devices, processes, retention
 from transcription.models import Worker
-from transcription.queue import jobs as queue_jobs
+from transcription.queue import sweeper, wakeups
 from transcription.speech import SpeechFinder
 
 log = logging.getLogger(__name__)
@@ -37,9 +37,7 @@ class WorkerProcess:
     """This process as a worker: a row that says it is alive, a runner if it has a device, whether it is stopping."""
 
     def __init__(self, queue_name: str) -> None:
-        device = (
-            queue_name.removeprefix(queue_jobs.DEVICE_QUEUE_PREFIX) if queue_name != queue_jobs.DEFAULT_QUEUE else ""
-        )
+        device = queue_name.removeprefix(wakeups.DEVICE_QUEUE_PREFIX) if queue_name != wakeups.DEFAULT_QUEUE else ""
         self.stopping = threading.Event()
         self.runner = devices.Runner(device) if device else None
         self.finder = SpeechFinder() if not device else None
@@ -101,7 +99,7 @@ class WorkerProcess:
         if self.row.kind == Worker.Kind.DEFAULT:
             # In a thread of its own: a first run over years of recordings must not stop the heart.
             threading.Thread(target=_enforce_retention, args=(self.stopping,), name="retention", daemon=True).start()
-        queue_jobs.ring(self.row.queue)
+        wakeups.ring(self.row.queue)
 
     def _heartbeat(self) -> None:
         if self.runner is not None:
@@ -154,7 +152,7 @@ def _beat(stopping: threading.Event, heartbeat: Callable[[], None]) -> None:
         try:
             heartbeat()
             if time.monotonic() >= next_sweep:
-                queue_jobs.sweep()
+                sweeper.sweep()
                 next_sweep = time.monotonic() + settings.SWEEP_SECONDS
         except Exception:  # noqa: BLE001  (whatever it is: without a heart the process would go on and count as dead)
             log.exception("heartbeat")

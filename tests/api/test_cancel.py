@@ -5,12 +5,12 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from tests.api.rows import a_done_job, a_job
-from transcription.queue import jobs as queue_jobs
+from transcription.queue import wakeups
 
 
 @pytest.fixture(autouse=True)
 def _no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_jobs, "ring", lambda *queues: None)
+    monkeypatch.setattr(wakeups, "ring", lambda *queues: None)
 
 
 def test_a_job_is_cancelled(api: Client, owner: User) -> None:

@@ -11,13 +11,13 @@ from tests.api.rows import a_job
 from tests.server import NANO
 from transcription import catalogue
 from transcription.models import Download, Job
-from transcription.queue import jobs as queue_jobs
+from transcription.queue import wakeups
 
 
 @pytest.fixture(autouse=True)
 def models(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A models folder with the model nano in it; nobody listens for wake-ups."""
-    monkeypatch.setattr(queue_jobs, "ring", lambda *queues: None)
+    monkeypatch.setattr(wakeups, "ring", lambda *queues: None)
     settings.MODELS_DIR = tmp_path / "models"
     settings.MODELS_DIR.mkdir()
     (settings.MODELS_DIR / "faster-whisper-nano").symlink_to(NANO / "faster-whisper-nano")

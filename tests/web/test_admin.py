@@ -9,7 +9,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from tests.web.conftest import MakeJob
 from transcription.models import ApiToken, Delivery, Download, Event, Job, Recording
-from transcription.queue import jobs as queue_jobs
+from transcription.queue import wakeups
 
 LIST = "/admin/transcription/job/"
 
@@ -124,7 +124,7 @@ def test_the_admin_works_under_the_policy_of_the_pages(chief: Client, make_job: 
 
 @pytest.fixture
 def _no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_jobs, "ring", lambda *queues: None)
+    monkeypatch.setattr(wakeups, "ring", lambda *queues: None)
 
 
 def act(client: Client, action: str, *jobs: Job) -> Any:

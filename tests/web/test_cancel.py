@@ -4,12 +4,12 @@ import pytest
 from django.test import Client
 
 from tests.web.conftest import MakeJob
-from transcription.queue import jobs as queue_jobs
+from transcription.queue import wakeups
 
 
 @pytest.fixture(autouse=True)
 def _no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_jobs, "ring", lambda *queues: None)
+    monkeypatch.setattr(wakeups, "ring", lambda *queues: None)
 
 
 def test_an_unfinished_row_has_a_button_that_cancels(page: Client, make_job: MakeJob) -> None:

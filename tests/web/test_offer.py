@@ -12,7 +12,7 @@ from django.urls import reverse
 from tests.server import NANO
 from tests.web.conftest import MakeJob
 from transcription.models import Download
-from transcription.queue import jobs as queue_jobs
+from transcription.queue import wakeups
 
 OFFERED = "turbo hears hard recordings far better, and takes longer: 1.5\xa0GB."
 
@@ -24,7 +24,7 @@ def text_of(response: Any) -> str:
 @pytest.fixture(autouse=True)
 def models(settings: LazySettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A models folder with base in it; nobody listens for wake-ups."""
-    monkeypatch.setattr(queue_jobs, "ring", lambda *queues: None)
+    monkeypatch.setattr(wakeups, "ring", lambda *queues: None)
     settings.MODELS_DIR, settings.DEFAULT_MODEL = tmp_path / "models", "auto"
     settings.MODELS_DIR.mkdir()
     put(settings.MODELS_DIR, "base")

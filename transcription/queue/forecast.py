@@ -1,6 +1,6 @@
 """When each unfinished job's turn comes and when it will be done, as the queue stands now.
 
-The rules of `jobs.claim_section` are played forward: priority, users in turn, of each user's jobs those that are
+The rules of `sections.claim_section` are played forward: priority, users in turn, of each user's jobs those that are
 overtaken no more and then the shortest. How long a section
 takes is learned from the sections that the same device decoded with the same model lately, and from the job's own.
 """
@@ -336,7 +336,7 @@ class _Play:
 
 
 class _Line:
-    """One user's jobs of one priority, as `jobs.claim_section` takes them: given by length, shortest first."""
+    """One user's jobs of one priority, as `sections.claim_section` takes them: given by length, shortest first."""
 
     def __init__(self, jobs: list[Waiting], latest_start: Callable[[Waiting], float]) -> None:
         self.by_length = deque(jobs)

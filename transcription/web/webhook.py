@@ -18,7 +18,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from transcription import webhooks
 from transcription.models import AnyUser, Delivery
 from transcription.parameters import Refused
-from transcription.queue import jobs as queue_jobs
+from transcription.queue import deliveries
 from transcription.web.forms import INPUT
 from transcription.web.views import fragment, page, person
 from transcription.webhooks import Try
@@ -115,7 +115,7 @@ def replay(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """Does not ask: a receiver knows a message that it has had by its id."""
     if not Delivery.objects.for_user(request.user).filter(pk=pk).exists():
         raise Http404
-    if not queue_jobs.replay_delivery(pk):
+    if not deliveries.replay_delivery(pk):
         messages.error(request, gettext("The message is being sent now. See what comes of it first."))
     return redirect("webhook")
 

@@ -16,7 +16,7 @@ from transcription.api.authentication import Caller, Scope
 from transcription.api.serializers import WebAddressField
 from transcription.api.v1.base import Conflict, NativeViewSet, NewestFirst, PageQuestion
 from transcription.models import Delivery, Webhook
-from transcription.queue import jobs as queue_jobs
+from transcription.queue import deliveries
 
 
 class WebhookRequest(serializers.Serializer[Webhook]):
@@ -99,7 +99,7 @@ class DeliveryViewSet(NativeViewSet[Delivery]):
     def replay(self, request: Request, pk: UUID) -> Response:
         """Send it anew, now and under the same id, whatever came of it before."""
         delivery = self.get_object()
-        if not queue_jobs.replay_delivery(delivery.pk):
+        if not deliveries.replay_delivery(delivery.pk):
             raise Conflict(_("The message is being sent now. See what comes of it first."))
         delivery.refresh_from_db()
         return Response(self.get_serializer(delivery).data, status=status.HTTP_202_ACCEPTED)

@@ -1,0 +1,153 @@
+"""The sections of a job: claimed, decoded, stored, retried, given back."""
+
+import uuid
+from dataclasses import asdict
+
+from django.db import transaction
+from django.db.models import F, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Greatest
+
+from transcription import clock, errors
+from transcription.logs import timed
+from transcription.models import Job, Section, Segment, Worker
+from transcription.queue import claims, jobs, wakeups
+from transcription.queue.claims import UNCLAIMED, SectionClaim
+from transcription.whisper.result import Segment as DecodedSegment
+
+
+def claim_section(worker: Worker) -> SectionClaim | None:
+    """Take the next section of the job whose turn it is.
+
+    High priority goes first. Then users take turns: the one whose last section was begun longest ago. Of one user's
+    recordings those whose latest start has passed go first, in the order of their submit; then the shortest, so that a
+    voice message waits for no more than the rest of one section of a lecture. A job's language is that of its first
+    section, which the others wait for unless each shall have its own. A job that asked for an engine or a device waits
+    for a worker that has it.
+    """
+    kind = worker.device.partition(":")[0]
+    ready = Section.objects.filter(
+        Q(index=0) | ~Q(job__language="") | Q(job__options__multilingual=True),
+        job__asked_engine__in=("", worker.engine),
+        job__asked_device__in=("", kind, worker.device),
+        status=Section.Status.QUEUED,
+        job__status=Job.Status.TRANSCRIBING,
+        next_attempt_at__lte=clock.now(),
+    )
+    first = ready.filter(job=OuterRef("pk")).order_by("index").values("pk")[:1]
+    in_turn = jobs.in_turn(Job.objects.filter(status=Job.Status.TRANSCRIBING), "served_at", "recording__duration")
+    turn = in_turn.annotate(first=Subquery(first)).exclude(first=None).values_list("pk", "first")
+    while (found := turn.first()) is not None:
+        job, section = found
+        if claim := _claim_section(worker, job, section):
+            return claim
+    return None
+
+
+def _claim_section(worker: Worker, job: uuid.UUID, section: int) -> SectionClaim | None:
+    """Take a section of a job if it still waits; its owner's turn is over with that."""
+    token = uuid.uuid4()
+    with transaction.atomic():
+        is_open = Job.objects.filter(pk=job, status=Job.Status.TRANSCRIBING).update(served_at=clock.now())
+        # Whatever else makes a section ready never changes back.
+        queued = Section.objects.filter(pk=section, status=Section.Status.QUEUED, next_attempt_at__lte=clock.now())
+        changes = {"status": Section.Status.TRANSCRIBING, "started_at": clock.now(), **claims.taken(worker, token)}
+        if is_open and queued.update(**changes):
+            return SectionClaim(job, section, token)
+        transaction.set_rollback(True)
+    return None
+
+
+def renew_section(claim: SectionClaim) -> None:
+    """Keep a section for another lease. Raises LeaseLost when it is no longer ours to work on."""
+    with transaction.atomic():
+        claims.must_win(_held_section(claim).update(lease_until=claims.lease()))
+
+
+def _held_section(claim: SectionClaim) -> QuerySet[Section]:
+    """The section of a claim, or none when the claim is lost; call it in a transaction: it locks the job's row."""
+    if not claims.lock_job(claim.job, Job.Status.TRANSCRIBING):
+        return Section.objects.none()
+    return Section.objects.filter(pk=claim.section, claim=claim.token, status=Section.Status.TRANSCRIBING)
+
+
+def found_language(claim: SectionClaim, language: str, probability: float) -> None:
+    """Store a job's language as its first section has it, and open the others to be claimed. Raises LeaseLost."""
+    with transaction.atomic():
+        claims.must_win(_held_section(claim).update(lease_until=claims.lease()))
+        unknown = Job.objects.filter(pk=claim.job, language="")
+        if unknown.update(language=language, language_probability=probability):
+            transaction.on_commit(wakeups.ring_devices, robust=True)
+
+
+@timed("storing a segment")
+def store_segment(claim: SectionClaim, index: int, segment: DecodedSegment, *, transcribed: float) -> None:
+    """Store a section's `index`th segment, in the recording's time. Raises LeaseLost.
+
+    `transcribed` is how many of the section's seconds are decoded with it.
+    """
+    with transaction.atomic():
+        moved = Greatest(F("transcribed"), transcribed)
+        # The lock on the job's row makes its segments appear in the order of their ids: who reads on from an id misses
+        # none.
+        claims.must_win(_held_section(claim).update(lease_until=claims.lease(), transcribed=moved))
+        jobs.move_progress(claim.job)
+        Segment.objects.create(
+            job_id=claim.job,
+            section_id=claim.section,
+            index=index,
+            start=segment.start,
+            end=segment.end,
+            text=segment.text,
+            seek=segment.seek,
+            tokens=list(segment.tokens),
+            temperature=segment.temperature,
+            avg_logprob=segment.avg_logprob,
+            compression_ratio=segment.compression_ratio,
+            no_speech_prob=segment.no_speech_prob,
+            words=None if segment.words is None else [asdict(word) for word in segment.words],
+        )
+
+
+def store_progress(claim: SectionClaim, seconds: float) -> None:
+    """Note that `seconds` of a section are decoded, and renew its lease. Raises LeaseLost."""
+    with transaction.atomic():
+        claims.must_win(
+            _held_section(claim).update(lease_until=claims.lease(), transcribed=Greatest(F("transcribed"), seconds))
+        )
+        jobs.move_progress(claim.job)
+
+
+@timed("closing the section")
+def section_done(claim: SectionClaim, *, seconds: float, engine: str, device: str, versions: dict[str, str]) -> None:
+    """Close a section; the worker that closes a job's last one hands the job on to be finished. Raises LeaseLost.
+
+    `seconds` is the time that decoding took. The section keeps what did it, the job what did its last one.
+    """
+    facts = {"engine": engine, "device": device, "versions": versions}
+    with transaction.atomic():
+        changes = {"finished_at": clock.now(), "transcribed": F("seconds"), "processing_seconds": seconds}
+        claims.must_win(_held_section(claim).update(status=Section.Status.DONE, **changes, **facts, **UNCLAIMED))
+        Job.objects.filter(pk=claim.job).update(processing_seconds=F("processing_seconds") + seconds, **facts)
+        jobs.move_progress(claim.job)
+        jobs.hand_on(claim.job)
+
+
+def retry_section(claim: SectionClaim, problem: errors.Problem) -> None:
+    """Give a section back after a failed attempt, to be tried again a little later; after the last fail its job."""
+    with transaction.atomic():
+        held = _held_section(claim)
+        attempts = held.values_list("attempts", flat=True).first()
+        if attempts is None:
+            return
+        again = jobs.another_attempt(problem, attempts)
+        if again is None:
+            jobs.fail(claim.job, problem)
+            return
+        held.update(status=Section.Status.QUEUED, **UNCLAIMED, **again)
+        jobs.note_delay(claim.job, problem)
+
+
+def release_section(claim: SectionClaim) -> None:
+    """Give a section back because this worker is stopping; a deploy is not a failed attempt."""
+    with transaction.atomic():
+        _held_section(claim).update(status=Section.Status.QUEUED, attempts=F("attempts") - 1, **UNCLAIMED)

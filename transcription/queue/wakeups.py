@@ -1,0 +1,36 @@
+"""Messages that wake workers: a queue's name is all they say, and losing or doubling one changes nothing."""
+
+import logging
+
+from celery import current_app
+from kombu.exceptions import OperationalError
+
+from transcription.models import Worker
+
+log = logging.getLogger(__name__)
+
+DEFAULT_QUEUE = "default"
+DEVICE_QUEUE_PREFIX = "device."
+
+# The tasks in tasks.py, by name: whoever makes work must not import them upward.
+DEFAULT_TASK = "transcription.work_default"
+DEVICE_TASK = "transcription.work_device"
+
+
+def ring(*queues: str) -> None:
+    """Wake the workers of `queues`. A broker that is down costs a log line: the sweeper rings again."""
+    for queue in queues:
+        task = DEFAULT_TASK if queue == DEFAULT_QUEUE else DEVICE_TASK
+        try:
+            current_app.send_task(task, queue=queue, ignore_result=True)
+        except (OperationalError, OSError, ValueError) as error:  # ValueError: a file of the broker's is damaged
+            log.warning("could not ring %s: %s", queue, error)
+
+
+def ring_devices() -> None:
+    """Wake every device worker that is alive."""
+    ring(*Worker.alive().filter(kind=Worker.Kind.DEVICE).values_list("queue", flat=True).distinct())
+
+
+def ring_default() -> None:
+    ring(DEFAULT_QUEUE)
