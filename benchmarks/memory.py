@@ -24,7 +24,7 @@ from pathlib import Path
 
 from benchmarks.machine import machine
 from tests.server import NANO, QUICKLY, Server, processes
-from transcription import audio
+from transcription.sound import audio
 
 MB = 1024**2
 LIMIT = 300 * MB

@@ -6,7 +6,7 @@ import subprocess
 import wave
 from pathlib import Path
 
-from transcription import audio
+from transcription.sound import audio
 
 SOUNDS = Path("/usr/share/asterisk/sounds")
 VOICES = {"ru": "ru_RU_f_IvrvoiceRU", "en": "en_US_f_Allison"}

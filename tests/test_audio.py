@@ -13,7 +13,8 @@ import pytest
 
 from tests.server import ROOT, wait_until
 from tests.server import processes as processes_here
-from transcription import audio, errors, processes
+from transcription import errors, processes
+from transcription.sound import audio
 
 MEDIA = Path(__file__).parent / "data" / "media"
 
@@ -420,7 +421,7 @@ def test_ffmpeg_does_not_outlive_a_killed_worker(tmp_path):
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     program = f"""
 from pathlib import Path
-from transcription import audio
+from transcription.sound import audio
 decode = dict(name="", max_seconds=60, on_probe=print, on_progress=print, should_stop=lambda: False)
 audio.decode(Path({str(sound)!r}), Path({str(tmp_path / "out.pcm")!r}), **decode)
 """
@@ -575,7 +576,7 @@ def test_pydub_complains_of_no_ffmpeg_where_ours_is_another(tmp_path: Path) -> N
             ["manage.py", "transcribe", "--help"],
             ["manage.py", "migrate", "-v", "0"],
             ["-c", "import config.asgi, transcription.tasks, transcription.whisper.runner, transcription.whisper.vad"],
-            ["-c", "import transcription.audio, warnings; warnings.warn('another', RuntimeWarning)"],
+            ["-c", "import transcription.sound.audio, warnings; warnings.warn('another', RuntimeWarning)"],
         )
     ]
     assert [lines for lines in said[:3] if "ffmpeg" in lines] == []

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from django.conf import LazySettings
 
-from transcription import audio, checks, errors
+from transcription import checks, errors
+from transcription.sound import audio
 
 
 def test_a_machine_that_has_everything_is_not_complained_of() -> None:

@@ -15,7 +15,7 @@ from transcription.models import Download, Job, Worker
 from transcription.queue import downloads, sweeper, wakeups
 from transcription.queue import jobs as queue_jobs
 from transcription.queue.claims import DownloadClaim
-from transcription.speech import SpeechFinder
+from transcription.sound.speech import SpeechFinder
 from transcription.workers import WorkerProcess
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.server import NANO, Server
-from transcription import audio, catalogue, devices, errors
+from transcription import catalogue, devices, errors
+from transcription.sound import audio
 from transcription.whisper.engine import ENGINES, Event, Sound
 from transcription.whisper.options import TranscriptionOptions
 

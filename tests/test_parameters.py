@@ -13,7 +13,8 @@ import pytest
 
 from tests import nano
 from tests.server import NANO
-from transcription import audio, devices, pipeline
+from transcription import devices, pipeline
+from transcription.sound import audio
 from transcription.whisper.engine import ENGINES, Event, Sound
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment

@@ -11,7 +11,7 @@ from tests.server import NANO
 from transcription import errors, jobs, pipeline
 from transcription.models import Job, Worker
 from transcription.queue import jobs as queue_jobs
-from transcription.speech import SpeechFinder
+from transcription.sound.speech import SpeechFinder
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

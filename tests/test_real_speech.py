@@ -11,7 +11,7 @@ import pytest
 
 from tests import speech
 from tests.server import ROOT, Server
-from transcription import audio
+from transcription.sound import audio
 
 pytestmark = [pytest.mark.needs("speech prompts"), pytest.mark.slow]
 

@@ -21,7 +21,7 @@ from transcription import errors, jobs, pipeline, retention
 from transcription.models import Event, Job, Recording, Worker
 from transcription.queue import jobs as queue_jobs
 from transcription.queue import wakeups
-from transcription.speech import SpeechFinder
+from transcription.sound.speech import SpeechFinder
 from transcription.whisper.options import TranscriptionOptions
 
 pytestmark = pytest.mark.django_db

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.server import NANO
-from transcription import audio, errors, speech
-from transcription.speech import SpeechFinder
+from transcription import errors
+from transcription.sound import audio, speech
+from transcription.sound.speech import SpeechFinder
 
 
 @pytest.fixture

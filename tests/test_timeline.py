@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transcription.timeline import Timeline
+from transcription.sound.timeline import Timeline
 from transcription.whisper.result import Segment, Word
 
 SAMPLE = 1 / 16000

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.hostile import FILES, FORMATS, Victim, wave
-from transcription import audio, errors, processes
+from transcription import errors, processes
+from transcription.sound import audio
 
 NOBODY = "127.0.0.1:9"
 LONGEST = 60  # seconds of sound that a recording may have here

@@ -6,7 +6,8 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
-from transcription import audio, catalogue, devices, errors
+from transcription import catalogue, devices, errors
+from transcription.sound import audio
 
 
 @register

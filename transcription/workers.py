@@ -17,7 +17,7 @@ from django.db import Error as DatabaseFailure
 from transcription import clock, devices, processes, retention
 from transcription.models import Worker
 from transcription.queue import sweeper, wakeups
-from transcription.speech import SpeechFinder
+from transcription.sound.speech import SpeechFinder
 
 log = logging.getLogger(__name__)
 

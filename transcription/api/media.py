@@ -16,8 +16,8 @@ from transcription import errors
 from transcription.api.authentication import CHALLENGE, no_key, unknown_key, user_asking
 from transcription.api.errors import refuse, sentence
 from transcription.api.upload_handler import clean_name
-from transcription.audio import BYTES_A_SECOND, RAW, SAMPLE_RATE
 from transcription.models import Job, Recording
+from transcription.sound.audio import BYTES_A_SECOND, RAW, SAMPLE_RATE
 
 BLOCK = 256 * 1024
 

@@ -26,13 +26,14 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from rest_framework import serializers
 
-from transcription import audio, exports, jobs
+from transcription import exports, jobs
 from transcription.api import transcript
 from transcription.api.compat import endpoint
 from transcription.api.compat.endpoint import Refused, door
 from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, always, finite
 from transcription.models import Job
+from transcription.sound import audio
 from transcription.whisper.options import LANGUAGES
 
 OUTPUTS = ("txt", "json", "srt", "vtt", "tsv")

@@ -1,0 +1,1 @@
+"""Recordings as sound: decoding, finding speech, and the time of both."""
