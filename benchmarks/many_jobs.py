@@ -20,9 +20,9 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.server import NANO
-from transcription import search
 from transcription.models import ApiToken, Job, Recording, Section, Tag, Worker
 from transcription.queue import forecast
+from transcription.text import search
 from transcription.whisper.options import TranscriptionOptions
 
 AIM = 30.0  # milliseconds, of a page of jobs: the median

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.api.rows import a_done_job, a_segment
-from transcription import edits
 from transcription.models import Job
+from transcription.text import edits
 from transcription.whisper.result import Word
 
 HEARD = (

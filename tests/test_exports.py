@@ -8,7 +8,7 @@ from docx import Document
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transcription import exports
+from transcription.text import exports
 from transcription.whisper.result import Segment, Word
 
 TIME = r"(\d{2,}):([0-5]\d):([0-5]\d)[,.](\d{3})"

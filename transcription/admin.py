@@ -17,11 +17,12 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from transcription import errors, exports, jobs, webhooks
+from transcription import errors, jobs, webhooks
 from transcription.api import media, transcript
 from transcription.models import ApiToken, Delivery, Download, Event, Job, Recording, Worker
 from transcription.queue import deliveries
 from transcription.templatetags.stenograf import clock, language_name, size
+from transcription.text import exports
 
 
 class ReadOnly:

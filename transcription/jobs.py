@@ -16,10 +16,11 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from transcription import clock, errors, history, search
+from transcription import clock, errors, history
 from transcription.models import Batch, Job, Recording, Tag, Upload
 from transcription.queue import jobs as queue_jobs
 from transcription.queue import quotas, wakeups
+from transcription.text import search
 from transcription.watcher import watching
 from transcription.whisper.options import TranscriptionOptions
 

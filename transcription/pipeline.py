@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F, QuerySet
 
-from transcription import catalogue, devices, edits, enhance, errors, history, logs, space, weights
+from transcription import catalogue, devices, errors, history, logs, space, weights
 from transcription.logs import timed
 from transcription.models import Job, Recording, Section, Segment
 from transcription.outbound import chat
@@ -30,6 +30,7 @@ from transcription.queue.claims import DownloadClaim, JobClaim, SectionClaim
 from transcription.sound import audio
 from transcription.sound.speech import SpeechFinder
 from transcription.sound.timeline import Timeline
+from transcription.text import edits, enhance
 from transcription.whisper import sections
 from transcription.whisper.engine import Event, Sound
 from transcription.whisper.options import TranscriptionOptions

@@ -9,8 +9,9 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from tests.api.rows import a_done_job, a_job
-from transcription import jobs, search
+from transcription import jobs
 from transcription.models import Batch, Job
+from transcription.text import search
 
 
 def test_the_newest_job_comes_first(api: Client, owner: User) -> None:

@@ -4,10 +4,10 @@ import re
 from pathlib import PurePath
 from typing import Any
 
-from transcription import edits
 from transcription.api.serializers import finite
 from transcription.models import Job
 from transcription.models import Segment as Row
+from transcription.text import edits
 from transcription.whisper.result import Segment
 
 LONGEST_LABEL = 100

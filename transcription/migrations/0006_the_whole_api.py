@@ -6,7 +6,7 @@ import uuid
 from django.conf import settings
 from django.db import migrations, models
 
-from transcription.search import folded
+from transcription.text.search import folded
 
 
 def index(apps, schema_editor):

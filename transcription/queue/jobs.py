@@ -8,11 +8,12 @@ from django.db import transaction
 from django.db.models import Case, Exists, F, OuterRef, QuerySet, Subquery, Sum, When
 from django.db.models.expressions import Combinable
 
-from transcription import clock, errors, history, search
+from transcription import clock, errors, history
 from transcription.logs import timed
 from transcription.models import Delivery, Job, Section, Worker
 from transcription.queue import claims, outbox, wakeups
 from transcription.queue.claims import UNCLAIMED, JobClaim
+from transcription.text import search
 
 # How often a job that waits for space is tried again.
 LOOK_AGAIN_SECONDS = 30

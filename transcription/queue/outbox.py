@@ -7,8 +7,8 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
-from transcription import exports
 from transcription.models import Delivery, Job, Webhook
+from transcription.text import exports
 
 
 def announce(job_id: uuid.UUID, ending: Delivery.Type) -> int:

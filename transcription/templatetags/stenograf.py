@@ -11,8 +11,8 @@ from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
-from transcription import edits
 from transcription.models import Segment
+from transcription.text import edits
 from transcription.web import languages
 from transcription.whisper.result import Word
 

@@ -6,11 +6,12 @@ from django.urls import reverse
 from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_safe
 
-from transcription import exports, shares
+from transcription import shares
 from transcription.api import media
 from transcription.api import transcript as whole
 from transcription.api.v1.jobs import stem
 from transcription.models import Share
+from transcription.text import exports
 from transcription.web import transcript
 from transcription.web.views import in_local_time, speeds
 

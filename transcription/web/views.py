@@ -20,9 +20,10 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from transcription import catalogue, errors, exports, jobs, model_library
+from transcription import catalogue, errors, jobs, model_library
 from transcription.jobs import Given
 from transcription.models import Job
+from transcription.text import exports
 from transcription.web import better, rows, transcript
 from transcription.web.context import THEMES
 from transcription.web.forms import AgainForm, IntakeForm, SignInForm, defaults

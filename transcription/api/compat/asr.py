@@ -26,7 +26,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from rest_framework import serializers
 
-from transcription import exports, jobs
+from transcription import jobs
 from transcription.api import transcript
 from transcription.api.compat import endpoint
 from transcription.api.compat.endpoint import Refused, door
@@ -34,6 +34,7 @@ from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, always, finite
 from transcription.models import Job
 from transcription.sound import audio
+from transcription.text import exports
 from transcription.whisper.options import LANGUAGES
 
 OUTPUTS = ("txt", "json", "srt", "vtt", "tsv")

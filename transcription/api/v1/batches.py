@@ -21,7 +21,7 @@ from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from transcription import exports, jobs, space
+from transcription import jobs, space
 from transcription.api.serializers import ParametersRequest, TagsField, always, written
 from transcription.api.upload_handler import clean_name
 from transcription.api.v1.base import (
@@ -35,6 +35,7 @@ from transcription.api.v1.base import (
 )
 from transcription.api.v1.jobs import export, stem
 from transcription.models import Batch, Job
+from transcription.text import exports
 
 BLOCK = 256 * 1024
 HELD_IN_MEMORY = 8 * 1024**2

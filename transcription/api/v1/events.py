@@ -18,11 +18,11 @@ from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.utils import translation
 from django.utils.translation import gettext as _
 
-from transcription import edits
 from transcription.api.authentication import CHALLENGE, no_key, unknown_key, user_asking
 from transcription.api.errors import refuse
 from transcription.api.serializers import finite
 from transcription.models import Job, Segment
+from transcription.text import edits
 from transcription.watcher import Sight, watching
 
 # A proxy closes a connection on which nothing comes; a comment is nothing to the client.

@@ -24,7 +24,7 @@ from drf_spectacular.utils import (
 )
 from rest_framework import serializers
 
-from transcription import exports, parameters
+from transcription import parameters
 from transcription.api.serializers import LONGEST_TAG, MOST_TAGS, JobChanges, JobInList, JobSerializer, NewJobRequest
 from transcription.api.v1 import (
     batches,
@@ -39,6 +39,7 @@ from transcription.api.v1 import (
     webhooks,
 )
 from transcription.api.v1.base import PageQuestion
+from transcription.text import exports
 
 Schema = dict[str, Any]
 

@@ -11,10 +11,10 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from transcription import edits
 from transcription.api.serializers import always, finite, written
 from transcription.api.v1.base import Conflict, NativeViewSet, Question
 from transcription.models import Job, Segment
+from transcription.text import edits
 
 MOST = 1000
 

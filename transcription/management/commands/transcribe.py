@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from transcription import capabilities, catalogue, devices, errors, exports, pipeline
+from transcription import capabilities, catalogue, devices, errors, pipeline
 from transcription.capabilities import Offer
 from transcription.parameters import (
     DEVICE,
@@ -27,6 +27,7 @@ from transcription.parameters import (
     Truth,
     Whole,
 )
+from transcription.text import exports
 from transcription.whisper.engine import ENGINES
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from transcription import exports, search
+from transcription.text import exports, search
 from transcription.whisper.options import LANGUAGES
 
 AT_ONCE = 2  # jobs that one default worker has improved; others wait for their turn

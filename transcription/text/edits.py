@@ -12,8 +12,9 @@ from statistics import fmean
 from django.db import transaction
 from django.utils import timezone
 
-from transcription import history, search
+from transcription import history
 from transcription.models import Job, Segment
+from transcription.text import search
 from transcription.whisper.result import Word
 
 

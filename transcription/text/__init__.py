@@ -1,0 +1,1 @@
+"""Transcripts as text: exports, edits, search, improvement by a language model."""
