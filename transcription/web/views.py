@@ -24,7 +24,7 @@ from transcription import catalogue, errors, jobs, model_library
 from transcription.jobs import Given
 from transcription.models import Job
 from transcription.text import exports
-from transcription.web import better, rows, transcript
+from transcription.web import model_offer, rows, transcript
 from transcription.web.context import THEMES
 from transcription.web.forms import AgainForm, IntakeForm, SignInForm, defaults
 from transcription.web.sample import upload as sample_upload
@@ -113,7 +113,7 @@ def _dashboard(request: HttpRequest, form: IntakeForm, status: int = 200) -> Htt
         "is_first_page": not before,
         "is_attended": rows.is_attended(),
         "has_models": bool(catalogue.local_models()),
-        "offer": better.offer(request),
+        "offer": model_offer.offer(request),
         "max_bytes": settings.MAX_UPLOAD_BYTES,
         "models_dir": settings.MODELS_DIR,
         "any_job": uuid.UUID(int=0),
@@ -145,7 +145,7 @@ def sample(request: HttpRequest) -> HttpResponse:
 @fragment
 def offer(request: HttpRequest) -> HttpResponse:
     """The offer of a better model; 204 when it would look as the one that the page has."""
-    found = better.offer(request)
+    found = model_offer.offer(request)
     if found is not None and found.fingerprint == request.GET.get("seen"):
         return HttpResponse(status=204)
     return render(request, "_model_offer.html", {"offer": found, "is_update": True})
@@ -160,13 +160,13 @@ def answer_offer(request: HttpRequest) -> HttpResponse:
     response, answer = redirect("dashboard"), request.POST.get("answer", "")
     try:
         if answer == "fetch":
-            model_library.order(better.BEST)
+            model_library.order(model_offer.BEST)
         elif answer in ("stop", "later"):
-            model_library.call_off(better.BEST)
+            model_library.call_off(model_offer.BEST)
     except errors.Problem as problem:
         messages.error(request, gettext(problem.sentence) % problem.values)
     if answer == "later":
-        response.set_cookie(better.LATER, "later", max_age=A_YEAR, samesite="Lax", secure=request.is_secure())
+        response.set_cookie(model_offer.LATER, "later", max_age=A_YEAR, samesite="Lax", secure=request.is_secure())
     return response
 
 
