@@ -232,7 +232,7 @@ SMALL_FILE_BYTES = 16 * 1024**2
 ENGINE = _choice("ENGINE", "auto", ("auto", "mlx-whisper", "faster-whisper"))
 MODEL_DEVICE = (env.str("MODEL_DEVICE", default="") or env.str("WHISPER_DEVICE", default="auto")).lower()
 DEFAULT_MODEL = env.str("DEFAULT_MODEL", default="auto")
-# A file with models of one's own, in the form of transcription/published.toml.
+# A file with models of one's own, in the form of transcription/weights/published.toml.
 MODEL_CATALOGUE = _path("MODEL_CATALOGUE", "") if env.str("MODEL_CATALOGUE", default="") else None
 # What holds where a request says nothing, of those parameters for which a DEFAULT_<PARAMETER> is set.
 DEFAULTS = _defaults(OPTIONS)

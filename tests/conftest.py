@@ -150,7 +150,7 @@ def base_weights() -> Path:
     """The models folder with real `base` in it, fetched the way `make run` does."""
     weights = MODELS / "faster-whisper-base" / "model.bin"
     if not weights.exists():
-        program = "from transcription import weights; weights.fetch('base', 'faster-whisper', on_progress=print)"
+        program = "from transcription.weights import store; store.fetch('base', 'faster-whisper', on_progress=print)"
         fetching = Server(MODELS.parent / "data", MODELS).manage("shell", "-v", "0", "-c", program)
         if fetching.returncode:
             print(fetching.stderr)

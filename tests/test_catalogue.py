@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from transcription import catalogue, errors, published
+from transcription import errors
+from transcription.weights import catalogue, published
 from transcription.whisper.engine import ENGINES
 
 

@@ -10,12 +10,13 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from tests.server import wait_until
-from transcription import errors, jobs, pipeline, weights
+from transcription import errors, jobs, pipeline
 from transcription.models import Download, Job, Worker
 from transcription.queue import downloads, sweeper, wakeups
 from transcription.queue import jobs as queue_jobs
 from transcription.queue.claims import DownloadClaim
 from transcription.sound.speech import SpeechFinder
+from transcription.weights import store
 from transcription.workers import WorkerProcess
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -204,11 +205,11 @@ def test_a_step_fetches_and_shows_how_far_it_is(job: Job, worker: Worker, monkey
     wait_for_its_model(worker)
     seen = []
 
-    def fetch(name: str, engine: str, *, on_progress: weights.Progress) -> None:
+    def fetch(name: str, engine: str, *, on_progress: store.Progress) -> None:
         on_progress(25, 100)
         seen.append((name, engine, look_at(job)))
 
-    monkeypatch.setattr(weights, "fetch", fetch)
+    monkeypatch.setattr(store, "fetch", fetch)
     pipeline.fetch(claimed(worker), threading.Event())
     assert seen == [("base", "faster-whisper", ("downloading", 0.25))]
     assert look_at(job)[0] == "queued"
@@ -218,7 +219,7 @@ def test_a_worker_that_is_asked_to_stop_ends_its_fetch(
     job: Job, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait_for_its_model(worker)
-    monkeypatch.setattr(weights, "fetch", lambda *_, on_progress: on_progress(1, 2))
+    monkeypatch.setattr(store, "fetch", lambda *_, on_progress: on_progress(1, 2))
     stopping = threading.Event()
     stopping.set()
     with pytest.raises(errors.LeaseLost):

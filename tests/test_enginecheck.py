@@ -8,9 +8,9 @@ import pytest
 from django.conf import LazySettings
 
 from transcription import devices, enginecheck
-from transcription.catalogue import LocalModel
 from transcription.enginecheck import SPOKEN, Verdict, wrong_words
 from transcription.management.commands import serve
+from transcription.weights.catalogue import LocalModel
 from transcription.whisper.engine import ENGINES, Abilities
 
 GOOD = ENGINES["faster-whisper"]

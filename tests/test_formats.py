@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.server import NANO, Server
-from transcription import catalogue, devices, errors
+from transcription import devices, errors
 from transcription.sound import audio
+from transcription.weights import catalogue
 from transcription.whisper.engine import ENGINES, Event, Sound
 from transcription.whisper.options import TranscriptionOptions
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.server import NANO, ROOT, Server
 from transcription import devices
-from transcription.catalogue import LocalModel
+from transcription.weights.catalogue import LocalModel
 from transcription.whisper.engine import ENGINES, Sound
 from transcription.whisper.options import TranscriptionOptions
 

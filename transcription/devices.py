@@ -15,7 +15,7 @@ from typing import Any
 from django.conf import settings
 
 from transcription import enginecheck, errors, processes
-from transcription.catalogue import LocalModel
+from transcription.weights.catalogue import LocalModel
 from transcription.whisper import gauges
 from transcription.whisper.engine import ENGINES, Abilities, Event, Sound
 from transcription.whisper.options import TranscriptionOptions

@@ -15,7 +15,7 @@ from typing import Any
 
 from django.conf import settings
 
-from transcription.catalogue import MODELS
+from transcription.weights.catalogue import MODELS
 from transcription.whisper.engine import Abilities
 
 log = logging.getLogger(__name__)

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from transcription import catalogue, devices, errors, weights
-from transcription.catalogue import LocalModel
+from transcription import devices, errors
 from transcription.models import Download, Job
-from transcription.published import Weights
 from transcription.queue import downloads
+from transcription.weights import catalogue, store
+from transcription.weights.catalogue import LocalModel
+from transcription.weights.published import Weights
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class ShelfModel:
             return 1.0
         if self.download is not None and not self.download.error_code:
             return self.download.progress
-        return min(1.0, weights.bytes_begun(self.name, self.engine) / self.size_bytes) if self.size_bytes else 0.0
+        return min(1.0, store.bytes_begun(self.name, self.engine) / self.size_bytes) if self.size_bytes else 0.0
 
 
 def models() -> list[ShelfModel]:
@@ -90,7 +91,7 @@ def order(name: str) -> None:
     model, engine = find(name), devices.engine().name
     if catalogue.on_disk(model.name, engine) is not None:
         return
-    if not weights.can_fetch(model.name, engine):
+    if not store.can_fetch(model.name, engine):
         catalogue.find(model.name, engine)
     downloads.order_model(model.name)
 
@@ -114,8 +115,8 @@ def remove(name: str) -> list[LocalModel]:
         catalogue.find(model.name, model.engine)
     downloads.call_off_model(model.name)
     for local in found:
-        weights.remove(local)
-    weights.forget_begun(model.name, model.engine)
+        store.remove(local)
+    store.forget_begun(model.name, model.engine)
     return found
 
 

@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F, QuerySet
 
-from transcription import catalogue, devices, errors, history, logs, space, weights
+from transcription import devices, errors, history, logs, space
 from transcription.logs import timed
 from transcription.models import Job, Recording, Section, Segment
 from transcription.outbound import chat
@@ -31,6 +31,7 @@ from transcription.sound import audio
 from transcription.sound.speech import SpeechFinder
 from transcription.sound.timeline import Timeline
 from transcription.text import edits, enhance
+from transcription.weights import catalogue, store
 from transcription.whisper import sections
 from transcription.whisper.engine import Event, Sound
 from transcription.whisper.options import TranscriptionOptions
@@ -50,7 +51,7 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
     started = time.monotonic()
     job = Job.objects.select_related("recording").defer("text", "searchable").get(pk=claim.job)
     engine = devices.engine().name
-    if catalogue.on_disk(job.model, engine) is None and weights.can_fetch(job.model, engine):
+    if catalogue.on_disk(job.model, engine) is None and store.can_fetch(job.model, engine):
         downloads.wait_for_model(claim)
         return
     model = catalogue.find(job.model, engine)
@@ -195,7 +196,7 @@ def fetch(claim: DownloadClaim, stopping: threading.Event) -> None:
             renewed = time.monotonic()
             downloads.renew_download(claim, progress=min(1.0, done / whole) if whole else 0.0)
 
-    weights.fetch(claim.model, devices.engine().name, on_progress=on_progress)
+    store.fetch(claim.model, devices.engine().name, on_progress=on_progress)
     downloads.downloaded(claim)
 
 

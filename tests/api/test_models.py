@@ -9,9 +9,9 @@ from pytest_django import Settings
 
 from tests.api.rows import a_job
 from tests.server import NANO
-from transcription import catalogue
 from transcription.models import Download, Job
 from transcription.queue import wakeups
+from transcription.weights import catalogue
 
 
 @pytest.fixture(autouse=True)

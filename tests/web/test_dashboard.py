@@ -134,7 +134,7 @@ def test_nobody_to_transcribe_is_said(page: Client, make_job: MakeJob, worker: W
 
 
 def test_no_weights_is_said_with_the_folder(page: Client, monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
-    monkeypatch.setattr("transcription.catalogue.local_models", list)
+    monkeypatch.setattr("transcription.weights.catalogue.local_models", list)
     shown = text_of(page.get("/"))
     assert "There is no model on this machine yet" in shown
     assert str(settings.MODELS_DIR) in shown

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from rest_framework import serializers
 
-from transcription import capabilities, catalogue, errors, webhooks
+from transcription import capabilities, errors, webhooks
 from transcription.api.errors import sentence
 from transcription.jobs import Given, Wishes
 from transcription.models import Batch, Job, Recording, Upload
@@ -22,6 +22,7 @@ from transcription.parameters import ALIASES, BY_NAME, LONGEST_ECHO, PARAMETERS,
 from transcription.queue import forecast
 from transcription.queue.forecast import Turn
 from transcription.text import exports
+from transcription.weights import catalogue
 
 MOST_TAGS, LONGEST_TAG = 20, 50
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from django.http import HttpRequest
 
-from transcription import catalogue, errors, model_library
+from transcription import errors, model_library
 from transcription.model_library import ShelfModel
 from transcription.models import Download
+from transcription.weights import catalogue
 
 BEST, *SMALLER = catalogue.AUTO
 LATER = "offer"  # the cookie of a browser that does not want to be asked again

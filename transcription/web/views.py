@@ -20,7 +20,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from transcription import catalogue, errors, jobs, model_library
+from transcription import errors, jobs, model_library
 from transcription.jobs import Given
 from transcription.models import Job
 from transcription.text import exports
@@ -28,6 +28,7 @@ from transcription.web import model_offer, rows, transcript
 from transcription.web.context import THEMES
 from transcription.web.forms import AgainForm, IntakeForm, SignInForm, defaults
 from transcription.web.sample import upload as sample_upload
+from transcription.weights import catalogue
 from transcription.whisper.options import TranscriptionOptions
 
 View = Callable[..., HttpResponse]

@@ -20,7 +20,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from rest_framework import serializers
 
-from transcription import catalogue, errors, jobs, keys
+from transcription import errors, jobs, keys
 from transcription.api import media, transcript
 from transcription.api.authentication import Caller, caller_of, key_of
 from transcription.api.compat import endpoint
@@ -28,6 +28,7 @@ from transcription.api.compat.endpoint import Refused, door
 from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, always
 from transcription.models import Job, Worker
+from transcription.weights import catalogue
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework import serializers
 
-from transcription import catalogue, errors, jobs
+from transcription import errors, jobs
 from transcription.api import idempotency, transcript
 from transcription.api.authentication import key_in
 from transcription.api.compat import endpoint
@@ -47,6 +47,7 @@ from transcription.parameters import BY_NAME
 from transcription.parameters import Refused as BadValue
 from transcription.text import exports
 from transcription.watcher import Sight, watching
+from transcription.weights import catalogue
 from transcription.whisper.options import LANGUAGES
 from transcription.whisper.result import Segment
 

@@ -18,7 +18,7 @@ from rest_framework.parsers import JSONParser, MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from transcription import catalogue, errors, jobs
+from transcription import errors, jobs
 from transcription.api import idempotency, transcript
 from transcription.api.responses import Json
 from transcription.api.serializers import JobChanges, JobInList, JobSerializer, NewJobRequest, always
@@ -36,6 +36,7 @@ from transcription.models import Job
 from transcription.parameters import BY_NAME
 from transcription.parameters import Refused as BadValue
 from transcription.text import exports, search
+from transcription.weights import catalogue
 
 
 class JobsQuestion(PageQuestion):

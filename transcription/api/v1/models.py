@@ -7,11 +7,12 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from transcription import catalogue, model_library
+from transcription import model_library
 from transcription.api.authentication import IsAdministrator
 from transcription.api.v1.base import NativeViewSet
 from transcription.model_library import ShelfModel
 from transcription.models import Download
+from transcription.weights import catalogue
 
 
 class ModelViewSet(NativeViewSet[Download]):

@@ -6,9 +6,10 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from transcription import catalogue, devices, errors, model_library, weights
+from transcription import devices, errors, model_library
 from transcription.management.progress import Progress
 from transcription.model_library import ShelfModel
+from transcription.weights import catalogue, store
 
 FORMATS = {"mlx": "mlx-whisper"}
 
@@ -48,7 +49,7 @@ class Command(BaseCommand):
             return
         self.stdout.write(f"Fetching {model} for {engine}:")
         try:
-            folder = weights.fetch(model, engine, on_progress=progress)
+            folder = store.fetch(model, engine, on_progress=progress)
         finally:
             progress.end()
         self.stdout.write(f"{model} is in {folder}.")
@@ -64,7 +65,7 @@ class Command(BaseCommand):
     def convert(self, name: str, to: str) -> None:
         model, progress = catalogue.canonical(name), Progress(self.stdout)
         try:
-            folder = weights.convert(model, FORMATS[to], on_progress=progress)
+            folder = store.convert(model, FORMATS[to], on_progress=progress)
         finally:
             progress.end()
         self.stdout.write(f"{model} is in {folder}.")

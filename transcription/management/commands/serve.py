@@ -17,9 +17,10 @@ from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from transcription import catalogue, devices, enginecheck, errors, keys, pipeline, weights
+from transcription import devices, enginecheck, errors, keys, pipeline
 from transcription.management.progress import Progress
 from transcription.supervisor import Supervisor, is_port_free
+from transcription.weights import catalogue, store
 from transcription.whisper.engine import Abilities
 from transcription.whisper.options import TranscriptionOptions
 
@@ -56,11 +57,11 @@ class Command(BaseCommand):
         except errors.UnknownModel:
             return  # the system checks, which come next, say so
         engine = devices.engine().name
-        if catalogue.on_disk(name, engine) is not None or not weights.can_fetch(name, engine):
+        if catalogue.on_disk(name, engine) is not None or not store.can_fetch(name, engine):
             return
         self.stdout.write(f"Fetching the weights of {name}, once:")
         try:
-            weights.fetch(name, engine, on_progress=Progress(self.stdout))
+            store.fetch(name, engine, on_progress=Progress(self.stdout))
         except errors.Problem as problem:
             self.stdout.write(f"\n{problem}\nEverything else works meanwhile.")
         else:

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from transcription import capabilities, catalogue, devices, errors, pipeline
+from transcription import capabilities, devices, errors, pipeline
 from transcription.capabilities import Offer
 from transcription.parameters import (
     DEVICE,
@@ -28,6 +28,7 @@ from transcription.parameters import (
     Whole,
 )
 from transcription.text import exports
+from transcription.weights import catalogue
 from transcription.whisper.engine import ENGINES
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment

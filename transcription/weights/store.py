@@ -21,9 +21,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from transcription import catalogue, errors, processes
-from transcription.catalogue import LocalModel
-from transcription.published import Weights, WeightsFile
+from transcription import errors, processes
+from transcription.weights import catalogue
+from transcription.weights.catalogue import LocalModel
+from transcription.weights.published import Weights, WeightsFile
 from transcription.whisper.engine import ENGINES
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
@@ -278,7 +279,15 @@ def _from_hub(errand: _Errand, draft: Path, on_progress: Progress) -> None:
     weights = _published(errand)
     wanted = [f"{file.name}:{file.size_bytes}:{file.sha256}" for file in weights.files]
     # -P: the folder this runs in gives no modules, whatever lies there.
-    command = [sys.executable, "-P", "-m", "transcription.hub", weights.repository, weights.revision, str(draft)]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "transcription.weights.hub",
+        weights.repository,
+        weights.revision,
+        str(draft),
+    ]
     while True:
         before = _bytes_in(draft)
         try:
@@ -296,7 +305,7 @@ def _from_hub(errand: _Errand, draft: Path, on_progress: Progress) -> None:
 
 
 def _own_modules() -> dict[str, str]:
-    return {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    return {"PYTHONPATH": str(Path(__file__).parent.parent.parent)}
 
 
 def _published(errand: _Errand) -> Weights:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from django.conf import settings
 
-from transcription import errors, published
-from transcription.published import Model, Weights
+from transcription import errors
+from transcription.weights import published
+from transcription.weights.published import Model, Weights
 from transcription.whisper.engine import ENGINES, Abilities
 
 MODELS: dict[str, Model] = published.models()

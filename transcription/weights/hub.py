@@ -1,4 +1,6 @@
-"""The child that fetches files from the hub: `python -m transcription.hub REPOSITORY REVISION FOLDER NAME:SIZE:SHA256…`
+"""The child that fetches files from the hub.
+
+    python -m transcription.weights.hub REPOSITORY REVISION FOLDER NAME:SIZE:SHA256…
 
 It asks where and as HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN tell huggingface_hub. A file that is broken off stays as
 NAME.part, and the next attempt goes on after its last byte: the library itself does so only within one attempt. Whether

@@ -88,7 +88,7 @@ def models() -> dict[str, Model]:
     try:
         return ours | read(settings.MODEL_CATALOGUE)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        said = f"{settings.MODEL_CATALOGUE}: {_in_words(error)}. See transcription/published.toml for its form."
+        said = f"{settings.MODEL_CATALOGUE}: {_in_words(error)}. See transcription/weights/published.toml for its form."
         raise ImproperlyConfigured(f"MODEL_CATALOGUE is {said}") from error
 
 

@@ -1,0 +1,1 @@
+"""The weights of models: which are published, which are here, how they are fetched."""
