@@ -13,8 +13,8 @@ from tests.server import NANO, Server, wait_until
 from transcription import devices
 from transcription.models import Worker
 from transcription.queue import wakeups
-from transcription.whisper import gauges, runner
-from transcription.whisper.gauges import Reading
+from transcription.whisper import device_stats, runner
+from transcription.whisper.device_stats import Reading
 from transcription.workers import WorkerProcess
 
 BOOKS = NANO / "nano" / "books.ogg"
@@ -53,14 +53,14 @@ HugePages_Total:       0
     ],
 )
 def test_nvidias_program_is_read(said: str, reading: Reading) -> None:
-    assert gauges.nvidia_reading(said) == reading
+    assert device_stats.nvidia_reading(said) == reading
 
 
 def test_linux_is_read() -> None:
-    assert gauges.processor_in(CPUINFO) == "Intel(R) Core(TM) i7-9700 CPU @ 3.00GHz"
-    assert gauges.processor_in(RASPBERRY) == ""
-    assert gauges.memory_in(MEMINFO) == (15925, 4000)
-    assert gauges.memory_in("") == (None, None)
+    assert device_stats.processor_in(CPUINFO) == "Intel(R) Core(TM) i7-9700 CPU @ 3.00GHz"
+    assert device_stats.processor_in(RASPBERRY) == ""
+    assert device_stats.memory_in(MEMINFO) == (15925, 4000)
+    assert device_stats.memory_in("") == (None, None)
 
 
 def test_a_gpu_is_asked_for_as_its_own_programs_know_it(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,19 +69,19 @@ def test_a_gpu_is_asked_for_as_its_own_programs_know_it(tmp_path: Any, monkeypat
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
-    assert gauges.read("cuda:1") == Reading("GPU 1", 24564, 1024, 12)
+    assert device_stats.read("cuda:1") == Reading("GPU 1", 24564, 1024, 12)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8f6c")
-    assert gauges.read("cuda:0").name == "GPU 3"
-    assert gauges.read("cuda:1").name == "GPU GPU-8f6c"
+    assert device_stats.read("cuda:0").name == "GPU 3"
+    assert device_stats.read("cuda:1").name == "GPU GPU-8f6c"
 
 
 def test_without_nvidias_program_a_gpu_has_no_numbers(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert gauges.read("cuda:0") == Reading()
+    assert device_stats.read("cuda:0") == Reading()
 
 
 def test_of_memory_that_is_shared_the_engine_knows_its_part() -> None:
-    reading = gauges.read("mps", 700 * 1024**2)
+    reading = device_stats.read("mps", 700 * 1024**2)
     assert (reading.memory_used_mb, reading.utilization) == (700, None)
 
 
@@ -105,7 +105,7 @@ def test_a_device_that_cannot_be_looked_at_is_looked_at_again(monkeypatch: pytes
             raise found
         return found
 
-    monkeypatch.setattr(gauges, "read", look)
+    monkeypatch.setattr(device_stats, "read", look)
     monkeypatch.setattr(runner, "GAUGE_SECONDS", 0)
     with pytest.raises(StopLooking):
         runner.Runner(lambda tell: SimpleNamespace(memory_bytes=int), Listener(), "cpu").watch_gauges()  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from django.conf import settings
 
 from transcription import enginecheck, errors, processes
 from transcription.weights.catalogue import LocalModel
-from transcription.whisper import gauges
+from transcription.whisper import device_stats
 from transcription.whisper.engine import ENGINES, Abilities, Event, Sound
 from transcription.whisper.options import TranscriptionOptions
 
@@ -105,7 +105,7 @@ class Runner:
         self.versions: dict[str, str] = {}
         self.compute_types: list[str] = []
         self.threads = 0
-        self.reading = gauges.Reading()  # of its device, as it was last looked at
+        self.reading = device_stats.Reading()  # of its device, as it was last looked at
         self.model_states: dict[str, str] = {}  # of models by name: loading, loaded, or error until it loads
         self._names: dict[str, str] = {}  # of models by folder
         self._child: processes.LineChild | None = None
@@ -134,7 +134,7 @@ class Runner:
             case {"event": "ready", "versions": versions, "compute_types": compute_types, "threads": threads}:
                 self.versions, self.compute_types, self.threads = versions, compute_types, threads
             case {"event": "device", "reading": reading}:
-                self.reading = gauges.Reading(**reading)
+                self.reading = device_stats.Reading(**reading)
             case {"event": "model", "model": model, "state": state}:
                 if not is_late:
                     self._model_is(self._names[model], state)

@@ -88,7 +88,7 @@ SILENT = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT
 
 
 class LineChild:
-    """A child that speaks JSON lines with this process (`transcription.whisper.lines`).
+    """A child that speaks JSON lines with this process (`transcription.whisper.json_lines`).
 
     `on_line` gets each line it says, in a thread of this child's own, and None when it will say no more. What `on_line`
     raises ends the child.

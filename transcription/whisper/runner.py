@@ -21,9 +21,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from transcription.whisper import gauges
+from transcription.whisper import device_stats
 from transcription.whisper.engine import Engine, Event, SectionClosed, Sound, Tell
-from transcription.whisper.lines import Line, Parent
+from transcription.whisper.json_lines import Line, Parent
 from transcription.whisper.options import TranscriptionOptions
 
 log = logging.getLogger(__name__)
@@ -67,10 +67,10 @@ class Runner:
         """Tell how the device is, every few seconds, for as long as the process lives."""
         while True:
             try:
-                reading = gauges.read(self.device, self.engine.memory_bytes())
+                reading = device_stats.read(self.device, self.engine.memory_bytes())
             except Exception as error:  # noqa: BLE001  (whatever it is: the next look tries again, old figures mislead)
                 log.warning("the device %s could not be looked at: %s: %s", self.device, type(error).__name__, error)
-                reading = gauges.Reading()
+                reading = device_stats.Reading()
             self.parent.say({"event": "device", "reading": asdict(reading)})
             time.sleep(GAUGE_SECONDS)
 

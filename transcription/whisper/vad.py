@@ -26,7 +26,7 @@ import numpy as np
 from faster_whisper.vad import get_vad_model
 from numpy.typing import NDArray
 
-from transcription.whisper.lines import Line, Parent
+from transcription.whisper.json_lines import Line, Parent
 from transcription.whisper.sections import SHORTEST_SILENCE, Span
 
 SAMPLE_RATE = 16000
