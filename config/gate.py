@@ -26,13 +26,14 @@ from django.shortcuts import resolve_url
 from django.utils import translation
 from django.utils.translation import gettext as _
 
-from transcription import errors, workers
+from transcription import errors
 from transcription.api import client_address
 from transcription.api.authentication import WRONG_KEY, NoKey, NotAdmitted, caller_by_key, caller_of
 from transcription.api.errors import IN_API, IN_LEGACY, not_now, refuse, sentence, turn_away
 from transcription.models import AnyUser
 from transcription.queue import quotas
 from transcription.templatetags.stenograf import size
+from transcription.workers import process
 
 Scope = dict[str, Any]
 Message = Mapping[str, Any]
@@ -390,7 +391,7 @@ async def _live(receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
-            workers.keep_sweeping(stopping)
+            process.keep_sweeping(stopping)
             await send({"type": "lifespan.startup.complete"})
         else:
             stopping.set()

@@ -19,9 +19,9 @@ from faster_whisper import WhisperModel
 from numpy.typing import NDArray
 
 from tests.server import NANO
-from transcription import devices
 from transcription.whisper import convert
 from transcription.whisper.engine import ENGINES
+from transcription.workers import devices
 
 MODEL = NANO / "faster-whisper-nano"
 STATE, ENCODERS, DECODERS, HEADS = 8, 1, 2, 2  # a Whisper that only its names and shapes make one

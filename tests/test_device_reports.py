@@ -10,12 +10,12 @@ import pytest
 from django.conf import LazySettings
 
 from tests.server import NANO, Server, wait_until
-from transcription import devices
 from transcription.models import Worker
 from transcription.queue import wakeups
 from transcription.whisper import device_stats, runner
 from transcription.whisper.device_stats import Reading
-from transcription.workers import WorkerProcess
+from transcription.workers import devices
+from transcription.workers.process import WorkerProcess
 
 BOOKS = NANO / "nano" / "books.ogg"
 

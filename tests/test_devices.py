@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from transcription import devices, processes
+from transcription import processes
 from transcription.whisper.engine import Event
+from transcription.workers import devices
 
 
 class Child:

@@ -17,8 +17,9 @@ from django.conf import LazySettings
 from django.conf import settings as project
 
 from tests.server import NANO, Server
-from transcription import devices, doctor, enginecheck
+from transcription import doctor
 from transcription.models import Job, Worker
+from transcription.workers import devices, enginecheck
 
 Findings = list[dict[str, str]]
 

@@ -10,14 +10,15 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from tests.server import wait_until
-from transcription import errors, jobs, pipeline
+from transcription import errors, jobs
 from transcription.models import Download, Job, Worker
 from transcription.queue import downloads, sweeper, wakeups
 from transcription.queue import jobs as queue_jobs
 from transcription.queue.claims import DownloadClaim
 from transcription.sound.speech import SpeechFinder
 from transcription.weights import store
-from transcription.workers import WorkerProcess
+from transcription.workers import pipeline
+from transcription.workers.process import WorkerProcess
 
 pytestmark = pytest.mark.django_db(transaction=True)
 UNAVAILABLE = errors.WeightsUnavailable(name="base", detail="the hub said: no", files="model.bin", folder="/models")

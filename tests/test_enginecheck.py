@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from django.conf import LazySettings
 
-from transcription import devices, enginecheck
-from transcription.enginecheck import SPOKEN, Verdict, wrong_words
 from transcription.management.commands import serve
 from transcription.weights.catalogue import LocalModel
 from transcription.whisper.engine import ENGINES, Abilities
+from transcription.workers import devices, enginecheck
+from transcription.workers.enginecheck import SPOKEN, Verdict, wrong_words
 
 GOOD = ENGINES["faster-whisper"]
 

@@ -22,13 +22,14 @@ from pytest_django import Settings
 from tests.api.rows import a_job, a_segment
 from tests.chat_server import NAME, Answer, ChatServer, Question, Refusal, shouted
 from tests.server import NANO, Server, wait_until
-from transcription import errors, jobs, pipeline
+from transcription import errors, jobs
 from transcription.api.transcript import segments as as_it_reads
 from transcription.models import ApiToken, Event, Job, Worker
 from transcription.outbound import chat
 from transcription.outbound.addresses import Address
 from transcription.queue import jobs as queue_jobs
 from transcription.text import enhance
+from transcription.workers import pipeline
 
 KEY = "sk-secret-of-the-tests"
 BEARS = NANO / "nano" / "bears.wav"  # Twelve bears live in the forest.

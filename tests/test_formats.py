@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.server import NANO, Server
-from transcription import devices, errors
+from transcription import errors
 from transcription.sound import audio
 from transcription.weights import catalogue
 from transcription.whisper.engine import ENGINES, Event, Sound
 from transcription.whisper.options import TranscriptionOptions
+from transcription.workers import devices
 
 FOLDER = NANO / "formats"
 PROMISED = ".wav .mp3 .m4a .flac .aac .ogg .opus .oga .wma .webm .mp4 .mov .avi .mkv .mpeg .mpga .amr .3gp"

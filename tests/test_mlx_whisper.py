@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.server import NANO, ROOT, Server
-from transcription import devices
 from transcription.weights.catalogue import LocalModel
 from transcription.whisper.engine import ENGINES, Sound
 from transcription.whisper.options import TranscriptionOptions
+from transcription.workers import devices
 
 pytestmark = pytest.mark.needs("mlx-whisper")
 

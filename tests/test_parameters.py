@@ -13,11 +13,11 @@ import pytest
 
 from tests import nano
 from tests.server import NANO
-from transcription import devices, pipeline
 from transcription.sound import audio
 from transcription.whisper.engine import ENGINES, Event, Sound
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment
+from transcription.workers import devices, pipeline
 
 # An option, a value that is not its default, and what the library gets: its argument and the value there.
 IN_BOTH: list[tuple[str, Any, str, Any]] = [

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from tests.server import NANO
-from transcription import errors, jobs, pipeline
+from transcription import errors, jobs
 from transcription.models import Job, Worker
 from transcription.queue import jobs as queue_jobs
 from transcription.sound.speech import SpeechFinder
+from transcription.workers import pipeline
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -17,12 +17,13 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
 from tests.server import NANO, ROOT, Server
-from transcription import errors, jobs, pipeline, retention
+from transcription import errors, jobs
 from transcription.models import Event, Job, Recording, Worker
 from transcription.queue import jobs as queue_jobs
 from transcription.queue import wakeups
 from transcription.sound.speech import SpeechFinder
 from transcription.whisper.options import TranscriptionOptions
+from transcription.workers import pipeline, retention
 
 pytestmark = pytest.mark.django_db
 
@@ -79,7 +80,7 @@ def test_sound_goes_when_its_days_are_over_and_the_text_stays(
     old.refresh_from_db()
     assert (old.status, old.text) == ("done", "Good day.")
     assert [(event.job, event.kind) for event in Event.objects.all()] == [(old, "removed")]
-    (said,) = [record for record in caplog.records if record.name == "transcription.retention"]
+    (said,) = [record for record in caplog.records if record.name == "transcription.workers.retention"]
     assert "the sound of talk.ogg, RETENTION_DAYS_AUDIO=30" in said.getMessage()
     assert vars(said)["user"] == alice
     retention.enforce()
@@ -205,7 +206,7 @@ def test_a_job_goes_with_all_that_is_its_when_its_days_are_over(
     assert set(Job.objects.all()) == {young, waiting}
     assert not old.recording.path.exists()
     assert not Recording.objects.filter(pk=old.recording_id).exists()
-    (said,) = [record for record in caplog.records if record.name == "transcription.retention"]
+    (said,) = [record for record in caplog.records if record.name == "transcription.workers.retention"]
     assert said.getMessage() == "deleted the job talk: RETENTION_DAYS_JOBS=90"
     assert (vars(said)["job"], vars(said)["user"]) == (old.pk, alice)
 
@@ -385,7 +386,7 @@ def test_many_processes_at_once_remove_each_once(tmp_path: Path) -> None:
     for arguments in (("migrate", "-v", "0"), ("shell", "-v", "0", "-c", ROWS)):
         assert server.manage(*arguments).returncode == 0
     program = [sys.executable, "manage.py", "shell", "-v", "0", "-c"]
-    enforce = "from transcription import retention; retention.enforce()"
+    enforce = "from transcription.workers import retention; retention.enforce()"
     started = [
         subprocess.Popen([*program, enforce], cwd=ROOT, env=server.environment, stderr=subprocess.PIPE, text=True)
         for _ in range(3)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from transcription import supervisor
-from transcription.supervisor import Supervisor
+from transcription.workers import supervisor
+from transcription.workers.supervisor import Supervisor
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -16,9 +16,9 @@ from django.core.management.base import CommandError
 
 from tests.parameter_values import BAD, GOOD
 from tests.server import NANO
-from transcription import devices, pipeline
 from transcription.parameters import ALIASES
 from transcription.whisper.options import TranscriptionOptions
+from transcription.workers import devices, pipeline
 
 RECORDING = str(NANO / "nano" / "bears.wav")
 

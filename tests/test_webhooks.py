@@ -16,13 +16,14 @@ from django.utils import timezone, translation
 from tests.receiver import Receiver
 from tests.server import ROOT
 from tests.test_addresses import leading_to, unknown
-from transcription import errors, history, jobs, retention, webhooks
+from transcription import errors, history, jobs, webhooks
 from transcription.api.serializers import JobSerializer
 from transcription.models import Delivery, Job, Webhook, Worker
 from transcription.outbound.addresses import Allowed
 from transcription.queue import deliveries, sweeper, wakeups
 from transcription.queue import jobs as queue_jobs
 from transcription.queue.claims import DeliveryClaim
+from transcription.workers import retention
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LOOPBACK = (Allowed.read("127.0.0.1"),)

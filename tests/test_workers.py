@@ -7,10 +7,11 @@ from django.conf import LazySettings
 from django.db import DatabaseError
 
 from tests.server import wait_until
-from transcription import retention, workers
 from transcription.models import Worker
 from transcription.queue import sweeper, wakeups
-from transcription.workers import WorkerProcess
+from transcription.workers import process as worker_process
+from transcription.workers import retention
+from transcription.workers.process import WorkerProcess
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -26,7 +27,7 @@ def test_the_heart_goes_on_whatever_a_sweep_meets(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(sweeper, "sweep", meet)
     stopping = threading.Event()
-    workers.keep_sweeping(stopping)
+    worker_process.keep_sweeping(stopping)
     try:
         wait_until(lambda: len(sweeps) > 2, 5)
     finally:
@@ -69,8 +70,8 @@ def test_the_default_worker_enforces_retention_whatever_it_meets(
     monkeypatch: pytest.MonkeyPatch, settings: LazySettings, queue_name: str, does: bool
 ) -> None:
     settings.HEARTBEAT_SECONDS = 0.01
-    monkeypatch.setattr(workers, "FIRST_RETENTION", 0.01)
-    monkeypatch.setattr(workers, "NEXT_RETENTION", 0.01)
+    monkeypatch.setattr(worker_process, "FIRST_RETENTION", 0.01)
+    monkeypatch.setattr(worker_process, "NEXT_RETENTION", 0.01)
     monkeypatch.setattr(wakeups, "ring", lambda *queues: None)
     runs = []
 

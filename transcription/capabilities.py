@@ -8,12 +8,13 @@ from typing import Any
 from django.conf import settings
 from django.utils.translation import gettext_noop as _
 
-from transcription import devices, parameters
+from transcription import parameters
 from transcription.models import Worker
 from transcription.parameters import Refused
 from transcription.weights import catalogue
 from transcription.whisper.engine import ASKS_NOTHING, ENGINES, Abilities
 from transcription.whisper.options import TranscriptionOptions
+from transcription.workers import devices
 
 
 @dataclass(frozen=True)

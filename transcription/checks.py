@@ -6,9 +6,10 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
-from transcription import devices, errors
+from transcription import errors
 from transcription.sound import audio
 from transcription.weights import catalogue
+from transcription.workers import devices
 
 
 @register

@@ -38,12 +38,13 @@ from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from transcription import devices, enginecheck, errors, keys, processes
+from transcription import errors, keys, processes
 from transcription.models import ApiToken, Job, Worker
 from transcription.outbound import chat
 from transcription.queue import wakeups
 from transcription.sound import audio
 from transcription.weights import catalogue
+from transcription.workers import devices, enginecheck
 
 OLDEST_PYTHON = (3, 11)
 SAMPLE = Path(__file__).parent / "samples" / "sample-en.ogg"

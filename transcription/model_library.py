@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from transcription import devices, errors
+from transcription import errors
 from transcription.models import Download, Job
 from transcription.queue import downloads
 from transcription.weights import catalogue, store
 from transcription.weights.catalogue import LocalModel
 from transcription.weights.published import Weights
+from transcription.workers import devices
 
 
 @dataclass(frozen=True)

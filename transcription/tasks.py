@@ -12,12 +12,13 @@ from celery import shared_task, signals
 from django.conf import settings
 from django.db import DatabaseError, connection
 
-from transcription import devices, errors, logs, pipeline, webhooks
+from transcription import errors, logs, webhooks
 from transcription.queue import deliveries, downloads, sections, wakeups
 from transcription.queue import jobs as queue_jobs
 from transcription.queue.claims import JobClaim, SectionClaim
 from transcription.text import enhance
-from transcription.workers import WorkerProcess
+from transcription.workers import devices, pipeline
+from transcription.workers.process import WorkerProcess
 
 log = logging.getLogger(__name__)
 

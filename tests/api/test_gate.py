@@ -16,9 +16,9 @@ from config import gate
 from config.asgi import application
 from config.gate import Gate, Message, Receive, Scope, Send
 from tests.api.rows import a_job, a_recording
-from transcription import workers
 from transcription.api import authentication
 from transcription.models import ApiToken, Job
+from transcription.workers import process
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -349,7 +349,7 @@ def test_a_client_that_hangs_up_leaves_its_job_running(key: str) -> None:
 
 def test_between_start_and_stop_the_queue_is_swept(monkeypatch: pytest.MonkeyPatch) -> None:
     swept: list[threading.Event] = []
-    monkeypatch.setattr(workers, "keep_sweeping", swept.append)
+    monkeypatch.setattr(process, "keep_sweeping", swept.append)
     messages: list[Message] = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
     sent: list[str] = []
 

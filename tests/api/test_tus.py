@@ -28,9 +28,10 @@ from config.gate import Gate
 from tests.api.test_gate import Behind, ask
 from tests.faults import victims
 from tests.server import NANO, Server, wait_until
-from transcription import jobs, retention, uploads
+from transcription import jobs, uploads
 from transcription.models import ApiToken, Job, Recording, Upload
 from transcription.whisper.options import TranscriptionOptions
+from transcription.workers import retention
 
 UPLOADS = "/api/v1/uploads/"
 JOBS = "/api/v1/jobs/"

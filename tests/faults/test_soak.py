@@ -32,7 +32,9 @@ from transcription.models import ApiToken
 for name in ("anna", "boris", "vera"):
     print(ApiToken.make(User.objects.create_user(name)))
 """
-REMOVE_STRAYS = "import time; from transcription import retention; retention.remove_strays(time.time() + 2 * 86400)"
+REMOVE_STRAYS = (
+    "import time; from transcription.workers import retention; retention.remove_strays(time.time() + 2 * 86400)"
+)
 
 
 class People:

@@ -9,13 +9,14 @@ from django.contrib.auth.forms import AuthenticationForm
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from transcription import capabilities, devices, errors
+from transcription import capabilities, errors
 from transcription.models import Job
 from transcription.parameters import Refused
 from transcription.templatetags.stenograf import size
 from transcription.web import languages
 from transcription.weights import catalogue
 from transcription.whisper.options import TEMPERATURES, TranscriptionOptions, language_code
+from transcription.workers import devices
 
 INPUT = {"class": "input"}
 SELECT = forms.Select({"class": "select"})

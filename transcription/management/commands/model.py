@@ -6,10 +6,11 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from transcription import devices, errors, model_library
+from transcription import errors, model_library
 from transcription.management.progress import Progress
 from transcription.model_library import ShelfModel
 from transcription.weights import catalogue, store
+from transcription.workers import devices
 
 FORMATS = {"mlx": "mlx-whisper"}
 

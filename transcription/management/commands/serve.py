@@ -17,14 +17,15 @@ from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from transcription import devices, enginecheck, errors, keys, pipeline
+from transcription import errors, keys
 from transcription.management.progress import Progress
-from transcription.supervisor import Supervisor, is_port_free
 from transcription.weights import catalogue, store
 from transcription.whisper.engine import Abilities
 from transcription.whisper.options import TranscriptionOptions
+from transcription.workers import devices, enginecheck, pipeline
+from transcription.workers.supervisor import Supervisor, is_port_free
 
-SAMPLES = Path(pipeline.__file__).parent / "samples"
+SAMPLES = Path(pipeline.__file__).parent.parent / "samples"
 
 
 class Command(BaseCommand):

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from transcription import capabilities, devices, errors, pipeline
+from transcription import capabilities, errors
 from transcription.capabilities import Offer
 from transcription.parameters import (
     DEVICE,
@@ -32,6 +32,7 @@ from transcription.weights import catalogue
 from transcription.whisper.engine import ENGINES
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment
+from transcription.workers import devices, pipeline
 
 TEXTS = [name for name in exports.FORMATS if name != "docx"]
 

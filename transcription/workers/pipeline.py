@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F, QuerySet
 
-from transcription import devices, errors, history, logs, space
+from transcription import errors, history, logs, space
 from transcription.logs import timed
 from transcription.models import Job, Recording, Section, Segment
 from transcription.outbound import chat
@@ -37,6 +37,7 @@ from transcription.whisper.engine import Event, Sound
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment as DecodedSegment
 from transcription.whisper.sections import Span
+from transcription.workers import devices
 
 SHORTEST_REST = 0.1  # seconds; of less an engine makes nothing
 LONGEST_PROMPT = 400  # characters; an engine takes half a window of tokens, and cuts from the left

@@ -14,11 +14,12 @@ from typing import Any
 
 from django.conf import settings
 
-from transcription import enginecheck, errors, processes
+from transcription import errors, processes
 from transcription.weights.catalogue import LocalModel
 from transcription.whisper import device_stats
 from transcription.whisper.engine import ENGINES, Abilities, Event, Sound
 from transcription.whisper.options import TranscriptionOptions
+from transcription.workers import enginecheck
 
 CLOSE_SECONDS = 5  # a section is asked to stop at its window; after this its runner is killed
 

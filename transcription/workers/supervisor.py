@@ -14,8 +14,9 @@ from typing import IO
 
 from django.conf import settings
 
-from transcription import processes, workers
+from transcription import processes
 from transcription.queue import wakeups
+from transcription.workers import process
 
 STOP_SECONDS = 25  # then what is left is killed
 STEADY_SECONDS = 60  # a part that lived so long begins again at the shortest pause
@@ -92,7 +93,7 @@ class Supervisor:
         self.stopping = threading.Event()
         self.parts = [
             Part("web", _web()),
-            Part("default", _worker(wakeups.DEFAULT_QUEUE, concurrency=workers.DEFAULT_THREADS)),
+            Part("default", _worker(wakeups.DEFAULT_QUEUE, concurrency=process.DEFAULT_THREADS)),
             *(Part(device, _worker(wakeups.DEVICE_QUEUE_PREFIX + device, concurrency=1)) for device in devices),
         ]
 

@@ -14,10 +14,11 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.db import Error as DatabaseFailure
 
-from transcription import clock, devices, processes, retention
+from transcription import clock, processes
 from transcription.models import Worker
 from transcription.queue import sweeper, wakeups
 from transcription.sound.speech import SpeechFinder
+from transcription.workers import devices, retention
 
 log = logging.getLogger(__name__)
 
