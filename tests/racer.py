@@ -16,7 +16,7 @@ from django.contrib.auth import get_user_model
 
 from transcription import clock, errors, jobs
 from transcription.models import Delivery, Download, Job, Recording, Section, Segment, Worker
-from transcription.queue import downloads, sections, sweeper
+from transcription.queue import deliveries, downloads, sections, sweeper
 from transcription.queue import jobs as queue_jobs
 from transcription.queue.claims import DownloadClaim, JobClaim, SectionClaim
 from transcription.whisper.options import TranscriptionOptions
@@ -81,8 +81,9 @@ class Racer:
     # ---------------------------------------------------------------- what races
 
     def win(self, name: str) -> bool:
-        """Call a claiming function of the queue; return whether it gave a claim."""
-        self.claim = getattr(queue_jobs, name)(self.worker)
+        """Call one of the queue's claiming functions; return whether it gave a claim."""
+        module = next(module for module in (queue_jobs, sections, downloads, deliveries) if hasattr(module, name))
+        self.claim = getattr(module, name)(self.worker)
         return self.claim is not None
 
     def take_over(self) -> int | None:
