@@ -21,6 +21,7 @@ from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from transcription import catalogue, errors, exports, jobs, shelf
+from transcription.api.errors import sentence
 from transcription.jobs import Given
 from transcription.models import Job
 from transcription.web import better, rows, transcript
@@ -163,7 +164,7 @@ def answer_offer(request: HttpRequest) -> HttpResponse:
         elif answer in ("stop", "later"):
             shelf.call_off(better.BEST)
     except errors.Problem as problem:
-        messages.error(request, gettext(problem.sentence) % problem.values)
+        messages.error(request, sentence(problem))
     if answer == "later":
         response.set_cookie(better.LATER, "later", max_age=A_YEAR, samesite="Lax", secure=request.is_secure())
     return response
@@ -177,7 +178,7 @@ def _submit(
         model = model or catalogue.default()
         return jobs.submit(person(request), upload, model=model, options=options, improve=improve)
     except errors.Problem as problem:
-        messages.error(request, f"{upload.name}: {gettext(problem.sentence) % problem.values}")
+        messages.error(request, f"{upload.name}: {sentence(problem)}")
         return None
 
 
@@ -239,8 +240,8 @@ def cancel(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
 def retry(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     try:
         jobs.retry(_row_or_404(request, job_id).job)
-    except errors.RecordingMissing as problem:
-        messages.error(request, gettext(problem.sentence))
+    except errors.Problem as problem:
+        messages.error(request, sentence(problem))
     return _back(request, job_id)
 
 
@@ -258,13 +259,13 @@ def again(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
             model=form.cleaned_data["model"],
             options=form.options(),
             name=before.name,
-            priority=Job.Priority(before.priority),
+            priority=before.known_priority,
             engine=before.asked_engine,
             device=before.asked_device,
             improve=form.improve,
         )
-    except errors.RecordingMissing as problem:
-        messages.error(request, gettext(problem.sentence))
+    except errors.Problem as problem:
+        messages.error(request, sentence(problem))
         return redirect("job", job_id=job_id)
     return redirect("job", job_id=job.pk)
 
