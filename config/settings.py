@@ -286,7 +286,7 @@ CELERY_ACCEPT_CONTENT = ["json"]
 # ------------------------------------------------------------------ Django
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "config.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -304,6 +304,7 @@ INSTALLED_APPS = [
 # Each of these is async-capable: one that is not would make every waiting request hold a thread.
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "config.characters.refuse_nul",
     "config.static.StaticFilesMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

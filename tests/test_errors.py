@@ -110,7 +110,7 @@ def test_the_doors_that_wait_answer_with_the_status_of_the_page(
 
 
 def test_the_page_lists_the_warnings_that_the_code_gives() -> None:
-    given = {"input_truncated", "not_improved", "not_honoured:<parameter>"}
+    given = {"input_truncated", "not_improved", "not_honoured:<parameter>", "option_unknown:<option>"}
     assert {row[0].strip("`") for row in rows("What a done job may warn of")} == given
     for name in given:
         word = name.partition("<")[0]

@@ -6,10 +6,14 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
+from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.forms import UserChangeForm
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.shortcuts import get_object_or_404
+from django.shortcuts import get_object_or_404, redirect
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -17,7 +21,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from transcription import errors, jobs, webhooks
+from transcription import errors, jobs, users, webhooks
 from transcription.api import media, transcript
 from transcription.models import ApiToken, Delivery, Download, Event, Job, Recording, Worker
 from transcription.queue import deliveries
@@ -99,7 +103,7 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.action(description=_("Cancel the selected jobs"), permissions=["change"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        turned, left = _turn(queryset, jobs.cancel)
+        turned, left, _refused = _turn(queryset, jobs.cancel)
         said = ngettext("%(count)s job is cancelled.", "%(count)s jobs are cancelled.", turned)
         self._say(request, said, turned)
         said = ngettext(
@@ -111,7 +115,7 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.action(description=_("Try the selected jobs again"), permissions=["change"])
     def retry(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        turned, left = _turn(queryset, jobs.retry)
+        turned, left, refused = _turn(queryset, jobs.retry)
         said = ngettext("%(count)s job is queued again.", "%(count)s jobs are queued again.", turned)
         self._say(request, said, turned)
         said = ngettext(
@@ -120,6 +124,12 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             left,
         )
         self._say(request, said, left, messages.WARNING)
+        said = ngettext(
+            "%(count)s job stays as it is: its owner has as many unfinished jobs as may be here.",
+            "%(count)s jobs stay as they are: their owners have as many unfinished jobs as may be here.",
+            refused,
+        )
+        self._say(request, said, refused, messages.WARNING)
 
     def _say(self, request: HttpRequest, said: str, count: int, level: int = messages.SUCCESS) -> None:
         if count:
@@ -183,20 +193,19 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         )
 
 
-def _turn(selected: QuerySet[Job], turn: Callable[[Job], bool]) -> tuple[int, int]:
-    """How many of the selected jobs were turned, and how many could not be."""
-    won = [
-        _is_turned(job, turn)
-        for job in selected.select_related("recording").defer("text", "searchable", "recording__peaks")
-    ]
-    return sum(won), len(won) - sum(won)
-
-
-def _is_turned(job: Job, turn: Callable[[Job], bool]) -> bool:
-    try:
-        return turn(job)
-    except errors.RecordingMissing:
-        return False
+def _turn(selected: QuerySet[Job], turn: Callable[[Job], bool]) -> tuple[int, int, int]:
+    """How many of the selected jobs were turned, how many could not be, and for how many the queue has no place."""
+    turned = left = refused = 0
+    for job in selected.select_related("recording", "owner").defer("text", "searchable", "recording__peaks"):
+        try:
+            is_turned = turn(job)
+        except errors.RecordingMissing:
+            is_turned = False
+        except errors.QueueFull:
+            refused += 1
+            continue
+        turned, left = turned + is_turned, left + (not is_turned)
+    return turned, left, refused
 
 
 @admin.register(Recording)
@@ -286,6 +295,72 @@ class DeliveryAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
         return format_html_join("", "<div>{} {}</div>", lines)
 
 
+admin.site.unregister(User)
+
+
+class UserForm(UserChangeForm):  # type: ignore[type-arg]  # a type only to the checker
+    """A user's facts; the last administrator stays one."""
+
+    def clean(self) -> dict[str, Any]:
+        asked: dict[str, Any] = super().clean() or self.cleaned_data
+        if not all(asked.get(name, True) for name in ("is_superuser", "is_staff", "is_active")):
+            try:
+                with transaction.atomic():
+                    users.check_somebody_stays(User.objects.filter(pk=self.instance.pk))
+            except users.LastAdministrator as problem:
+                raise ValidationError(str(problem)) from problem
+        return asked
+
+
+@admin.register(User)
+class PersonAdmin(UserAdmin):  # type: ignore[type-arg]  # a type only to the checker
+    """Django's own, but that with a user goes all that is theirs, files too."""
+
+    form = UserForm
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        # What belongs to a user goes with them, and may be thousands of rows: it is counted.
+        leaving = User.objects.filter(pk__in=[user.pk for user in objs])
+        with transaction.atomic():
+            users.check_somebody_stays(leaving)
+        owned = users.belongings(leaving)
+        listed = [
+            ngettext("%(count)s recording with its file", "%(count)s recordings with their files", owned["recordings"])
+            % {"count": owned["recordings"]}
+            + f" ({size(owned['bytes'])})",
+            ngettext("%(count)s job with its text", "%(count)s jobs with their texts", owned["jobs"])
+            % {"count": owned["jobs"]},
+            _("unfinished ones among them, which are stopped: %(count)s") % {"count": owned["unfinished"]},
+            _("uploads that no job has yet: %(count)s") % {"count": owned["uploads"]},
+            _("links to transcripts: %(count)s") % {"count": owned["shares"]},
+            _("keys to the API: %(count)s") % {"count": owned["keys"]},
+            _("messages to webhooks: %(count)s") % {"count": owned["deliveries"]},
+        ]
+        counts = {User._meta.verbose_name_plural: len(objs), Recording._meta.verbose_name_plural: owned["recordings"]}
+        counts[Job._meta.verbose_name_plural] = owned["jobs"]
+        return [*(str(user) for user in objs), listed], counts, set(), []
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        try:
+            return super().delete_view(request, object_id, extra_context)
+        except users.LastAdministrator as problem:
+            self.message_user(request, str(problem), messages.ERROR)
+            return redirect("admin:auth_user_changelist")
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        try:
+            return super().changelist_view(request, extra_context)
+        except users.LastAdministrator as problem:
+            self.message_user(request, str(problem), messages.ERROR)
+            return redirect("admin:auth_user_changelist")
+
+    def delete_model(self, request: HttpRequest, obj: User) -> None:
+        users.delete(User.objects.filter(pk=obj.pk))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        users.delete(User.objects.filter(pk__in=list(queryset.values_list("pk", flat=True))))
+
+
 @admin.register(ApiToken)
 class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Deleting one revokes it; one of KEYS_FILE would be back at its next reading. The key itself is nowhere."""
@@ -302,8 +377,6 @@ class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: ApiToken | None = None) -> bool:
-        # With its user it may go.
-        is_here = request.resolver_match is not None and "apitoken" in (request.resolver_match.url_name or "")
-        if is_here and obj is not None and obj.is_from_file:
+        if obj is not None and obj.is_from_file:
             return False
         return super().has_delete_permission(request, obj)

@@ -398,7 +398,7 @@ def _jobs() -> Iterator[Finding]:
         unfinished.exclude(waiting_for="").values_list("waiting_for").annotate(Count("pk")).order_by("waiting_for")
     )
     for code, count in waiting:
-        yield note(f"Jobs that wait: {count}. {errors.BY_CODE[code].waiting}")
+        yield note(f"Jobs that wait: {count}. {errors.filled(errors.waiting_sentence(code), {'code': code})}")
     if not any(stuck.values()):
         yield well(f"Jobs under way: {unfinished.count()}")
 

@@ -6,12 +6,25 @@ takes, and whether the recording is at fault or we are. A job stores the code an
 each reader gets the sentence in their own language (the doors translate it; nothing here imports Django).
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
 def _(sentence: str) -> str:
     """Mark a sentence for translation; the doors translate it when somebody reads it."""
     return sentence
+
+
+class _Places(dict[str, object]):
+    """The values of a sentence's places; `?` stands in a place that has none."""
+
+    def __missing__(self, name: str) -> str:
+        return "?"
+
+
+def filled(sentence: str, values: object) -> str:
+    """A sentence with values in its places. Values that another version stored may be too few, too many, or none."""
+    return sentence % _Places(values if isinstance(values, Mapping) else {})
 
 
 class Problem(Exception):
@@ -27,7 +40,7 @@ class Problem(Exception):
 
     def __init__(self, **values: object) -> None:
         self.values = values
-        super().__init__(self.sentence % values)
+        super().__init__(filled(self.sentence, values))
 
 
 class InputProblem(Problem):
@@ -170,6 +183,15 @@ class DiskFull(NotNow):
     waiting = _("Waits until this machine's disk has space. Free some, and it goes on by itself.")
 
 
+class UnknownCode(Problem):
+    """What another version of this program stored: its code is none of this version's."""
+
+    may_end_job = False
+    code = "unknown"
+    sentence = _("It failed with `%(code)s`, which this version has no words for. Try again, or ask the administrator.")
+    waiting = _("It waits for `%(code)s`, which this version has no words for. Cancel it, or ask the administrator.")
+
+
 class LeaseLost(Exception):
     """Another worker has taken this piece of work over, or it is no longer wanted: stop and write nothing more."""
 
@@ -182,3 +204,13 @@ def _all(kind: type[Problem]) -> list[type[Problem]]:
 BY_CODE: dict[str, type[Problem]] = {
     kind.code: kind for kind in _all(Problem) if "code" in vars(kind) and kind.may_end_job
 }
+
+
+def by_code(code: str) -> type[Problem]:
+    """The problem that a stored code stands for; UnknownCode for one of another version's."""
+    return BY_CODE.get(code, UnknownCode)
+
+
+def waiting_sentence(code: str) -> str:
+    """What a job says while it waits for the problem of a stored code to pass; its place is the code."""
+    return by_code(code).waiting or UnknownCode.waiting

@@ -106,6 +106,7 @@ def submit(
         with transaction.atomic():
             job = None if mark is None else _earlier(owner, mark)
             if job is None:
+                quotas.lock(owner)
                 quotas.check_queue(owner)
                 quotas.check_uploads(owner)
                 if isinstance(upload, Upload):
@@ -151,10 +152,11 @@ def again(recording: Recording, *, name: str = "", mark: Mark | None = None, **w
     with transaction.atomic():
         if mark is not None and (job := _earlier(recording.owner, mark)) is not None:
             return job
+        quotas.lock(recording.owner)  # first: whoever locks both rows locks the user's before the recording's
+        quotas.check_queue(recording.owner)
         kept = _hold(recording)
         if kept is None or kept.removed_at is not None or not kept.path.exists():
             raise errors.RecordingMissing
-        quotas.check_queue(kept.owner)
         name = name or kept.jobs.values_list("name", flat=True).first() or kept.original_name
         return _queue(kept, _job(name, wishes, mark), wishes.get("tags", []))
 
@@ -269,11 +271,15 @@ def cancel(job: Job) -> bool:
 def retry(job: Job) -> bool:
     """Queue a failed or cancelled job again as it was asked for; return False if it is neither.
 
-    Raises RecordingMissing when retention has removed the sound.
+    Raises RecordingMissing when retention has removed the sound, and QueueFull.
     """
     if job.recording.removed_at is not None:
         raise errors.RecordingMissing
-    return queue_jobs.retry(job.pk)  # if the sound goes just now, preparing fails with the same
+    with transaction.atomic():
+        if Job.objects.filter(pk=job.pk, status__in=(Job.Status.FAILED, Job.Status.CANCELLED)).exists():
+            quotas.lock(job.owner)
+            quotas.check_queue(job.owner)
+        return queue_jobs.retry(job.pk)  # if the sound goes just now, preparing fails with the same
 
 
 def delete(job: Job, *, only: QuerySet[Job] | None = None) -> bool:
@@ -300,14 +306,20 @@ def delete(job: Job, *, only: QuerySet[Job] | None = None) -> bool:
 
 def delete_recording(recording: Recording) -> None:
     """Delete a recording, its jobs and their texts; workers that are on one stop by themselves."""
-    path = recording.path  # a deleted row has no key to make its path of
     with transaction.atomic():
-        _hold(recording)
-        _lock(Job.objects.all(), recording=recording)
-        pcms = [job.pcm_path for job in recording.jobs.only("pk")]
-        recording.delete()
-    for file in (*pcms, path):
+        files = delete_rows_of(recording)
+    for file in files:
         file.unlink(missing_ok=True)
+
+
+def delete_rows_of(recording: Recording) -> list[Path]:
+    """Delete the rows of a recording; return its files, which go when the transaction has ended."""
+    path = recording.path  # a deleted row has no key to make its path of
+    _hold(recording)
+    _lock(Job.objects.all(), recording=recording)
+    pcms = [job.pcm_path for job in recording.jobs.only("pk")]
+    recording.delete()
+    return [*pcms, path]
 
 
 async def wait(job_id: uuid.UUID) -> Job:

@@ -300,7 +300,23 @@ class Job(Claimable):
 
     @property
     def is_ended(self) -> bool:
-        return self.status in self.ENDED
+        """Whether nothing of this version works on it; so it is in a status that only another version knows."""
+        return self.status not in self.UNFINISHED
+
+    @property
+    def unknown_status_message(self) -> str:
+        """The sentence about a status of another version's, in the reader's language; empty for one of ours."""
+        if self.status in self.Status:
+            return ""
+        said = gettext(
+            "Its status is `%(status)s`, which this version does not know. Update Stenograf, or transcribe it again."
+        )
+        return said % {"status": self.status}
+
+    @property
+    def known_priority(self) -> Priority:
+        """Its priority, or the nearest that this version knows."""
+        return self.Priority(min(self.Priority.HIGH, max(self.Priority.LOW, self.priority)))
 
     @property
     def transcription_options(self) -> TranscriptionOptions:
@@ -309,18 +325,19 @@ class Job(Claimable):
     @property
     def problem(self) -> type[errors.Problem] | None:
         """What went wrong, or None."""
-        return errors.BY_CODE.get(self.error_code, errors.Problem) if self.error_code else None
+        return errors.by_code(self.error_code) if self.error_code else None
 
     @property
     def error_message(self) -> str:
         """The sentence that says what went wrong, in the reader's language; empty when nothing did."""
-        return "" if self.problem is None else gettext(self.problem.sentence) % self.error_values
+        return _error_message(self)
 
     @property
     def waiting_message(self) -> str:
         """The sentence that says what holds an unfinished job up, in the reader's language; empty when nothing does."""
-        problem = errors.BY_CODE.get(self.waiting_for)
-        return "" if problem is None or self.is_ended else gettext(problem.waiting)
+        if not self.waiting_for or self.is_ended:
+            return ""
+        return errors.filled(gettext(errors.waiting_sentence(self.waiting_for)), {"code": self.waiting_for})
 
     @property
     def pcm_path(self) -> Path:
@@ -386,8 +403,15 @@ class Download(Claimable):
     @property
     def error_message(self) -> str:
         """The sentence that says what went wrong, in the reader's language; empty when nothing did."""
-        problem = errors.BY_CODE.get(self.error_code, errors.Problem) if self.error_code else None
-        return "" if problem is None else gettext(problem.sentence) % self.error_values
+        return _error_message(self)
+
+
+def _error_message(row: Job | Download) -> str:
+    """The sentence of a row's error code, also of one that another version stored."""
+    if not row.error_code:
+        return ""
+    values = row.error_values if isinstance(row.error_values, dict) else {}
+    return errors.filled(gettext(errors.by_code(row.error_code).sentence), {"code": row.error_code, **values})
 
 
 class Segment(models.Model):

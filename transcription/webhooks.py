@@ -61,6 +61,9 @@ SENTENCES = MappingProxyType(
 )
 
 
+UNKNOWN_CODE = gettext_noop("It failed with `%(code)s`, which this version has no words for.")
+
+
 @dataclass(frozen=True)
 class Try:
     """One of a message's tries. `code` and `error` are empty when it arrived."""
@@ -74,16 +77,27 @@ class Try:
 
 def tries(delivery: Delivery) -> list[Try]:
     """A message's tries, the newest last, their sentences in the reader's language."""
-    return [
-        Try(
-            at=parse_datetime(tried["at"]),
-            seconds=tried["seconds"],
-            status_code=tried["status_code"],
-            code=tried["code"],
-            error=gettext(SENTENCES[tried["code"]]) % tried["values"] if tried["code"] else "",
-        )
-        for tried in delivery.tries
-    ]
+    return [_try(tried) for tried in delivery.tries]
+
+
+def _try(tried: dict[str, Any]) -> Try:
+    """A stored try; another version may have stored less of it, or a code that this one does not know."""
+    code = tried.get("code", "")
+    sentence = gettext(SENTENCES.get(code, UNKNOWN_CODE)) if code else ""
+    return Try(
+        at=_moment(tried.get("at")),
+        seconds=tried.get("seconds", 0),
+        status_code=tried.get("status_code"),
+        code=code,
+        error=errors.filled(sentence, {"code": code, **tried.get("values", {})}),
+    )
+
+
+def _moment(written: Any) -> datetime | None:
+    try:
+        return parse_datetime(written)
+    except (TypeError, ValueError):
+        return None
 
 
 # ---------------------------------------------------------------- the standing one

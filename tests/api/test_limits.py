@@ -1,6 +1,7 @@
 """A client sends more than may be, or the same twice."""
 
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -9,12 +10,14 @@ import httpx
 import pytest
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import OperationalError, connection
 from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
 from tests.api.rows import a_done_job
 from tests.server import NANO, Server
+from transcription import errors, jobs
 from transcription.models import ApiToken, Job, Recording
 
 JOBS = "/api/v1/jobs/"
@@ -166,3 +169,94 @@ def _knock(server: Server, door: str) -> str:
         ]  # fmt: skip
         connection.sendall("\r\n".join(head).encode())
         return connection.recv(4096).decode()
+
+
+# ---------------------------------------------------------------- what makes a job of an ended one
+
+
+def test_a_cancelled_job_is_not_queued_again_past_a_full_queue(api: Client, owner: User, settings: Settings) -> None:
+    settings.MAX_QUEUED_JOBS = 1
+    first = post(api).json()["id"]
+    api.post(f"{JOBS}{first}/cancel/")
+    post(api, b"another")
+
+    answer = api.post(f"{JOBS}{first}/retry/")
+
+    assert (answer.status_code, answer["Retry-After"]) == (429, "30")
+    assert "1 unfinished job" in answer.json()["detail"]
+    assert Job.objects.get(pk=first).status == "cancelled"
+    Job.objects.exclude(pk=first).update(status="done")
+    assert api.post(f"{JOBS}{first}/retry/").json()["status"] == "queued"
+
+
+def test_a_job_that_cannot_be_tried_again_is_told_so_whatever_the_queue(
+    api: Client, owner: User, settings: Settings
+) -> None:
+    settings.MAX_QUEUED_JOBS = 1
+    queued = post(api).json()["id"]
+
+    answer = api.post(f"{JOBS}{queued}/retry/")
+
+    assert (answer.status_code, answer.json()["detail"]) == (409, "Only a failed or cancelled job can be tried again.")
+
+
+@pytest.mark.parametrize("action", ["again", "retry"])
+def test_the_pages_say_that_the_queue_is_full(client: Client, owner: User, settings: Settings, action: str) -> None:
+    settings.MAX_QUEUED_JOBS = 1
+    failed = a_done_job(owner, status="failed", error_code="engine_failed")
+    a_done_job(owner, status="queued")
+    client.force_login(owner)
+    sent = {
+        "language": "auto",
+        "model": "nano",
+        "task": "transcribe",
+        "beam_size": "5",
+        "temperature": "",
+        "from_job": "",
+    }
+
+    answer = client.post(f"/jobs/{failed.pk}/{action}/", sent, follow=True)
+
+    assert answer.redirect_chain == [(f"/jobs/{failed.pk}/", 302)]
+    assert "You have 1 unfinished job" in answer.content.decode()
+    assert [Job.objects.get(pk=failed.pk).status, Job.objects.count()] == ["failed", 2]
+
+
+def test_the_admin_counts_those_that_the_queue_has_no_place_for(
+    client: Client, owner: User, stranger: User, settings: Settings
+) -> None:
+    settings.MAX_QUEUED_JOBS = 1
+    failed = [a_done_job(user, status="failed") for user in (owner, owner, stranger)]
+    client.force_login(User.objects.create_superuser("chief"))
+    selected = {"action": "retry", "_selected_action": [str(job.pk) for job in failed]}
+
+    shown = client.post("/admin/transcription/job/", selected, follow=True).content.decode()
+
+    assert "2 jobs are queued again." in shown
+    assert "1 job stays as it is: its owner has as many unfinished jobs as may be here." in shown
+    assert Job.objects.filter(status="queued").values("owner").distinct().count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_retries_at_once_as_many_pass_as_there_are_places(owner: User, settings: Settings) -> None:
+    settings.MAX_QUEUED_JOBS = 2
+    failed = [a_done_job(owner, status="failed") for _ in range(6)]
+
+    with ThreadPoolExecutor(6) as pool:
+        passed = [*pool.map(_is_queued_again, failed)]
+
+    assert (sum(passed), Job.objects.filter(status="queued").count()) == (2, 2)
+
+
+def _is_queued_again(job: Job) -> bool:
+    try:
+        for _ in range(1000):
+            try:
+                return jobs.retry(job)
+            except OperationalError:  # SQLite in memory, as the tests have it, does not wait for a lock
+                time.sleep(0.01)
+        raise AssertionError("the database is locked for ever")
+    except errors.QueueFull:
+        return False
+    finally:
+        connection.close()

@@ -126,12 +126,12 @@ def test_a_form_sent_after_the_sound_was_removed_gets_a_sentence(page: Client, m
 
 def test_a_status_of_another_version_is_shown_as_it_is_stored(page: Client, make_job: MakeJob) -> None:
     job = make_job("reviewing", said=("Hello.",))
-    assert '<p class="small">Reviewing</p>' in text_of(page.get("/"))
+    assert "Its status is `reviewing`, which this version does not know." in text_of(page.get("/"))
     shown = text_of(page.get(reverse("job", args=(job.pk,))))
     assert "<dd>reviewing</dd>" in shown
     assert "Hello." in shown
     assert "Reviewing" in text_of(page.get(reverse("row", args=(job.pk,)), {"seen": "old"}))
-    assert "Reviewing" in text_of(page.get(reverse("text", args=(job.pk,)), {"seen": "old"}))
+    assert "`reviewing`" in text_of(page.get(reverse("text", args=(job.pk,)), {"seen": "old"}))
     assert page.get(reverse("delete", args=(job.pk,))).status_code == 200
 
 

@@ -59,7 +59,9 @@ class Caller:
 
     def may(self, scope: Scope) -> bool:
         order = list(Scope)
-        return order.index(Scope(self.scope)) >= order.index(scope)
+        # One that another version stored is worth the least of ours.
+        own = Scope(self.scope) if self.scope in Scope else Scope.READ
+        return order.index(own) >= order.index(scope)
 
 
 # ------------------------------------------------------------------ who may not come in

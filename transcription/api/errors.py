@@ -14,7 +14,7 @@ from django.views.decorators.csrf import csrf_exempt
 from transcription.api.authentication import CHALLENGE, KeyTooSmall, NoKey, NotAdmitted, WrongKey
 from transcription.api.responses import Json
 from transcription.api.upload_handler import FileTooLarge
-from transcription.errors import DiskFull, NotNow, Problem
+from transcription.errors import DiskFull, NotNow, Problem, filled
 from transcription.parameters import Refused
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ OPENAI_CODES = {
 
 def sentence(problem: Problem | Refused) -> str:
     """What is wrong, in the reader's language."""
-    return gettext(problem.sentence) % problem.values
+    return filled(gettext(problem.sentence), problem.values)
 
 
 def not_now(path: str, problem: NotNow) -> HttpResponse:

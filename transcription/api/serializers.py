@@ -422,7 +422,7 @@ class JobInList(serializers.ModelSerializer[Job]):
         )  # fmt: skip
 
     def get_priority(self, job: Job) -> str:
-        return Job.Priority(job.priority).name.lower()
+        return job.known_priority.name.lower()
 
     def get_queue_position(self, job: Job) -> int | None:
         """From 1; 0 for what has begun, null for what has ended or waits for something else than its turn."""

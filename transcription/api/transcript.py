@@ -37,13 +37,13 @@ def _segment(row: Row) -> Segment:
 def body(job: Job) -> dict[str, Any]:
     """The transcript as `/transcribe` gives it: openai-whisper's fields, and what was asked; no NaN, no infinity."""
     sound, said = file_names(job)
-    stored = segments(job)
+    stored, options = segments(job), job.transcription_options
     told: dict[str, Any] = finite(
         {
-            **job.transcription_options.to_json(),  # first: what was found out stands above what was asked
+            **options.to_json(),  # first: what was found out stands above what was asked
             "text": (job.text or "".join(segment.text for segment in stored)).strip(),
             "segments": [_told(index, segment) for index, segment in enumerate(stored)],
-            "language": job.language or job.options["language"],
+            "language": job.language or options.language,
             "model": job.model,
             "upgrade_transcribation": job.is_to_be_improved,
             "uploaded_file": sound,

@@ -4,6 +4,8 @@ import math
 from datetime import timedelta
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.utils import timezone
 
 from transcription import errors
@@ -11,6 +13,13 @@ from transcription.models import AnyUser, Job, Recording
 
 # When a place in the queue will be free nobody knows; so long a client may wait until it asks again.
 LOOK_AGAIN_SECONDS = 30
+
+
+def lock(owner: AbstractBaseUser) -> None:
+    """Have no other request of a user's counted until the transaction ends, if anything is limited here."""
+    # SQLite has no such lock and needs none: its transactions begin IMMEDIATE.
+    if settings.MAX_QUEUED_JOBS or settings.THROTTLE_UPLOADS[0]:
+        get_user_model().objects.select_for_update(no_key=True).get(pk=owner.pk)
 
 
 def check_queue(owner: AnyUser) -> None:

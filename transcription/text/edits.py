@@ -65,7 +65,7 @@ def spoken(segment: Segment) -> tuple[Word, ...] | None:
     """The words of a segment as it reads now, with times; None when its engine gave none."""
     if segment.words is None:
         return None
-    heard = tuple(Word(**word) for word in segment.words)
+    heard = tuple(Word.from_json(word) for word in segment.words)
     return heard if segment.reads == segment.text else carried(heard, segment.reads, segment.start, segment.end)
 
 

@@ -159,7 +159,7 @@ def _shown(options: TranscriptionOptions, is_to_be_improved: bool) -> dict[str, 
         "word_timestamps": options.word_timestamps,
         "upgrade_transcribation": is_to_be_improved,
         "initial_prompt": options.initial_prompt,
-        "temperature": None if options.temperature == TEMPERATURES else options.temperature[0],
+        "temperature": None if options.temperature == TEMPERATURES else next(iter(options.temperature), None),
         "beam_size": options.beam_size,
     }
 

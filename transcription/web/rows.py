@@ -4,7 +4,7 @@ import hashlib
 import math
 import uuid
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from functools import cached_property
 from itertools import groupby
 from typing import Any
@@ -192,7 +192,7 @@ def _older_than(place: str) -> Q:
     """What comes after a place that `_place` wrote; from anything else, the first page."""
     moment, _, job_id = place.partition(",")
     try:
-        at, last = datetime.fromisoformat(moment), uuid.UUID(job_id)
-    except ValueError:
+        at, last = datetime.fromisoformat(moment).astimezone(UTC), uuid.UUID(job_id)
+    except (ValueError, OverflowError):  # near the ends of time a moment is none in UTC
         return Q()
     return Q(created_at__lt=at) | Q(created_at=at, pk__lt=last)

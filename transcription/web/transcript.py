@@ -6,6 +6,8 @@ from django.db.models import Count, Max
 
 from transcription.models import Job, Section, Segment
 
+LONGEST_NUMBER = 10  # digits; no section has so many segments
+
 
 @dataclass(frozen=True)
 class Part:
@@ -34,7 +36,7 @@ def since(job: Job, have: str = "") -> News:
 
     Counted by section because several machines store theirs at once, and a section taken up again begins anew.
     """
-    known = [int(number) for number in have.split(".") if number.isdecimal()]
+    known = [int(number) for number in have.split(".") if number.isdecimal() and len(number) < LONGEST_NUMBER]
     counted = Section.objects.filter(job=job).annotate(stored=Count("segments"), newest=Max("segments"))
     sections = list(counted.order_by("index"))
     is_begun = len(known) == len(sections) > 0

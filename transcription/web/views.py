@@ -21,6 +21,7 @@ from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from transcription import errors, jobs, model_library
+from transcription.api.errors import sentence
 from transcription.jobs import Given
 from transcription.models import Job
 from transcription.text import exports
@@ -165,7 +166,7 @@ def answer_offer(request: HttpRequest) -> HttpResponse:
         elif answer in ("stop", "later"):
             model_library.call_off(model_offer.BEST)
     except errors.Problem as problem:
-        messages.error(request, gettext(problem.sentence) % problem.values)
+        messages.error(request, sentence(problem))
     if answer == "later":
         response.set_cookie(model_offer.LATER, "later", max_age=A_YEAR, samesite="Lax", secure=request.is_secure())
     return response
@@ -179,7 +180,7 @@ def _submit(
         model = model or catalogue.default()
         return jobs.submit(person(request), upload, model=model, options=options, improve=improve)
     except errors.Problem as problem:
-        messages.error(request, f"{upload.name}: {gettext(problem.sentence) % problem.values}")
+        messages.error(request, f"{upload.name}: {sentence(problem)}")
         return None
 
 
@@ -241,8 +242,8 @@ def cancel(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
 def retry(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     try:
         jobs.retry(_row_or_404(request, job_id).job)
-    except errors.RecordingMissing as problem:
-        messages.error(request, gettext(problem.sentence))
+    except errors.Problem as problem:
+        messages.error(request, sentence(problem))
     return _back(request, job_id)
 
 
@@ -260,13 +261,13 @@ def again(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
             model=form.cleaned_data["model"],
             options=form.options(),
             name=before.name,
-            priority=Job.Priority(before.priority),
+            priority=before.known_priority,
             engine=before.asked_engine,
             device=before.asked_device,
             improve=form.improve,
         )
-    except errors.RecordingMissing as problem:
-        messages.error(request, gettext(problem.sentence))
+    except errors.Problem as problem:
+        messages.error(request, sentence(problem))
         return redirect("job", job_id=job_id)
     return redirect("job", job_id=job.pk)
 

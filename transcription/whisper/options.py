@@ -1,7 +1,9 @@
 """What can be asked of a transcription, with the field's names (openai-whisper's `transcribe`)."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 # A failed window is decoded again at the next of these (Whisper paper, section 4.5).
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -95,12 +97,44 @@ class TranscriptionOptions:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
-        """Raises TypeError for a name that is no option."""
-        known: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    def from_json(cls, values: Any) -> Self:
+        """The options that a version stored. One that this version does not know is left out, see `unknown_options`."""
+        kinds = _kinds()
+        taken: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in _pairs(values)
         }
-        return cls(**known)
+        return cls(**{name: value for name, value in taken.items() if name in kinds and _is_of(kinds[name], value)})
+
+
+def unknown_options(values: Any) -> list[str]:
+    """The names of stored options that this version has no such option or no such value for."""
+    known = TranscriptionOptions.from_json(values).to_json()
+    return sorted(name for name, value in _pairs(values) if name not in known or known[name] != value)
+
+
+def _pairs(values: Any) -> list[tuple[str, Any]]:
+    return list(values.items()) if isinstance(values, dict) else []
+
+
+@cache
+def _kinds() -> dict[str, Any]:
+    return get_type_hints(TranscriptionOptions)
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    """Whether a value is of a field's type; a whole number is a number too, and true is none."""
+    arguments = get_args(kind)
+    if get_origin(kind) is UnionType:
+        return any(_is_of(one, value) for one in arguments)
+    if get_origin(kind) is Literal:
+        return value in arguments
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_of(arguments[0], item) for item in value)
+    if kind is NoneType:
+        return value is None
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is kind
 
 
 # The languages of openai-whisper's tokenizer, in its order. `yue` came with large-v3.

@@ -13,6 +13,11 @@ class Word:
     end: float
     probability: float
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """A stored word; what another version stored beside these four is left out."""
+        return cls(values["word"], values["start"], values["end"], values["probability"])
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -40,6 +45,6 @@ class Segment:
             **{
                 **values,
                 "tokens": tuple(values["tokens"]),
-                "words": None if words is None else tuple(Word(**word) for word in words),
+                "words": None if words is None else tuple(Word.from_json(word) for word in words),
             }
         )

@@ -34,7 +34,7 @@ from transcription.text import edits, enhance
 from transcription.weights import catalogue, store
 from transcription.whisper import sections
 from transcription.whisper.engine import Event, Sound
-from transcription.whisper.options import TranscriptionOptions
+from transcription.whisper.options import TranscriptionOptions, unknown_options
 from transcription.whisper.result import Segment as DecodedSegment
 from transcription.whisper.sections import Span
 from transcription.workers import devices
@@ -76,7 +76,7 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
             found,
             decoding_seconds=forecast.decoding_seconds(job.model, [section.seconds for section in found]),
             language=job.transcription_options.language or job.language,
-            warnings=_warnings(job, is_truncated=audio.is_truncated(lease.duration, seconds)),
+            warnings=warnings(job, is_truncated=audio.is_truncated(lease.duration, seconds)),
             weights_sha256=catalogue.weights_sha256(model),
             processing_seconds=F("processing_seconds") + time.monotonic() - started,
         )
@@ -85,10 +85,11 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
         raise
 
 
-def _warnings(job: Job, *, is_truncated: bool) -> list[str]:
+def warnings(job: Job, *, is_truncated: bool) -> list[str]:
     """What the door warned of, and what is found out now."""
-    before = [warning for warning in job.warnings if warning != "input_truncated"]
-    return [*before, *(["input_truncated"] if is_truncated else [])]
+    before = [warning for warning in job.warnings if not warning.startswith(("input_truncated", "option_unknown:"))]
+    unknown = [f"option_unknown:{name}" for name in unknown_options(job.options)]
+    return [*before, *unknown, *(["input_truncated"] if is_truncated else [])]
 
 
 def _sections(job: Job, seconds: float, finder: SpeechFinder, on_beat: Callable[[float], None]) -> list[Section]:

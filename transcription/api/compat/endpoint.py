@@ -93,6 +93,8 @@ async def ended(job_id: UUID) -> Job:
         # The job's id is what the log knows this by.
         told = {"code": job.error_code, "request_id": str(job_id), **named}
         raise Refused(422 if job.problem.is_input_at_fault else 500, job.error_message, **told)
+    if job.unknown_status_message:
+        raise Refused(409, job.unknown_status_message, **named)
     return job
 
 

@@ -73,12 +73,12 @@ def _status(request: HttpRequest, task_id: str) -> dict[str, Any]:
     told: dict[str, Any] = finite(
         {
             "task_id": str(job.pk),
-            "status": next(word for word, statuses in WORDS.items() if job.status in statuses),
+            "status": next((word for word, statuses in WORDS.items() if job.status in statuses), "error"),
             "result": job.text if job.status == Status.DONE else None,
             "error": _error(job) or None,
             "filename": job.recording.original_name,
             "model": job.model,
-            "language": job.language or job.options["language"],
+            "language": job.language or job.transcription_options.language,
             "progress": job.progress,
             "queue_position": None if turn is None else turn.position,
             "eta_seconds": None if turn is None else turn.seconds,
@@ -98,7 +98,9 @@ def _status(request: HttpRequest, task_id: str) -> dict[str, Any]:
 
 def _error(job: Job) -> str:
     """Why there will be no text, as a sentence; empty while there may be one."""
-    return _("The job was cancelled.") if job.status == Status.CANCELLED else job.error_message
+    if job.status == Status.CANCELLED:
+        return _("The job was cancelled.")
+    return job.error_message or job.unknown_status_message
 
 
 def _time(moment: datetime | None) -> str | None:
@@ -115,7 +117,8 @@ async def queue(request: HttpRequest) -> HttpResponse:
 
 def _queue(request: HttpRequest) -> dict[str, Any]:
     mine = Job.objects.all() if _is_staff(request) else Job.objects.for_user(request.user)
-    waiting, running, done, failed = (_newest(mine.filter(status__in=statuses)) for statuses in WORDS.values())
+    waiting, running, done = (_newest(mine.filter(status__in=WORDS[word])) for word in ("queued", "processing", "done"))
+    failed = _newest(mine.exclude(status__in=(*Job.UNFINISHED, Status.DONE)))
     busy = _busy_with(running)
     return {
         "queue": [{**_named(job), "created_at": _time(job.created_at)} for job in waiting],

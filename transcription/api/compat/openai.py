@@ -225,8 +225,8 @@ def _submit(request: HttpRequest, form: type[TranscriptionRequest]) -> tuple[Tra
     except idempotency.KeyTooLong as error:
         raise Refused(400, str(error)) from error
     retries = request.headers.get("X-Stainless-Retry-Count", "")
-    if retries.isdecimal() and int(retries):
-        log.info("job %s: its client asks for it again, for the %s. time", job.pk, retries)
+    if retries.isdecimal() and retries != "0":
+        log.info("job %s: its client asks for it again, for the %s. time", job.pk, retries[:10])
     request.close()  # The body's own copy of the recording would lie on the disk for as long as we wait.
     return asked, job.pk
 
@@ -281,6 +281,8 @@ def _failure(job: Job | None) -> Refused | None:
         return Refused(404, _("The job was deleted before it ended."), code="job_deleted")
     if job.status == Job.Status.CANCELLED:
         return Refused(409, _("The job was cancelled."), code="job_cancelled", is_final=True)
+    if job.unknown_status_message:
+        return Refused(409, job.unknown_status_message, code="status_unknown", is_final=True)
     if job.problem is None:
         return None
     if job.problem.is_input_at_fault:

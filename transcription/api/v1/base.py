@@ -107,6 +107,22 @@ class NewestFirst(CursorPagination):
     page_size_query_param = "page_size"
     max_page_size = 200
 
+    def decode_cursor(self, request: Request) -> Any:
+        """Raises NotFound, also for a place that no page of this order could begin at."""
+        cursor = super().decode_cursor(request)
+        if cursor is not None and cursor.position is not None and not self._is_place(str(cursor.position)):
+            raise NotFound(self.invalid_cursor_message)
+        return cursor
+
+    def _is_place(self, position: str) -> bool:
+        if not self.ordering[0].endswith("created_at"):
+            return "\0" not in position
+        try:
+            MomentField().to_internal_value(position)
+        except serializers.ValidationError:
+            return False
+        return True
+
 
 # ------------------------------------------------------------------ what a list may be asked
 

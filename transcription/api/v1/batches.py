@@ -90,11 +90,11 @@ class BatchSerializer(serializers.ModelSerializer[Batch]):
         """0-1: the mean of its jobs', each that has ended counted as whole."""
         rows = self._counted(batch)
         total = sum(row["count"] for row in rows)
-        done = sum(row["count"] * (1 if row["status"] in Job.ENDED else row["progress"]) for row in rows)
+        done = sum(row["count"] * (row["progress"] if row["status"] in Job.UNFINISHED else 1) for row in rows)
         return round(done / total, 3) if total else 0.0
 
     def get_is_ended(self, batch: Batch) -> bool:
-        return all(row["status"] in Job.ENDED for row in self._counted(batch))
+        return not any(row["status"] in Job.UNFINISHED for row in self._counted(batch))
 
     def get_links(self, batch: Batch) -> dict[str, str]:
         return {
@@ -191,8 +191,8 @@ def _pack(file: IO[bytes], held: Iterable[Job], formats: list[str]) -> None:
         for job in held:
             space.check(settings.TEMPORARY_DIR)
             name = _free_name(stem(job), taken)
-            if job.problem is not None:
-                failed.append(f"{job.name}: {job.error_message}\n")
+            if said := job.error_message or job.unknown_status_message:
+                failed.append(f"{job.name}: {said}\n")
             for format in formats:
                 archive.writestr(f"{name}.{format}", export(job, format)[0])
         if failed:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import path
@@ -43,7 +43,16 @@ def docs(request: HttpRequest) -> HttpResponse:
 
 described = SpectacularAPIView.as_view(permission_classes=[], authentication_classes=[])
 
+
+@only_read
+def schema_file(request: HttpRequest) -> HttpResponseBase:
+    """The description; there is one version of it, in the language that the request's headers ask for."""
+    request.GET = QueryDict()  # the view would put any `version` into a header, and look for a catalogue of any `lang`
+    answer: HttpResponseBase = described(request)
+    return answer
+
+
 urlpatterns = [
-    path("schema/", only_read(described), name="schema"),
+    path("schema/", schema_file, name="schema"),
     path("docs/", docs, name="api-docs"),
 ]

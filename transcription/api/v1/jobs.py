@@ -21,7 +21,7 @@ from rest_framework.response import Response
 from transcription import errors, jobs
 from transcription.api import idempotency, transcript
 from transcription.api.responses import Json
-from transcription.api.serializers import JobChanges, JobInList, JobSerializer, NewJobRequest, always
+from transcription.api.serializers import MOST_TAGS, JobChanges, JobInList, JobSerializer, NewJobRequest, always
 from transcription.api.upload_handler import clean_name
 from transcription.api.v1.base import (
     Conflict,
@@ -54,7 +54,12 @@ class JobsQuestion(PageQuestion):
     search = serializers.CharField(
         required=False, max_length=200, error_messages={"max_length": gettext_lazy("Look for less: 200 characters.")}
     )
-    tag = serializers.ListField(child=serializers.CharField(), required=False)
+    tag = serializers.ListField(
+        child=serializers.CharField(),
+        required=False,
+        max_length=MOST_TAGS,  # each is a join, and SQLite has at most 64 of them
+        error_messages={"max_length": gettext_lazy("`tag` may be given at most 20 times, as often as a job has tags.")},
+    )
     batch = serializers.UUIDField(
         required=False, error_messages=always(gettext_lazy("`batch` is the id of a batch, as its creation gave it."))
     )
@@ -74,7 +79,7 @@ class JobsQuestion(PageQuestion):
         if wrong := sorted({*asked} - {*Job.Status.values}):
             said = _("There is no status `%(name)s`. Choose among: %(known)s.")
             raise serializers.ValidationError(said % {"name": wrong[0], "known": ", ".join(Job.Status.values)})
-        return asked
+        return list(dict.fromkeys(asked))
 
     def validate_model(self, value: str) -> str:
         try:
@@ -99,7 +104,7 @@ def asked_for(question: dict[str, Any]) -> Q:
 
 class JobPages(NewestFirst):
     def get_ordering(self, request: Request, queryset: QuerySet[Any], view: Any) -> tuple[str, ...]:
-        asked = request.query_params.get("ordering", "-created_at")
+        asked = request.query_params.get("ordering") or "-created_at"
         return (asked, "-id" if asked.startswith("-") else "id")
 
 

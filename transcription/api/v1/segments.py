@@ -15,8 +15,10 @@ from transcription.api.serializers import always, finite, written
 from transcription.api.v1.base import Conflict, NativeViewSet, Question
 from transcription.models import Job, Segment
 from transcription.text import edits
+from transcription.whisper.result import Word
 
 MOST = 1000
+LAST_OFFSET = 2**31 - 1
 
 
 class SegmentsQuestion(Question):
@@ -29,7 +31,10 @@ class SegmentsQuestion(Question):
         error_messages=always(gettext_lazy("`page_size` is a number from 1 to 1000.")),
     )
     offset = serializers.IntegerField(
-        default=0, min_value=0, error_messages=always(gettext_lazy("`offset` is a number from 0 on."))
+        default=0,
+        min_value=0,
+        max_value=LAST_OFFSET,
+        error_messages=always(gettext_lazy("`offset` is a number from 0 to 2147483647.")),
     )
 
 
@@ -66,8 +71,8 @@ class SegmentSerializer(serializers.ModelSerializer[Segment]):
         return None if words is None else [_told(word.word, word.start, word.end, word.probability) for word in words]
 
     def get_heard(self, segment: Segment) -> dict[str, Any]:
-        words = segment.words
-        told = None if words is None else [_told(**word) for word in words]
+        words = None if segment.words is None else [Word.from_json(word) for word in segment.words]
+        told = None if words is None else [_told(word.word, word.start, word.end, word.probability) for word in words]
         return {"text": segment.text.strip(), "words": told}
 
     def get_improved(self, segment: Segment) -> str | None:

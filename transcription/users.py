@@ -1,0 +1,77 @@
+"""Deleting a user with all that is theirs, and what keeps an installation from being left without an administrator."""
+
+from functools import partial
+from pathlib import Path
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import Q, QuerySet, Sum
+from django.utils.translation import gettext
+
+from transcription import jobs
+from transcription.models import ApiToken, Delivery, Job, Recording, Share, Upload
+
+ADMINISTRATORS = Q(is_superuser=True, is_staff=True, is_active=True)
+
+
+class LastAdministrator(Exception):
+    """Without this user nobody could administer the installation."""
+
+    def __init__(self) -> None:
+        super().__init__(gettext("This is the last administrator. Make another user a superuser first."))
+
+
+def check_somebody_stays(leaving: QuerySet[User]) -> None:
+    """Raises LastAdministrator if no administrator is left without these. Call it in the transaction that removes them.
+
+    Until that ends no other call passes here: two administrators that remove each other leave one.
+    """
+    # SQLite has no such lock and needs none: its transactions begin IMMEDIATE.
+    administrators = set(
+        User.objects.select_for_update().filter(ADMINISTRATORS).order_by("pk").values_list("pk", flat=True)
+    )
+    if administrators and administrators <= set(leaving.values_list("pk", flat=True)):
+        raise LastAdministrator
+
+
+def delete(users: QuerySet[User]) -> None:
+    """Delete users, their rows, and their files once the rows are gone; workers that are on one stop by themselves.
+
+    Keys of KEYS_FILE go on working: they become the next administrator's. Raises LastAdministrator.
+    """
+    with transaction.atomic():
+        check_somebody_stays(users)
+        leaving = list(users.select_for_update().order_by("pk"))
+        files: list[Path] = []
+        for recording in Recording.objects.filter(owner__in=leaving).only("pk").iterator(chunk_size=100):
+            files += jobs.delete_rows_of(recording)
+        uploads = Upload.objects.filter(owner__in=leaving)
+        files += [upload.path for upload in uploads.only("pk")]
+        uploads.delete()
+        successor = User.objects.filter(ADMINISTRATORS).exclude(pk__in=[user.pk for user in leaving])
+        if (heir := successor.order_by("date_joined", "pk").first()) is not None:
+            ApiToken.objects.filter(user__in=leaving, is_from_file=True).update(user=heir)
+        for user in leaving:
+            user.delete()
+        transaction.on_commit(partial(_unlink, files), robust=True)
+
+
+def _unlink(files: list[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
+def belongings(users: QuerySet[User]) -> dict[str, int]:
+    """How much goes with users: rows by kind, and the bytes of their recordings."""
+    recordings = Recording.objects.filter(owner__in=users)
+    own = Job.objects.filter(owner__in=users)
+    return {
+        "recordings": recordings.count(),
+        "bytes": recordings.filter(removed_at=None).aggregate(sum=Sum("bytes", default=0))["sum"],
+        "jobs": own.count(),
+        "unfinished": own.filter(status__in=Job.UNFINISHED).count(),
+        "uploads": Upload.objects.filter(owner__in=users).count(),
+        "shares": Share.objects.filter(job__owner__in=users).count(),
+        "keys": ApiToken.objects.filter(user__in=users, is_from_file=False).count(),
+        "deliveries": Delivery.objects.filter(owner__in=users).count(),
+    }
