@@ -11,12 +11,14 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import hypothesis
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 
 from tests import speech
 from tests.server import MODELS, NANO, Server
+from transcription import forecast
 from transcription.models import Job, Recording, Worker
 from transcription.whisper.convert import ctranslate2_to_mlx
 from transcription.whisper.options import TranscriptionOptions
@@ -34,6 +36,11 @@ PROGRAMS = {
     "weights of base": "make run (it fetches them once)",
     "mlx-whisper": "pip install --no-deps -r requirements-mlx-linux.txt (glibc 2.35 or newer)",
 }
+
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("stenograf", deadline=None)
+hypothesis.settings.load_profile("stenograf")
 
 
 def is_here(program: str) -> bool:
@@ -54,18 +61,52 @@ def _can_trace() -> bool:
     return subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True, check=False).returncode == 0
 
 
+# Real servers. With several processes the tests of one run in one of them; only `nano_server`, which most tests use, is
+# started in each that has tests of it.
+SERVERS = ("founding_server", "mlx_server", "base_server", "nano_server", "server", "spare_server")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: minutes of work, left out unless SLOW is set")
+    config.addinivalue_line("markers", "heavy: starts servers, browsers or models; `make quick` leaves it out")
     config.addinivalue_line("markers", "needs(*programs): skipped, and named at the end, where one is missing")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """Leave the slow ones out of `make test`; `make test SLOW=1` and `.ci/run` have them in."""
-    if os.environ.get("SLOW"):
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    items[:] = [item for item in items if item not in slow]
-    config.hook.pytest_deselected(items=slow)
+    if not os.environ.get("SLOW"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        items[:] = [item for item in items if item not in slow]
+        config.hook.pytest_deselected(items=slow)
+    weights: dict[str, int] = {}
+    groups = {item: _group(item) for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+        if _server(item) or item.get_closest_marker("needs") or item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.heavy)
+        weights[group] = min(_weight(item), weights.get(group, 9))
+    yield
+    # What takes longest begins first: then the processes end together.
+    items.sort(key=lambda item: weights[groups[item]])
+
+
+def _weight(item: pytest.Item) -> int:
+    if item.get_closest_marker("slow"):
+        return 0
+    if _server(item):
+        return 1
+    return 2 if item.get_closest_marker("heavy") else 3
+
+
+def _group(item: pytest.Item) -> str:
+    """What runs in one process, one after another: the tests of a server, or of a module."""
+    return server if (server := _server(item)) in SERVERS[:3] else item.nodeid.partition("::")[0]
+
+
+def _server(item: pytest.Item) -> str:
+    fixtures = getattr(item, "fixturenames", ())
+    return next((server for server in SERVERS if server in fixtures), "")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -92,6 +133,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.fixture(autouse=True)
+def _fresh_forecast() -> None:
+    """None of what another test's queue promised."""
+    forecast.forget()
+
+
 @pytest.fixture
 def alice(db: None) -> User:
     return get_user_model().objects.create_user("alice", password="correct horse")
@@ -116,17 +163,30 @@ def job(alice: User) -> Job:
 
 
 @pytest.fixture(scope="session")
-def nano_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A real server whose model is the tests' own."""
-    data = tmp_path_factory.mktemp("nano") / "data"
-    server = Server(data, NANO, DEFAULT_MODEL="nano", WEBHOOK_ALLOWED_HOSTS="127.0.0.1")
-    server.start()
-    yield server
-    server.stop()
+def running() -> Iterator[list[Server]]:
+    """The servers of the whole session, which are stopped together: each takes some seconds."""
+    servers: list[Server] = []
+    yield servers
+    for server in servers:
+        server.ask_to_stop()
+    for server in servers:
+        server.stop()
 
 
 @pytest.fixture(scope="session")
-def founding_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def nano_server(tmp_path_factory: pytest.TempPathFactory, running: list[Server]) -> Server:
+    """A real server whose model is the tests' own."""
+    data = tmp_path_factory.mktemp("nano") / "data"
+    # It may send to loopback, and tries again soon.
+    webhooks = {"WEBHOOK_ALLOWED_HOSTS": "127.0.0.1", "WEBHOOK_TRIES_SECONDS": "0,0,1", "WEBHOOK_TIMEOUT_SECONDS": "5"}
+    server = Server(data, NANO, DEFAULT_MODEL="nano", SWEEP_SECONDS="1", **webhooks)
+    running.append(server)
+    server.start()
+    return server
+
+
+@pytest.fixture(scope="session")
+def founding_server(tmp_path_factory: pytest.TempPathFactory, running: list[Server]) -> Server:
     """A real server that lets neighbours in without a key; the tests' model stands there under several names.
 
     `broken` is a model whose weights are no weights.
@@ -140,9 +200,9 @@ def founding_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
         content = b"no weights" if file.name == "model.bin" else file.read_bytes()
         (models / "faster-whisper-broken" / file.name).write_bytes(content)
     server = Server(folder / "data", models, DEFAULT_MODEL="nano", ENGINE="faster-whisper", LEGACY_ANONYMOUS="true")
+    running.append(server)
     server.start()
-    yield server
-    server.stop()
+    return server
 
 
 @pytest.fixture(scope="session")
@@ -168,22 +228,22 @@ def mlx_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def mlx_server(tmp_path_factory: pytest.TempPathFactory, mlx_models: Path) -> Iterator[Server]:
+def mlx_server(tmp_path_factory: pytest.TempPathFactory, running: list[Server], mlx_models: Path) -> Server:
     """A real server whose engine is mlx-whisper, on MLX's CPU build where there is no Apple GPU."""
     data = tmp_path_factory.mktemp("mlx") / "data"
     server = Server(data, mlx_models, DEFAULT_MODEL="nano", ENGINE="mlx-whisper", MODEL_DEVICE="cpu")
+    running.append(server)
     server.start()
-    yield server
-    server.stop()
+    return server
 
 
 @pytest.fixture(scope="session")
-def base_server(tmp_path_factory: pytest.TempPathFactory, base_weights: Path) -> Iterator[Server]:
+def base_server(tmp_path_factory: pytest.TempPathFactory, running: list[Server], base_weights: Path) -> Server:
     """A server with real Whisper `base`, as a person starts it the first time."""
     server = Server(tmp_path_factory.mktemp("base") / "data", base_weights, DEFAULT_MODEL="auto", LANG="en_US.UTF-8")
+    running.append(server)
     server.start()
-    yield server
-    server.stop()
+    return server
 
 
 @pytest.fixture(scope="session")
