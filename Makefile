@@ -1,4 +1,5 @@
-# Two commands: `make run` serves Stenograf, `make test` runs its tests. Both set up what they need first.
+# Two commands: `make run` serves Stenograf, `make test` runs its tests (`make quick` the fast ones). All set up what they
+# need first.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,14 +8,19 @@ BIN := $(VENV)/bin
 # A venv that failed half-way leaves a python without pip, which would count as made.
 .DELETE_ON_ERROR:
 
-.PHONY: run test lint types messages clean
+.PHONY: run test quick lint types messages clean
 
 run: $(VENV)/.installed
 	$(BIN)/python manage.py serve
 
-# SLOW=1 adds the tests that take minutes each: real speech at length, half-hour recordings, the soak.
+# On all cores. SLOW=1 adds the tests that take minutes each: real speech at length, half-hour recordings, the soak.
+# To look into one: `.venv/bin/python -m pytest tests/test_queue.py -k claim` runs in one process.
 test: $(VENV)/.installed-dev
-	SLOW=$(SLOW) $(BIN)/python -m pytest
+	SLOW=$(SLOW) $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+
+# For the work in hand: without servers, browsers and other programs, in less than a minute.
+quick: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -n auto --dist loadgroup --no-loadscope-reorder -m "not heavy"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -1,15 +1,20 @@
 """A real server: `manage.py serve` with its workers and runner, over a data folder of its own, on loopback."""
 
+import atexit
 import contextlib
 import os
+import random
 import re
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +27,12 @@ T = TypeVar("T")
 # What lets the tests' model decode a long recording three times as fast, where nobody looks at each word.
 QUICKLY = {"language": "en", "beam_size": "1", "temperature": "[0]"}
 PASSWORD = "correct horse battery staple"
+PREPARE = """
+from django.core.management import call_command
+from transcription.management.commands import serve
+call_command("migrate", verbosity=0)
+serve.Command().collect_static_files()
+"""
 
 
 def wait_until(look: Callable[[], T], seconds: float = 30.0) -> T:
@@ -33,13 +44,20 @@ def wait_until(look: Callable[[], T], seconds: float = 30.0) -> T:
     return answer
 
 
+def free_port() -> int:
+    """A port that nobody listens on, below those that systems give to clients, so that none of them takes it first."""
+    while True:
+        port = random.SystemRandom().randrange(15_000, 30_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
+
+
 class Server:
     """Started by `start`, ended by `stop`; everything it writes is under `data`."""
 
     def __init__(self, data: Path, models: Path, **settings: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.data = data
         self.environment = {
@@ -68,25 +86,32 @@ class Server:
         return self.data.parent / f"{self.data.name}.log"
 
     def start(self) -> None:
+        if not self.data.exists():
+            prepare(self.data)
         with self.log.open("ab") as log:
             program = [sys.executable, "manage.py", "serve"]
             self.process = subprocess.Popen(program, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
         wait_until(self.is_healthy, 120)
-        self.token = self.token or self.manage("create_token", "admin").stdout.strip()
+        self.token = (self.data / "keys.txt").read_text().strip()
 
     def is_healthy(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()[-4000:]
         try:
-            return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
+            return httpx.get(f"{self.url}/health", timeout=5, verify=False).status_code == 200
         except httpx.TransportError:
             return False
 
-    def stop(self) -> None:
+    def ask_to_stop(self) -> None:
         """Ctrl-C, as a person would."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+
+    def stop(self) -> None:
+        """Ask, and wait until it has ended."""
         if self.process is None:
             return
-        self.process.send_signal(signal.SIGINT)
+        self.ask_to_stop()
         try:
             self.process.wait(40)
         finally:
@@ -94,7 +119,9 @@ class Server:
             self.process = None
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Token {self.token}"}, timeout=120)
+        headers = {"Authorization": f"Token {self.token}"}
+        # Unverified: to read the certificates that plain HTTP never looks at takes longer than most requests.
+        return httpx.Client(base_url=self.url, headers=headers, timeout=120, verify=False)
 
     def submit(self, path: Path, **parameters: str) -> dict[str, Any]:
         """Post a recording to the native API; return the job."""
@@ -148,6 +175,22 @@ class Server:
         """The process id of the runner below the device worker, or 0."""
         parent = self.worker_pid("device.cpu")
         return next((pid for pid, its_parent, words in processes() if its_parent == parent and "runner" in words), 0)
+
+
+def prepare(data: Path) -> None:
+    """Give a data folder what each first start makes the same: empty tables and the static files."""
+    data.mkdir(parents=True)
+    shutil.copytree(_prepared() / "static", data / "static")
+    shutil.copy(_prepared() / "stenograf.sqlite3", data)
+
+
+@cache
+def _prepared() -> Path:
+    data = Path(tempfile.mkdtemp(prefix="stenograf-prepared-"))
+    atexit.register(shutil.rmtree, data, ignore_errors=True)
+    ran = Server(data, NANO).manage("shell", "-v", "0", "-c", PREPARE)
+    assert ran.returncode == 0, ran.stderr
+    return data
 
 
 def processes() -> list[tuple[int, int, str]]:

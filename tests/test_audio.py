@@ -16,6 +16,8 @@ from tests.server import processes as processes_here
 from transcription import errors, processes
 from transcription.sound import audio
 
+pytestmark = pytest.mark.heavy
+
 MEDIA = Path(__file__).parent / "data" / "media"
 
 # Every format that the README promises: the name's ending and what makes it.

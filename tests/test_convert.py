@@ -23,6 +23,8 @@ from transcription.whisper import convert
 from transcription.whisper.engine import ENGINES
 from transcription.workers import devices
 
+pytestmark = pytest.mark.heavy
+
 MODEL = NANO / "faster-whisper-nano"
 STATE, ENCODERS, DECODERS, HEADS = 8, 1, 2, 2  # a Whisper that only its names and shapes make one
 

@@ -16,7 +16,7 @@ import pytest
 from django.conf import LazySettings
 from django.conf import settings as project
 
-from tests.server import NANO, Server
+from tests.server import NANO, Server, prepare
 from transcription import doctor
 from transcription.models import Job, Worker
 from transcription.workers import devices, enginecheck
@@ -42,13 +42,9 @@ def found(*questions: str) -> list[tuple[str, str]]:
 def _installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data folder of an installation that was started once."""
     server = Server(tmp_path_factory.mktemp("installation") / "data", NANO, DEFAULT_MODEL="nano")
-    for arguments in (
-        ("migrate", "-v", "0"),
-        ("collectstatic", "-v", "0", "--noinput"),
-        ("createsuperuser", "--noinput", "--username", "admin", "--email", "a@example.org"),
-    ):
-        ran = server.manage(*arguments)
-        assert ran.returncode == 0, ran.stderr
+    prepare(server.data)
+    ran = server.manage("createsuperuser", "--noinput", "--username", "admin", "--email", "a@example.org")
+    assert ran.returncode == 0, ran.stderr
     (server.data / "recordings").mkdir()
     server.data.chmod(0o700)
     return server.data
@@ -388,6 +384,7 @@ def test_messages_that_no_living_worker_takes_are_wrong(db: None, messages: Path
     assert "*.device.cuda%3A1.msg" in said
 
 
+@pytest.mark.heavy
 def test_a_broker_elsewhere_that_does_not_answer_is_wrong(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELERY_BROKER_URL", "amqp://us:secret@127.0.0.1:9//")
     ran = Server(Path(project.DATA_DIR), NANO).manage("doctor", "broker")

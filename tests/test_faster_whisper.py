@@ -11,6 +11,8 @@ from transcription.whisper.engines.faster_whisper import Engine
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.samples import finite, read
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def sound(tmp_path: Path) -> Sound:

@@ -18,6 +18,8 @@ from transcription.whisper.engine import ENGINES, Event, Sound
 from transcription.whisper.options import TranscriptionOptions
 from transcription.workers import devices
 
+pytestmark = pytest.mark.heavy
+
 FOLDER = NANO / "formats"
 PROMISED = ".wav .mp3 .m4a .flac .aac .ogg .opus .oga .wma .webm .mp4 .mov .avi .mkv .mpeg .mpga .amr .3gp"
 

@@ -11,6 +11,8 @@ import pytest
 from tests.server import ROOT
 from transcription import logs
 
+pytestmark = pytest.mark.heavy
+
 
 def record(message: str, **extra: object) -> logging.LogRecord:
     return logging.getLogger("transcription.history").makeRecord(

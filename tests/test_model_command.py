@@ -15,7 +15,7 @@ from tests.server import NANO
 from transcription.models import Download, Job
 from transcription.weights import catalogue, published
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.heavy]
 WEIGHTS = bytes(range(256)) * 2000
 
 

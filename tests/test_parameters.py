@@ -19,6 +19,8 @@ from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment
 from transcription.workers import devices, pipeline
 
+pytestmark = pytest.mark.heavy
+
 # An option, a value that is not its default, and what the library gets: its argument and the value there.
 IN_BOTH: list[tuple[str, Any, str, Any]] = [
     ("language", "ru", "language", "ru"),

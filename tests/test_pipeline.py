@@ -14,7 +14,7 @@ from transcription.queue import jobs as queue_jobs
 from transcription.sound.speech import SpeechFinder
 from transcription.workers import pipeline
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.heavy]
 
 SENTENCE = json.loads((NANO / "nano" / "sentences.json").read_text())[0]["file"]
 

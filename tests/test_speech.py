@@ -14,6 +14,8 @@ from transcription import errors
 from transcription.sound import audio, speech
 from transcription.sound.speech import SpeechFinder
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def finder() -> Iterator[SpeechFinder]:

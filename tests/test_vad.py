@@ -21,6 +21,8 @@ from transcription import processes
 from transcription.whisper import vad
 from transcription.whisper.sections import Span, cut
 
+pytestmark = pytest.mark.heavy
+
 RATE = vad.SAMPLE_RATE
 WINDOW_SECONDS = vad.WINDOW / RATE
 NEAR = 0.2  # seconds within which a place was found: Silero is sure a little after speech begins

@@ -14,6 +14,8 @@ from tests.hub import COMMIT, Hub
 from transcription import errors
 from transcription.weights import catalogue, published, store
 
+pytestmark = pytest.mark.heavy
+
 FILES = {"config.json": b'{"model": "pocket"}', "model.bin": bytes(range(256)) * 2000}
 REPOSITORY = "someone/faster-whisper-pocket"
 

@@ -17,6 +17,12 @@ import pytest
 from tests.server import NANO, Server, wait_until
 
 USERS = ("carol", "dave")
+MAKE_USERS = """
+from django.contrib.auth.models import User
+from transcription.models import ApiToken
+for name in {names!r}:
+    print(ApiToken.make(User.objects.create_user(name)))
+"""
 SPOKEN = {
     item["file"]: item
     for item in json.loads((NANO / "nano" / "sentences.json").read_text())
@@ -117,13 +123,9 @@ DOORS: tuple[Callable[[httpx.Client, Sent], Posted], ...] = (native, in_pieces, 
 @pytest.fixture
 def keys(nano_server: Server) -> dict[str, str]:
     """Two users of this test's own, by name, and their keys."""
-    made = {}
-    for user in USERS:
-        name = f"{user}-{uuid4().hex[:8]}"
-        nano_server.manage("createsuperuser", "--noinput", "--username", name, "--email", f"{name}@example.org")
-        made[name] = nano_server.manage("create_token", name).stdout.strip()
-    assert all(made.values())
-    return made
+    names = [f"{user}-{uuid4().hex[:8]}" for user in USERS]
+    made = nano_server.manage("shell", "-v", "0", "-c", MAKE_USERS.format(names=names))
+    return dict(zip(names, made.stdout.split(), strict=True))
 
 
 @pytest.mark.parametrize("each", [3, pytest.param(20, marks=pytest.mark.slow)])

@@ -143,6 +143,7 @@ def test_eight_requests_with_one_key_at_once_make_one_job(nano_server: Server) -
     assert nano_server.wait(job)["status"] == "done"
 
 
+@pytest.mark.heavy
 def test_what_would_be_refused_is_not_taken_in(tmp_path_factory: pytest.TempPathFactory) -> None:
     server = Server(tmp_path_factory.mktemp("limits") / "data", NANO, DEFAULT_MODEL="nano", THROTTLE_UPLOADS="1/hour")
     server.start()

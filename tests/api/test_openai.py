@@ -27,7 +27,7 @@ from config.asgi import application
 from config.gate import Gate
 from tests.api.rows import WORDS, a_job, a_segment
 from tests.api.test_gate import Behind, ask
-from tests.server import NANO, QUICKLY, ROOT, Server
+from tests.server import NANO, QUICKLY, ROOT, Server, prepare
 from transcription import errors, jobs
 from transcription.api.compat import openai as door
 from transcription.api.errors import refuse
@@ -269,7 +269,7 @@ def test_the_models_are_listed_and_found(client: OpenAI) -> None:
 def test_a_client_that_drops_its_connection_finds_its_job_again(
     client: OpenAI, nano_server: Server, lecture: Path
 ) -> None:
-    asked: dict[str, Any] = {"model": "nano", "file": lecture, "prompt": "dropped", "language": "en"}
+    asked: dict[str, Any] = {"model": "nano", "file": lecture, "prompt": "dropped", "extra_body": QUICKLY}
     before = nano_server.rows("SELECT count(*) FROM transcription_job")
 
     with pytest.raises(openai.APITimeoutError):
@@ -291,7 +291,7 @@ def test_a_job_goes_on_when_nobody_waits_any_more(client: OpenAI, nano_server: S
 
     with pytest.raises(openai.APITimeoutError):
         client.with_options(timeout=1.0).audio.transcriptions.create(
-            model="nano", file=lecture, prompt="nobody waits", language="en"
+            model="nano", file=lecture, prompt="nobody waits", extra_body=QUICKLY
         )
 
     (new,) = {row[0] for row in nano_server.rows("SELECT id FROM transcription_job")} - known
@@ -653,9 +653,10 @@ with ThreadPoolExecutor(8) as threads:
 """
 
 
+@pytest.mark.heavy
 def test_many_at_the_same_instant_make_one_job(tmp_path: Path) -> None:
     server = Server(tmp_path / "data", NANO)
-    server.manage("migrate", "-v", "0")
+    prepare(server.data)
     server.manage("createsuperuser", "--noinput", "--username", "admin", "--email", "admin@example.org")
 
     told = server.manage("shell", "-v", "0", "-c", RACE)

@@ -27,7 +27,7 @@ from config.asgi import application
 from config.gate import Gate
 from tests.api.test_gate import Behind, ask
 from tests.faults import victims
-from tests.server import NANO, Server, wait_until
+from tests.server import NANO, QUICKLY, Server, wait_until
 from transcription import jobs, uploads
 from transcription.models import ApiToken, Job, Recording, Upload
 from transcription.whisper.options import TranscriptionOptions
@@ -677,32 +677,29 @@ def test_an_upload_used_by_many_at_once_makes_one_job(nano_server: Server) -> No
     assert (nano_server.data / "recordings" / made["recording"]["id"]).read_bytes() == content
 
 
-def test_a_server_killed_in_the_middle_of_a_piece_goes_on_from_the_last(tmp_path: Path, long_recording: Path) -> None:
-    server = Server(tmp_path / "data", NANO, DEFAULT_MODEL="nano")
+def test_a_server_killed_in_the_middle_of_a_piece_goes_on_from_the_last(
+    nano_server: Server, long_recording: Path
+) -> None:
     content = long_recording.read_bytes()
     third = len(content) // 3
-    server.start()
-    try:
-        with server.client() as client:
-            address = upload_by(client, content)
-            assert piece_by(client, address, 0, content[:third]).status_code == 204
-            half_sent = _half_a_piece(server, address, third, content[third:])
-            assert victims.kill(server, "web")
-            half_sent.close()
-            wait_until(server.is_healthy)
+    with nano_server.client() as client:
+        address = upload_by(client, content)
+        assert piece_by(client, address, 0, content[:third]).status_code == 204
+        half_sent = _half_a_piece(nano_server, address, third, content[third:])
+        assert victims.kill(nano_server, "web")
+        half_sent.close()
+        wait_until(nano_server.is_healthy)
 
-        with server.client() as client:
-            assert client.head(address, headers=TUS).headers["Upload-Offset"] == str(third)
-            assert piece_by(client, address, third, content[third:]).status_code == 204
-            answer = client.post(JOBS, json={"upload": name_of(address), "language": "en"})
-            assert answer.status_code == 202, answer.text
-            made = answer.json()
-            assert made["recording"]["sha256"] == hashlib.sha256(content).hexdigest()
-        assert (server.data / "recordings" / made["recording"]["id"]).read_bytes() == content
-        assert server.wait(made["id"])["status"] == "done"
-    finally:
-        server.stop()
-    assert list((server.data / "uploads").iterdir()) == []
+    with nano_server.client() as client:
+        assert client.head(address, headers=TUS).headers["Upload-Offset"] == str(third)
+        assert piece_by(client, address, third, content[third:]).status_code == 204
+        answer = client.post(JOBS, json={"upload": name_of(address), **QUICKLY})
+        assert answer.status_code == 202, answer.text
+        made = answer.json()
+        assert made["recording"]["sha256"] == hashlib.sha256(content).hexdigest()
+    assert (nano_server.data / "recordings" / made["recording"]["id"]).read_bytes() == content
+    assert nano_server.wait(made["id"])["status"] == "done"
+    assert not [file for file in (nano_server.data / "uploads").iterdir() if name_of(address) in file.name]
 
 
 def _half_a_piece(server: Server, address: str, offset: int, piece: bytes) -> socket.socket:

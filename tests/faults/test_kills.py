@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -90,35 +91,45 @@ def test_what_has_ended_leaves_no_decoded_sound(nano_server: Server) -> None:
     assert [name for name in files_below(nano_server.data / "uploads") if not name.endswith(".part")] == []
 
 
-def test_ctrl_c_stops_everything_and_the_next_start_goes_on(
-    tmp_path: Path, long_recording: Path, undisturbed: Spoken
-) -> None:
-    server = Server(tmp_path / "data", NANO, DEFAULT_MODEL="nano")
-    server.start()
-    job_id = server.submit(long_recording, language="en")["id"]
-    wait_until(lambda: server.segments(job_id))
-    stored = server.segments(job_id)
-    assert server.process is not None
-    family = descendants(server.process.pid)
+@pytest.fixture(scope="module")
+def _spare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("spare") / "data", NANO, DEFAULT_MODEL="nano", STALL_SECONDS="8")
+    yield server
     server.stop()
+
+
+@pytest.fixture
+def spare_server(_spare: Server) -> Server:
+    """A running server that a test may stop or kill as a whole."""
+    if _spare.process is None:
+        _spare.start()
+    return _spare
+
+
+def test_ctrl_c_stops_everything_and_the_next_start_goes_on(
+    spare_server: Server, long_recording: Path, undisturbed: Spoken
+) -> None:
+    job_id = spare_server.submit(long_recording, language="en")["id"]
+    wait_until(lambda: spare_server.segments(job_id))
+    stored = spare_server.segments(job_id)
+    assert spare_server.process is not None
+    family = descendants(spare_server.process.pid)
+    spare_server.stop()
     assert len(family) >= 4
     assert not family & {pid for pid, _, words in processes() if "defunct" not in words}
-    server.start()
-    try:
-        assert server.wait(job_id)["status"] == "done"
-        assert_it_went_on(stored, server.segments(job_id), undisturbed)
-        assert set(server.rows("SELECT attempts FROM transcription_section")) == {(1,)}
-    finally:
-        server.stop()
+    spare_server.start()
+    assert spare_server.wait(job_id)["status"] == "done"
+    assert_it_went_on(stored, spare_server.segments(job_id), undisturbed)
+    attempts = "SELECT attempts FROM transcription_section WHERE job_id = ?"
+    assert set(spare_server.rows(attempts, job_id.replace("-", ""))) == {(1,)}
 
 
-def test_parts_do_not_outlive_a_supervisor_that_was_killed(tmp_path: Path) -> None:
-    server = Server(tmp_path / "data", NANO, DEFAULT_MODEL="nano")
-    server.start()
-    assert server.process is not None
-    family = descendants(server.process.pid)
-    os.kill(server.process.pid, signal.SIGKILL)
-    server.process.wait()
+def test_parts_do_not_outlive_a_supervisor_that_was_killed(spare_server: Server) -> None:
+    assert spare_server.process is not None
+    family = descendants(spare_server.process.pid)
+    os.kill(spare_server.process.pid, signal.SIGKILL)
+    spare_server.process.wait()
+    spare_server.process = None
     wait_until(lambda: not family & {pid for pid, _, words in processes() if "defunct" not in words}, 30)
 
 
@@ -160,19 +171,14 @@ def test_no_finished_section_is_decoded_again(nano_server: Server, lecture: Path
     assert [start for start, *_ in after] == sorted({start for start, *_ in after})
 
 
-def test_a_runner_that_hangs_is_stopped_and_the_work_goes_on(tmp_path: Path, long_recording: Path) -> None:
-    server = Server(tmp_path / "data", NANO, DEFAULT_MODEL="nano", STALL_SECONDS="12")
-    server.start()
-    try:
-        job_id = server.submit(long_recording, language="en")["id"]
-        wait_until(lambda: len(server.segments(job_id)) >= 2)
-        hanging = server.runner_pid()
-        os.kill(hanging, signal.SIGSTOP)
-        stored = server.segments(job_id)
-        assert server.wait(job_id)["status"] == "done"
-        assert server.segments(job_id)[: len(stored)] == stored
-        assert hanging not in {pid for pid, _, words in processes() if "defunct" not in words}
-        events = [kind for (kind,) in server.rows("SELECT kind FROM transcription_event ORDER BY id")]
-        assert "retrying" in events
-    finally:
-        server.stop()
+def test_a_runner_that_hangs_is_stopped_and_the_work_goes_on(spare_server: Server, long_recording: Path) -> None:
+    job_id = spare_server.submit(long_recording, language="en")["id"]
+    wait_until(lambda: len(spare_server.segments(job_id)) >= 2)
+    hanging = spare_server.runner_pid()
+    os.kill(hanging, signal.SIGSTOP)
+    stored = spare_server.segments(job_id)
+    assert spare_server.wait(job_id)["status"] == "done"
+    assert spare_server.segments(job_id)[: len(stored)] == stored
+    assert hanging not in {pid for pid, _, words in processes() if "defunct" not in words}
+    kinds = "SELECT kind FROM transcription_event WHERE job_id = ?"
+    assert ("retrying",) in spare_server.rows(kinds, job_id.replace("-", ""))
