@@ -21,8 +21,10 @@ from transcription.workers import devices, pipeline
 
 pytestmark = pytest.mark.heavy
 
+Case = tuple[str, Any, str, Any]
+
 # An option, a value that is not its default, and what the library gets: its argument and the value there.
-IN_BOTH: list[tuple[str, Any, str, Any]] = [
+IN_BOTH: list[Case] = [
     ("language", "ru", "language", "ru"),
     ("task", "translate", "task", "translate"),
     ("word_timestamps", True, "word_timestamps", True),
@@ -43,7 +45,7 @@ IN_BOTH: list[tuple[str, Any, str, Any]] = [
     ("prepend_punctuations", "(", "prepend_punctuations", "("),
     ("append_punctuations", ")", "append_punctuations", ")"),
 ]
-IN_FASTER_WHISPER: list[tuple[str, Any, str, Any]] = [
+IN_FASTER_WHISPER: list[Case] = [
     *IN_BOTH,
     ("temperature", (0.0, 0.4), "temperature", [0.0, 0.4]),
     ("beam_size", 2, "beam_size", 2),
@@ -55,7 +57,7 @@ IN_FASTER_WHISPER: list[tuple[str, Any, str, Any]] = [
     ("max_length", 448, "max_new_tokens", None),  # what the prompt leaves
     ("logprob_threshold", -0.5, "log_prob_threshold", -0.5),
 ]
-IN_MLX_WHISPER: list[tuple[str, Any, str, Any]] = [
+IN_MLX_WHISPER: list[Case] = [
     *IN_BOTH,
     ("temperature", (0.0, 0.4), "temperature", (0.0, 0.4)),
     ("max_length", 20, "sample_len", 20),
@@ -70,7 +72,7 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize(("engine", "table"), [("faster-whisper", IN_FASTER_WHISPER), ("mlx-whisper", IN_MLX_WHISPER)])
-def test_each_option_acts_or_is_known_not_to(engine: str, table: list[tuple[str, Any, str, Any]]) -> None:
+def test_each_option_acts_or_is_known_not_to(engine: str, table: list[Case]) -> None:
     acting = {option for option, *_ in table} | ELSEWHERE
     named = {field.name for field in fields(TranscriptionOptions)}
     assert named == acting | ENGINES[engine].cannot
@@ -93,10 +95,32 @@ def heard(source: Path, target: Path, *, tempo: float = 1.0) -> Sound:
     return Sound(target, ((0, target.stat().st_size // 2),))
 
 
-@pytest.mark.parametrize(("option", "value", "argument", "expected"), IN_FASTER_WHISPER)
-def test_it_reaches_faster_whisper(
-    monkeypatch: pytest.MonkeyPatch, sound: Sound, option: str, value: Any, argument: str, expected: Any
-) -> None:
+# What changes each other's meaning: the options that ask for the times of words, which a translation has not, and those
+# that take the places of the text's tokens.
+RELATED: list[set[str]] = [
+    {"word_timestamps", "highlight", "hallucination_silence_threshold", "task"},
+    {"max_length", "initial_prompt"}, {"max_length", "prefix"}, {"max_length", "hotwords"},
+]  # fmt: skip
+
+
+def together(table: list[Case]) -> list[list[Case]]:
+    """The cases in as few decodings as they fit into: in each, one alone is the reason for what an argument gets."""
+    decodings: list[list[Case]] = []
+    for case in table:
+        fitting = (decoding for decoding in decodings if not any(clash(case, other) for other in decoding))
+        decoding = next(fitting, None)
+        if decoding is None:
+            decodings.append(decoding := [])
+        decoding.append(case)
+    return decodings
+
+
+def clash(one: Case, other: Case) -> bool:
+    return one[0] == other[0] or one[2] == other[2] or any({one[0], other[0]} <= related for related in RELATED)
+
+
+@pytest.mark.parametrize("cases", together(IN_FASTER_WHISPER))
+def test_they_reach_faster_whisper(monkeypatch: pytest.MonkeyPatch, sound: Sound, cases: list[Case]) -> None:
     from transcription.whisper.engines.faster_whisper import Engine  # noqa: PLC0415
 
     received: dict[str, Any] = {}
@@ -107,8 +131,11 @@ def test_it_reaches_faster_whisper(
         return transcribe(model, samples, **asked)
 
     monkeypatch.setattr(faster_whisper.WhisperModel, "transcribe", listen)
-    told = _decoded(Engine, sound, NANO / "faster-whisper-nano", replace(TranscriptionOptions(), **{option: value}))
-    assert received[argument] == expected
+    options = replace(TranscriptionOptions(), **{option: value for option, value, *_ in cases})
+    told = _decoded(Engine, sound, NANO / "faster-whisper-nano", options)
+    assert {argument: received[argument] for _, _, argument, _ in cases} == {
+        argument: expected for _, _, argument, expected in cases
+    }
     assert told[-1]["event"] == "done"
 
 
@@ -122,15 +149,9 @@ def test_long_hotwords_beside_a_long_prompt_leave_places_for_the_text(sound: Sou
 
 
 @pytest.mark.needs("mlx-whisper")
-@pytest.mark.parametrize(("option", "value", "argument", "expected"), IN_MLX_WHISPER)
-def test_it_reaches_mlx_whisper(
-    monkeypatch: pytest.MonkeyPatch,
-    sound: Sound,
-    mlx_models: Path,
-    option: str,
-    value: Any,
-    argument: str,
-    expected: Any,
+@pytest.mark.parametrize("cases", together(IN_MLX_WHISPER))
+def test_they_reach_mlx_whisper(
+    monkeypatch: pytest.MonkeyPatch, sound: Sound, mlx_models: Path, cases: list[Case]
 ) -> None:
     from transcription.whisper.engines import mlx_whisper  # noqa: PLC0415
 
@@ -142,9 +163,11 @@ def test_it_reaches_mlx_whisper(
         return transcribe(samples, **asked)
 
     monkeypatch.setattr(mlx_whisper.library, "transcribe", listen)
-    options = replace(TranscriptionOptions(language="en"), **{option: value})
+    options = replace(TranscriptionOptions(language="en"), **{option: value for option, value, *_ in cases})
     told = _decoded(mlx_whisper.Engine, sound, mlx_models / "whisper-nano", options)
-    assert received[argument] == expected
+    assert {argument: received[argument] for _, _, argument, _ in cases} == {
+        argument: expected for _, _, argument, expected in cases
+    }
     assert told[-1]["event"] == "done"
 
 
