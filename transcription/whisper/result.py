@@ -36,10 +36,14 @@ class Segment:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         words = values.get("words")
-        return cls(
-            **{
-                **values,
-                "tokens": tuple(values["tokens"]),
-                "words": None if words is None else tuple(Word(**word) for word in words),
-            }
-        )
+        # A token may stand for the byte 0, which PostgreSQL cannot store.
+        changes = {
+            "text": values["text"].replace("\0", ""),
+            "tokens": tuple(values["tokens"]),
+            "words": None if words is None else tuple(_word(word) for word in words),
+        }
+        return cls(**{**values, **changes})
+
+
+def _word(values: dict[str, Any]) -> Word:
+    return Word(**{**values, "word": values["word"].replace("\0", "")})
