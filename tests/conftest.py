@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
+from django.db import connection, connections
+from pytest_django import DjangoDbBlocker
 
-from tests import speech
+from tests import postgres, speech
 from tests.server import MODELS, NANO, Server
 from transcription.models import Job, Recording, Worker
 from transcription.whisper.convert import ctranslate2_to_mlx
@@ -56,16 +58,21 @@ def _can_trace() -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: minutes of work, left out unless SLOW is set")
+    config.addinivalue_line("markers", "two_machines: on PostgreSQL and Redis alone (`make test-scale`)")
+    config.addinivalue_line("markers", "sqlite: about an SQLite file itself")
     config.addinivalue_line("markers", "needs(*programs): skipped, and named at the end, where one is missing")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the slow ones out of `make test`; `make test SLOW=1` and `.ci/run` have them in."""
-    if os.environ.get("SLOW"):
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    items[:] = [item for item in items if item not in slow]
-    config.hook.pytest_deselected(items=slow)
+    left_out = set() if os.environ.get("SLOW") else {"slow"}
+    if not (postgres.IS_ASKED_FOR and os.environ.get("CELERY_BROKER_URL", "").startswith("redis")):
+        left_out.add("two_machines")
+    if postgres.IS_ASKED_FOR:
+        left_out.add("sqlite")
+    deselected = [item for item in items if any(map(item.get_closest_marker, left_out))]
+    items[:] = [item for item in items if item not in deselected]
+    config.hook.pytest_deselected(items=deselected)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -90,6 +97,23 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("NOTHING_SKIPPED") and reporter and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """The tests' database, that no thread of a test has a connection to when it is removed."""
+    yield
+    if postgres.IS_ASKED_FOR:
+        with django_db_blocker.unblock(), connection.cursor() as cursor:
+            cursor.execute(postgres.END_CONNECTIONS)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_closes_the_connection_of_a_tests_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test has stored would be lost with it, where the database is not one in memory, which cannot be closed."""
+    wrapper = type(connections["default"])
+    close = wrapper.close
+    monkeypatch.setattr(wrapper, "close", lambda self: None if self.in_atomic_block else close(self))
 
 
 @pytest.fixture
