@@ -25,7 +25,7 @@ from django.shortcuts import resolve_url
 from django.utils import translation
 from django.utils.translation import gettext as _
 
-from transcription import disk, errors, quotas, workers
+from transcription import errors, quotas, space, workers
 from transcription.api import peers
 from transcription.api.authentication import WRONG_KEY, NoKey, NotAdmitted, caller_by_key, caller_of
 from transcription.api.errors import IN_API, IN_LEGACY, not_now, refuse, sentence, turn_away
@@ -318,8 +318,8 @@ def _user_of_session(request: ASGIRequest) -> AnyUser | None:
 def _no_space(request: ASGIRequest, expected: int | None = None) -> HttpResponse | None:
     reserve = settings.FREE_SPACE_RESERVE_BYTES
     needed = reserve + (_space_for(request) if expected is None else expected)
-    has_space = disk.free_bytes(settings.DATA_DIR) >= reserve and all(
-        disk.free_bytes(folder) >= needed for folder in (settings.UPLOADS_DIR, settings.RECORDINGS_DIR)
+    has_space = space.free_bytes(settings.DATA_DIR) >= reserve and all(
+        space.free_bytes(folder) >= needed for folder in (settings.UPLOADS_DIR, settings.RECORDINGS_DIR)
     )
     return None if has_space else _disk_full(request)
 

@@ -1,16 +1,9 @@
-"""Files on the disks of recordings and uploads, which may be two disks, or a share of several machines."""
+"""Files that come to their place from another disk, and stay there when the power goes."""
 
 import errno
 import os
 import shutil
 from pathlib import Path
-
-
-def free_bytes(folder: Path) -> int:
-    """How much is free on the disk of a folder, which need not be there yet."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -37,7 +37,7 @@ from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from transcription import audio, catalogue, chat, devices, disk, enginecheck, errors, keys, processes, queue
+from transcription import audio, catalogue, chat, devices, enginecheck, errors, keys, processes, queue, space
 from transcription.models import ApiToken, Job, Recording, Worker
 
 OLDEST_PYTHON = (3, 11)
@@ -254,7 +254,7 @@ def _space() -> Iterator[Finding]:
     reserve = settings.FREE_SPACE_RESERVE_BYTES
     shared = (settings.RECORDINGS_DIR, settings.UPLOADS_DIR)
     for folder in (settings.DATA_DIR, *(path for path in shared if not path.is_relative_to(settings.DATA_DIR))):
-        free = disk.free_bytes(folder)
+        free = space.free_bytes(folder)
         there = f"{filesizeformat(free)} free on the disk of {folder}"
         if free < reserve:
             mend = "Free some, or lower FREE_SPACE_RESERVE_BYTES."
