@@ -8,7 +8,6 @@ import asyncio
 import errno
 import io
 import re
-import shutil
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from importlib import import_module
@@ -26,7 +25,7 @@ from django.shortcuts import resolve_url
 from django.utils import translation
 from django.utils.translation import gettext as _
 
-from transcription import errors
+from transcription import errors, space
 from transcription.api import client_address
 from transcription.api.authentication import WRONG_KEY, NoKey, NotAdmitted, caller_by_key, caller_of
 from transcription.api.errors import IN_API, IN_LEGACY, not_now, refuse, sentence, turn_away
@@ -283,9 +282,8 @@ def _admit(request: ASGIRequest) -> None:
         if _begins_something(request):
             quotas.check_queue(user)
             quotas.check_uploads(user)
-    except (NotAdmitted, errors.NotNow):
-        close_old_connections()  # Django, which does that after a request, does not see this one.
-        raise
+    finally:
+        close_old_connections()  # Django, which does that after a request, may never see this one
 
 
 def _uploading(request: ASGIRequest) -> AnyUser:
@@ -320,11 +318,12 @@ def _user_of_session(request: ASGIRequest) -> AnyUser | None:
 
 
 def _no_space(request: ASGIRequest, expected: int | None = None) -> HttpResponse | None:
-    needed = (_space_for(request) if expected is None else expected) + settings.FREE_SPACE_RESERVE_BYTES
-    settings.DATA_DIR.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(settings.DATA_DIR).free >= needed:
-        return None
-    return _disk_full(request)
+    reserve = settings.FREE_SPACE_RESERVE_BYTES
+    needed = reserve + (_space_for(request) if expected is None else expected)
+    has_space = space.free_bytes(settings.DATA_DIR) >= reserve and all(
+        space.free_bytes(folder) >= needed for folder in (settings.UPLOADS_DIR, settings.RECORDINGS_DIR)
+    )
+    return None if has_space else _disk_full(request)
 
 
 def _space_for(request: ASGIRequest) -> int:

@@ -7,6 +7,7 @@ wrong value stops the program with the name of the variable.
 import os
 import secrets
 import socket
+from importlib.util import find_spec
 from logging import LogRecord
 from pathlib import Path
 from typing import Any
@@ -170,11 +171,37 @@ def _make_secret(path: Path) -> None:
         draft.unlink()
 
 
+def _require(package: str, name: str) -> None:
+    if find_spec(package) is None:
+        raise ImproperlyConfigured(f"{name} needs {package}: pip install -r requirements-scale.txt, or use make run.")
+
+
+def _database(name: str) -> dict[str, Any]:
+    """The database that an address names; without one a file of DATA_DIR. Its value is never repeated."""
+    if not env.str(name, default=""):
+        # Not made into an address: a folder may have a # or a ? in its name.
+        return {"ENGINE": SQLITE, "NAME": str(DATA_DIR / "stenograf.sqlite3")}
+    try:
+        database: dict[str, Any] = env.db(name)
+    except (ImproperlyConfigured, ValueError):
+        database = {}
+    if database.get("ENGINE") not in (SQLITE, POSTGRESQL) or not database["NAME"]:
+        raise ImproperlyConfigured(
+            f"{name} is no address of a PostgreSQL or SQLite database: write postgres://user:password@host:5432/name."
+        )
+    return database
+
+
+SQLITE, POSTGRESQL = "django.db.backends.sqlite3", "django.db.backends.postgresql"
+
 # ------------------------------------------------------------------ where things are
 
 DATA_DIR = _path("DATA_DIR", "data")
-RECORDINGS_DIR = DATA_DIR / "recordings"
-UPLOADS_DIR = DATA_DIR / "uploads"
+# Machines that work on one queue share these two folders, and no other.
+RECORDINGS_DIR = _path("RECORDINGS_DIR", str(DATA_DIR / "recordings"))
+UPLOADS_DIR = _path("UPLOADS_DIR", str(DATA_DIR / "uploads"))
+if RECORDINGS_DIR == UPLOADS_DIR:
+    raise ImproperlyConfigured(f"RECORDINGS_DIR is {str(RECORDINGS_DIR)!r}, as UPLOADS_DIR is: name two folders.")
 TEMPORARY_DIR = DATA_DIR / "temporary"  # archives and decoded sound while they are made
 BROKER_DIR = DATA_DIR / "broker"
 LOGS_DIR = DATA_DIR / "logs"
@@ -248,6 +275,29 @@ DEFAULT_UPGRADE_TRANSCRIBATION = _boolean("DEFAULT_UPGRADE_TRANSCRIBATION", Fals
 if DEFAULT_UPGRADE_TRANSCRIBATION and not LLM_BASE_URL:
     raise ImproperlyConfigured("DEFAULT_UPGRADE_TRANSCRIBATION is true: set LLM_BASE_URL too, or leave it out.")
 
+# ------------------------------------------------------------------ the database
+
+DATABASES: dict[str, dict[str, Any]] = {"default": _database("DATABASE_URL")}
+_default = DATABASES["default"]
+if _default["ENGINE"] == SQLITE:
+    # WAL alone still fails a transaction that read before it wrote: IMMEDIATE takes the write lock first and waits.
+    _default["OPTIONS"] = {
+        "timeout": 30,
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA journal_size_limit=67108864;",
+    }
+else:
+    _require("psycopg", "DATABASE_URL")
+    # A connection lasts for one request or task (CONN_MAX_AGE is 0): under ASGI each request has a thread of its own,
+    # and a connection that outlived it would be nobody's.
+    _default["OPTIONS"] = {
+        "connect_timeout": 10,
+        # Whoever waits for a row longer than this waits for a process that hangs, as with SQLite's timeout; a process
+        # that was stopped in the middle of a transaction loses its locks.
+        "options": "-c lock_timeout=30s -c idle_in_transaction_session_timeout=60s",
+        **_default.get("OPTIONS", {}),
+    }
+
 # ------------------------------------------------------------------ the queue
 
 # A claim is good for this long unless renewed; a dead worker is noticed within a lease and a sweep.
@@ -273,6 +323,11 @@ if CELERY_BROKER_URL.startswith("files:"):
     # 10 ms in 30 s, on two shared AMD EPYC cores). The interval is for a folder that can hold no pipe: looking every
     # 25 ms takes 1.1 %.
     CELERY_BROKER_TRANSPORT_OPTIONS = {"folder": str(BROKER_DIR), "polling_interval": 0.025}
+elif CELERY_BROKER_URL.startswith(("redis:", "rediss:")):
+    _require("redis", "CELERY_BROKER_URL")
+    # Whoever shares the database shares the wake-ups, and nobody else does: another program, or another Stenograf, may
+    # use the same Redis.
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"global_keyprefix": f"stenograf.{_default['NAME']}."}
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False  # a message is only a wake-up: the row is the truth
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
@@ -338,18 +393,6 @@ TEMPLATES = [
     },
 ]
 
-# Not made into an address: a folder may have a # or a ? in its name.
-SQLITE = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(DATA_DIR / "stenograf.sqlite3")}
-DATABASES: dict[str, dict[str, Any]] = {
-    "default": env.db("DATABASE_URL") if env.str("DATABASE_URL", default="") else SQLITE
-}
-if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-    # WAL alone still fails a transaction that read before it wrote: IMMEDIATE takes the write lock first and waits.
-    DATABASES["default"]["OPTIONS"] = {
-        "timeout": 30,
-        "transaction_mode": "IMMEDIATE",
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA journal_size_limit=67108864;",
-    }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
@@ -360,6 +403,7 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "dashboard"
 LOGOUT_REDIRECT_URL = "login"
+SESSION_ENGINE = "config.sessions"
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 60 * 60 * 24 * 30
 

@@ -15,11 +15,13 @@ import hypothesis
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
+from django.db import connection, connections
+from pytest_django import DjangoDbBlocker
 
-from tests import speech
+from tests import postgres, speech
 from tests.server import MODELS, NANO, Server
-from transcription import forecast
 from transcription.models import Job, Recording, Worker
+from transcription.queue import forecast
 from transcription.whisper.convert import ctranslate2_to_mlx
 from transcription.whisper.options import TranscriptionOptions
 
@@ -69,16 +71,22 @@ SERVERS = ("founding_server", "mlx_server", "base_server", "nano_server", "serve
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: minutes of work, left out unless SLOW is set")
     config.addinivalue_line("markers", "heavy: starts servers, browsers or models; `make quick` leaves it out")
+    config.addinivalue_line("markers", "two_machines: on PostgreSQL and Redis alone (`make test-scale`)")
+    config.addinivalue_line("markers", "sqlite: about an SQLite file itself")
     config.addinivalue_line("markers", "needs(*programs): skipped, and named at the end, where one is missing")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """Leave the slow ones out of `make test`; `make test SLOW=1` and `.ci/run` have them in."""
-    if not os.environ.get("SLOW"):
-        slow = [item for item in items if item.get_closest_marker("slow")]
-        items[:] = [item for item in items if item not in slow]
-        config.hook.pytest_deselected(items=slow)
+    left_out = set() if os.environ.get("SLOW") else {"slow"}
+    if not (postgres.IS_ASKED_FOR and os.environ.get("CELERY_BROKER_URL", "").startswith("redis")):
+        left_out.add("two_machines")
+    if postgres.IS_ASKED_FOR:
+        left_out.add("sqlite")
+    deselected = [item for item in items if any(map(item.get_closest_marker, left_out))]
+    items[:] = [item for item in items if item not in deselected]
+    config.hook.pytest_deselected(items=deselected)
     weights: dict[str, int] = {}
     groups = {item: _group(item) for item in items}
     for item, group in groups.items():
@@ -137,6 +145,23 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def _fresh_forecast() -> None:
     """None of what another test's queue promised."""
     forecast.forget()
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """The tests' database, that no thread of a test has a connection to when it is removed."""
+    yield
+    if postgres.IS_ASKED_FOR:
+        with django_db_blocker.unblock(), connection.cursor() as cursor:
+            cursor.execute(postgres.END_CONNECTIONS)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_closes_the_connection_of_a_tests_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test has stored would be lost with it, where the database is not one in memory, which cannot be closed."""
+    wrapper = type(connections["default"])
+    close = wrapper.close
+    monkeypatch.setattr(wrapper, "close", lambda self: None if self.in_atomic_block else close(self))
 
 
 @pytest.fixture

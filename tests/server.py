@@ -1,4 +1,7 @@
-"""A real server: `manage.py serve` with its workers and runner, over a data folder of its own, on loopback."""
+"""A real server: `manage.py serve` with its workers and runner, over a data folder of its own, on loopback.
+
+Where DATABASE_URL names a PostgreSQL, each has a database of its own there, and with it its own wake-ups in Redis.
+"""
 
 import atexit
 import contextlib
@@ -19,6 +22,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+
+from tests import postgres
 
 ROOT = Path(__file__).parent.parent
 NANO = ROOT / "tests" / "data"  # a models folder that holds the tests' own model, and its recordings
@@ -69,6 +74,7 @@ class Server:
             "SWEEP_SECONDS": "2",
             "DJANGO_SUPERUSER_PASSWORD": PASSWORD,
             "DJANGO_SETTINGS_MODULE": "config.settings",
+            **({"DATABASE_URL": postgres.new_database()} if postgres.IS_ASKED_FOR else {}),
             **settings,
         }
         self.process: subprocess.Popen[bytes] | None = None
@@ -151,7 +157,9 @@ class Server:
         return self.wait(self.submit(path, **parameters)["id"])
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        """Ask the database file itself, past every door."""
+        """Ask the database itself, past every door; ids are hexadecimal, as SQLite has them."""
+        if (url := self.environment.get("DATABASE_URL", "")).startswith("postgres"):
+            return postgres.rows(url, query, *values)
         address = f"file:{self.data / 'stenograf.sqlite3'}?mode=ro"
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=30)) as database:
             return database.execute(query, values).fetchall()

@@ -19,3 +19,6 @@ STORAGES = {  # noqa: F405
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
+if CELERY_BROKER_URL.startswith("redis"):  # noqa: F405
+    # What the tests ring for is no work of the server that has this database.
+    CELERY_BROKER_TRANSPORT_OPTIONS["global_keyprefix"] = f"stenograf.tests.{os.getpid()}."  # noqa: F405

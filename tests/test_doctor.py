@@ -1,6 +1,7 @@
 """What `manage.py doctor` finds: nothing in a healthy installation, and each break by its name."""
 
 import json
+import re
 import shutil
 import socket
 import sqlite3
@@ -41,7 +42,13 @@ def found(*questions: str) -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def _installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data folder of an installation that was started once."""
-    server = Server(tmp_path_factory.mktemp("installation") / "data", NANO, DEFAULT_MODEL="nano")
+    server = Server(
+        tmp_path_factory.mktemp("installation") / "data",
+        NANO,
+        DEFAULT_MODEL="nano",
+        DATABASE_URL="",
+        CELERY_BROKER_URL="files://",
+    )
     prepare(server.data)
     ran = server.manage("createsuperuser", "--noinput", "--username", "admin", "--email", "a@example.org")
     assert ran.returncode == 0, ran.stderr
@@ -55,7 +62,8 @@ def server(_installation: Path, tmp_path: Path) -> Server:
     """Such an installation, to be broken; its server does not run."""
     shutil.copytree(_installation, tmp_path / "data")
     shutil.copytree(NANO / "faster-whisper-nano", tmp_path / "models" / "faster-whisper-nano")
-    return Server(tmp_path / "data", tmp_path / "models", DEFAULT_MODEL="nano")
+    on_this_machine = {"DATABASE_URL": "", "CELERY_BROKER_URL": "files://"}
+    return Server(tmp_path / "data", tmp_path / "models", DEFAULT_MODEL="nano", **on_this_machine)
 
 
 # ---------------------------------------------------------------- healthy
@@ -242,6 +250,7 @@ def test_what_is_kept_is_told(settings: LazySettings) -> None:
     ]
 
 
+@pytest.mark.sqlite
 def test_a_locked_database_is_wrong(settings: LazySettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "stenograf.sqlite3"
     monkeypatch.setattr(doctor, "PATIENCE", 0.1)
@@ -337,6 +346,22 @@ def test_what_does_not_speak_http_is_not_waited_for(
 # ---------------------------------------------------------------- rows and messages
 
 
+@pytest.fixture
+def job(job: Job, settings: LazySettings, tmp_path: Path) -> Job:
+    """Alice's queued job, with its file."""
+    settings.RECORDINGS_DIR = tmp_path
+    job.recording.path.touch()
+    return job
+
+
+def test_a_recording_that_is_not_in_the_common_folder_is_wrong(job: Job, settings: LazySettings) -> None:
+    job.recording.path.unlink()
+    said = f"Recordings that jobs wait for and {settings.RECORDINGS_DIR} lacks: 1; have RECORDINGS_DIR name the folder"
+    assert [sentence.startswith(said) for _, sentence in found("jobs")] == [False, True]
+    Job.objects.update(status="done")
+    assert [state for state, _ in found("jobs")] == ["well"]
+
+
 def test_a_job_that_nobody_can_take_is_wrong(job: Job) -> None:
     assert found("jobs") == [
         ("wrong", "Jobs that wait while no default worker is alive: 1. Start the server, and they go on.")
@@ -359,7 +384,7 @@ def test_what_a_job_waits_for_is_worth_a_note(job: Job) -> None:
 
 @pytest.fixture
 def messages(settings: LazySettings, tmp_path: Path) -> Path:
-    settings.BROKER_DIR = tmp_path / "broker"
+    settings.CELERY_BROKER_URL, settings.BROKER_DIR = "files://", tmp_path / "broker"
     folder = settings.BROKER_DIR / "messages"
     folder.mkdir(parents=True)
     return folder
@@ -382,6 +407,44 @@ def test_messages_that_no_living_worker_takes_are_wrong(db: None, messages: Path
     assert state == "wrong"
     assert "for device.cuda:1, which no worker serves" in said
     assert "*.device.cuda%3A1.msg" in said
+
+
+@pytest.mark.parametrize(
+    ("question", "environment", "said"),
+    [
+        ("database", {"DATABASE_URL": "postgres://us:secret@127.0.0.1:9/none"}, "The database does not answer ("),
+        ("broker", {"CELERY_BROKER_URL": "redis://:secret@127.0.0.1:9/0"}, "The broker (redis) does not answer ("),
+    ],
+)
+@pytest.mark.two_machines
+def test_a_postgresql_or_redis_that_does_not_answer_is_wrong(
+    server: Server, question: str, environment: dict[str, str], said: str
+) -> None:
+    server.environment.update(environment)
+    ran = server.manage("doctor", question)
+    assert ran.returncode == 1
+    assert f"✗ {said}" in ran.stdout
+    assert "secret" not in ran.stdout + ran.stderr
+
+
+@pytest.mark.two_machines
+def test_a_postgresql_and_a_redis_that_answer_are_well(tmp_path: Path) -> None:
+    server = Server(tmp_path / "data", NANO, DEFAULT_MODEL="nano")
+    assert "Migrations that the database lacks" in server.manage("doctor", "database").stdout
+    assert server.manage("migrate", "-v", "0").returncode == 0
+    database, broker = server.manage("doctor", "database", "broker").stdout.splitlines()
+    assert re.fullmatch(r"✓ The database \(PostgreSQL \d+\.\d+\) answers, is whole and has every migration", database)
+    assert broker == "✓ The broker (redis) answers"
+
+
+@pytest.mark.two_machines
+def test_a_server_whose_database_does_not_answer_says_so_and_ends(tmp_path: Path) -> None:
+    nowhere = "postgres://us:secret@127.0.0.1:9/none"
+    ran = Server(tmp_path / "data", NANO, DEFAULT_MODEL="nano", DATABASE_URL=nowhere).manage("serve")
+    assert ran.returncode == 1
+    assert "The database does not answer (" in ran.stderr
+    assert "Start it, or correct DATABASE_URL." in ran.stderr
+    assert "secret" not in ran.stderr
 
 
 @pytest.mark.heavy

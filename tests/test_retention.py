@@ -286,7 +286,7 @@ def test_a_name_that_is_not_ours_stays(settings: LazySettings) -> None:
     identity = uuid.uuid4()
     names = ["holiday.ogg", ".DS_Store", f"{identity}.ogg", f"{identity}.pcm.bak", f"{identity}".upper(), "0" * 32]
     foreign = [put(settings.RECORDINGS_DIR, name) for name in names]
-    foreign.append(put(settings.UPLOADS_DIR, ".hidden"))
+    foreign += [put(settings.UPLOADS_DIR, name) for name in (".hidden", "thesis.odt", "my.upload", "tmpa1b2c3d4")]
     folder = settings.RECORDINGS_DIR / str(uuid.uuid4())
     folder.mkdir()
     link = settings.RECORDINGS_DIR / str(uuid.uuid4())
@@ -329,6 +329,14 @@ with space.temporary_folder() as folder:
         assert [folder.is_dir() for folder in folders] == [False, True]
         other.communicate("\n")
         assert not folders[1].exists()
+
+
+def test_copies_that_never_ended_go_after_an_hour(settings: LazySettings) -> None:
+    copy = put(settings.RECORDINGS_DIR, f"{uuid.uuid4()}.copy")
+    retention.remove_strays(time.time() + 3000)
+    assert copy.exists()
+    retention.remove_strays(time.time() + 3700)
+    assert not copy.exists()
 
 
 def test_a_file_that_was_just_renamed_is_fresh_whenever_it_was_written(settings: LazySettings) -> None:

@@ -37,6 +37,44 @@ def test_the_data_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
     assert found["DATABASES"]["default"]["NAME"] == str(tmp_path / name / "stenograf.sqlite3")
 
 
+def test_recordings_and_uploads_lie_in_the_data_folder_or_where_they_are_put(tmp_path: Path) -> None:
+    folders = "settings.RECORDINGS_DIR, settings.UPLOADS_DIR"
+    answer = read(folders, DATA_DIR=str(tmp_path), RECORDINGS_DIR=str(tmp_path / "elsewhere"))
+    assert answer.stdout.strip() == f"{tmp_path}/elsewhere {tmp_path}/uploads"
+
+
+def test_recordings_and_uploads_lie_in_two_folders(tmp_path: Path) -> None:
+    answer = read("settings", RECORDINGS_DIR=str(tmp_path), UPLOADS_DIR=str(tmp_path))
+    assert "as UPLOADS_DIR is: name two folders." in answer.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "address", ["mysql://me:sesame@localhost/stenograf", "sesame", "postgres://me:sesame@localhost", "postgres://[::1"]
+)
+def test_an_address_of_no_database_stops_the_program_without_its_secret(address: str) -> None:
+    last_words = read("settings", DATABASE_URL=address).stderr.splitlines()[-1]
+    assert "DATABASE_URL is no address of a PostgreSQL or SQLite database" in last_words
+    assert "sesame" not in last_words
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "address"),
+    [
+        ("psycopg", "DATABASE_URL", "postgresql://me:sesame@localhost/stenograf"),
+        ("redis", "CELERY_BROKER_URL", "rediss://:sesame@localhost/0"),
+    ],
+)
+def test_a_package_that_an_address_needs_is_named(package: str, name: str, address: str) -> None:
+    """With an import system that finds no such package, as on a machine that has it not."""
+    hide = f"import importlib.util as i; f = i.find_spec; i.find_spec = lambda n: None if n == {package!r} else f(n)"
+    program = [sys.executable, "-c", f"{hide}; from config import settings"]
+    environment = {**os.environ, "DATABASE_URL": "", "CELERY_BROKER_URL": "files://", name: address}
+    answer = subprocess.run(program, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    last_words = answer.stderr.splitlines()[-1]
+    assert f"{name} needs {package}: pip install -r requirements-scale.txt" in last_words
+    assert "sesame" not in answer.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -170,3 +170,11 @@ def test_one_span_only_moves():
     one = Timeline(((100.0, 220.0),))
     restored = one.restore(segment(1.5, 3.0, (word(1.5, 2.0), word(2.0, 3.0))))
     assert (restored.start, restored.end) == (101.5, 103.0)
+
+
+def test_what_no_database_can_store_is_taken_out_of_what_an_engine_says() -> None:
+    word = {"word": " a\0b", "start": 0.0, "end": 1.0, "probability": 1.0}
+    heard = Segment(0.0, 1.0, " a\0b", 0, (1,), 0.0, -0.1, 1.0, 0.0).to_json() | {"words": [word]}
+    read = Segment.from_json(heard)
+    assert read.text == " ab"
+    assert read.words == (Word(" ab", 0.0, 1.0, 1.0),)

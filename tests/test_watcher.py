@@ -16,9 +16,10 @@ from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoAssertNumQueries
 
 from tests.web.conftest import add_segment
-from transcription import forecast, jobs, watcher
+from transcription import jobs, watcher
 from transcription.api.v1 import events
 from transcription.models import Job, Recording, Section
+from transcription.queue import forecast
 from transcription.watcher import Sight, Watched, look, watching
 from transcription.whisper.options import TranscriptionOptions
 

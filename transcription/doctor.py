@@ -9,7 +9,6 @@ import http.client
 import json
 import os
 import platform
-import shutil
 import sqlite3
 import struct
 import subprocess
@@ -38,8 +37,8 @@ from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from transcription import errors, keys, processes
-from transcription.models import ApiToken, Job, Worker
+from transcription import errors, keys, processes, space
+from transcription.models import ApiToken, Job, Recording, Worker
 from transcription.outbound import chat
 from transcription.queue import wakeups
 from transcription.sound import audio
@@ -257,13 +256,16 @@ def _unusable(folder: Path) -> str:
 
 
 def _space() -> Iterator[Finding]:
-    free, reserve = shutil.disk_usage(settings.DATA_DIR).free, settings.FREE_SPACE_RESERVE_BYTES
-    there = f"{filesizeformat(free)} free on the disk of {settings.DATA_DIR}"
-    if free < reserve:
-        wanted = filesizeformat(reserve)
-        yield wrong(f"Only {there}: uploads are refused below {wanted}. Free some, or lower FREE_SPACE_RESERVE_BYTES.")
-    else:
-        yield well(there)
+    reserve = settings.FREE_SPACE_RESERVE_BYTES
+    shared = (settings.RECORDINGS_DIR, settings.UPLOADS_DIR)
+    for folder in (settings.DATA_DIR, *(path for path in shared if not path.is_relative_to(settings.DATA_DIR))):
+        free = space.free_bytes(folder)
+        there = f"{filesizeformat(free)} free on the disk of {folder}"
+        if free < reserve:
+            mend = "Free some, or lower FREE_SPACE_RESERVE_BYTES."
+            yield wrong(f"Only {there}: uploads are refused below {filesizeformat(reserve)}. {mend}")
+        else:
+            yield well(there)
 
 
 def _database() -> Iterator[Finding]:
@@ -281,7 +283,8 @@ def _database() -> Iterator[Finding]:
         mend = "start the server, which applies them, or run manage.py migrate."
         yield wrong(f"Migrations that the database lacks: {len(plan)}; {mend}")
     else:
-        yield well(f"The database ({connection.vendor}) answers, is whole and has every migration")
+        name = f"{connection.display_name} {'.'.join(map(str, connection.get_database_version()))}"
+        yield well(f"The database ({name}) answers, is whole and has every migration")
 
 
 def _broken_sqlite(path: Path) -> str:
@@ -399,13 +402,17 @@ def _jobs() -> Iterator[Finding]:
     )
     for code, count in waiting:
         yield note(f"Jobs that wait: {count}. {errors.filled(errors.waiting_sentence(code), {'code': code})}")
-    if not any(stuck.values()):
+    missing = sum(not recording.path.exists() for recording in Recording.objects.filter(jobs__in=unfinished)[:100])
+    if missing:
+        mend = "have RECORDINGS_DIR name the folder that all machines share, and see that its disk is mounted."
+        yield wrong(f"Recordings that jobs wait for and {settings.RECORDINGS_DIR} lacks: {missing}; {mend}")
+    if not any(stuck.values()) and not missing:
         yield well(f"Jobs under way: {unfinished.count()}")
 
 
 def _broker() -> Iterator[Finding]:
     if not settings.CELERY_BROKER_URL.startswith("files:"):
-        yield _answer_of_the_broker()
+        yield answer_of_the_broker()
         return
     bad = _listing(settings.BROKER_DIR / "bad")
     if bad:
@@ -437,7 +444,8 @@ def _is_work(name: str) -> bool:
     return name == wakeups.DEFAULT_QUEUE or name.startswith(wakeups.DEVICE_QUEUE_PREFIX)
 
 
-def _answer_of_the_broker() -> Finding:
+def answer_of_the_broker() -> Finding:
+    """Whether the broker can be reached; a folder always can."""
     kind = settings.CELERY_BROKER_URL.partition(":")[0]  # no more of it: there is a password in it
     try:
         with current_app.connection_for_write(connect_timeout=PATIENCE) as broker:

@@ -1,8 +1,6 @@
 """What every door does with jobs: submit, transcribe again, cancel, retry, delete, wait."""
 
 import errno
-import os
-import shutil
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from transcription import clock, errors, history
+from transcription import clock, disk, errors, history
 from transcription.models import Batch, Job, Recording, Tag, Upload
 from transcription.queue import jobs as queue_jobs
 from transcription.queue import quotas, wakeups
@@ -204,10 +202,9 @@ def _keep(given: Path, target: Path) -> None:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _link(given, target)
-        with target.open("rb") as file:
-            os.fsync(file.fileno())
-        _sync_folder(target.parent)
+        disk.link_or_copy(given, target)
+        disk.sync_file(target)
+        disk.sync_folder(target.parent)
     except FileNotFoundError as error:
         raise UploadGone from error
     except OSError as error:
@@ -215,21 +212,6 @@ def _keep(given: Path, target: Path) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise errors.DiskFull from error
         raise
-
-
-def _link(given: Path, target: Path) -> None:
-    try:
-        os.link(given, target)
-    except OSError:  # they lie on two disks, or on one where a file has one name only
-        shutil.copy(given, target)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _queue(recording: Recording, job: Job, tags: list[str]) -> Job:

@@ -1,4 +1,4 @@
-"""The data disk: whether it has room, and what lies there only while something is made."""
+"""Whether a disk has room, and what lies on the data disk only while something is made."""
 
 import contextlib
 import errno
@@ -16,9 +16,16 @@ from django.conf import settings
 from transcription import errors
 
 
+def free_bytes(folder: Path) -> int:
+    """How much is free on the disk of a folder, which need not be there yet."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
 def check(folder: Path, needed: float = 0) -> None:
     """See that `needed` bytes fit onto the disk of `folder` and leave FREE_SPACE_RESERVE_BYTES. Raises DiskFull."""
-    if shutil.disk_usage(folder).free < needed + settings.FREE_SPACE_RESERVE_BYTES:
+    if free_bytes(folder) < needed + settings.FREE_SPACE_RESERVE_BYTES:
         raise errors.DiskFull
 
 

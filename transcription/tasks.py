@@ -10,7 +10,7 @@ from typing import Any
 
 from celery import shared_task, signals
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, close_old_connections, connection
 
 from transcription import errors, logs, webhooks
 from transcription.queue import deliveries, downloads, sections, wakeups
@@ -126,6 +126,7 @@ def _try(step: Callable[[], None], release: Callable[[], None], retry: Callable[
         retry(problem)
     except Exception as error:
         log.exception("a step failed")
+        close_old_connections()  # if the database is back after a restart, a new connection reaches it
         retry(_problem_of(error))
 
 

@@ -89,6 +89,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     asking.shutdown()
 
 
+@pytest.mark.sqlite
 def test_a_broken_database_is_the_reason(database: Path) -> None:
     assert Client().get("/health").json()["workers"] == 0
     database.write_bytes(b"This was a database once. " * 10_000)
@@ -99,6 +100,7 @@ def test_a_broken_database_is_the_reason(database: Path) -> None:
     assert answer.json() == {"status": "unhealthy", "ok": False, "error": "The database does not answer."}
 
 
+@pytest.mark.sqlite
 def test_a_locked_database_is_told_of_in_seconds_and_asked_again(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,8 +13,8 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from tests.web.conftest import MakeJob, add_segment
-from transcription import forecast
 from transcription.models import Job, Section, Worker
+from transcription.queue import forecast
 from transcription.web import rows
 
 OPTIONS = {"language": "auto", "model": "nano", "task": "transcribe", "beam_size": "5"}

@@ -67,3 +67,10 @@ def test_a_form_from_before_another_tab_signed_in_says_what_to_do(alice: User) -
     response = client.post("/login/", RIGHT)
     assert response.status_code == 403
     assert "The page was out of date" in text_of(response)
+
+
+@pytest.mark.parametrize("key", [r"\000" * 12, "x" * 5000, "' OR 1=1 --"])
+@pytest.mark.parametrize("path", ["/", "/admin/", "/api/v1/jobs/"])
+def test_a_cookie_that_was_never_a_session_is_none(db: None, path: str, key: str) -> None:
+    stranger = Client(headers={"Cookie": f'sessionid="{key}"'})
+    assert stranger.get(path).status_code in (302, 401)

@@ -15,8 +15,9 @@ class Word:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """A stored word; what another version stored beside these four is left out."""
-        return cls(values["word"], values["start"], values["end"], values["probability"])
+        """A word of a runner or a row; what another version stored beside these four is left out."""
+        # A token may stand for the byte 0, which PostgreSQL cannot store.
+        return cls(values["word"].replace("\0", ""), values["start"], values["end"], values["probability"])
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,9 @@ class Segment:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         words = values.get("words")
-        return cls(
-            **{
-                **values,
-                "tokens": tuple(values["tokens"]),
-                "words": None if words is None else tuple(Word.from_json(word) for word in words),
-            }
-        )
+        changes = {
+            "text": values["text"].replace("\0", ""),
+            "tokens": tuple(values["tokens"]),
+            "words": None if words is None else tuple(Word.from_json(word) for word in words),
+        }
+        return cls(**{**values, **changes})

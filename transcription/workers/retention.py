@@ -35,6 +35,8 @@ FRESH_UPLOAD, FRESH_RECORDING = 24 * 3600, 3600
 FRESH_FOLDER = 60  # a temporary folder is made a moment before it is held
 
 RECORDING_NAME = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+COPY_NAME = re.compile(RECORDING_NAME.pattern + r"\.copy")
+UPLOAD_NAME = re.compile(r"tmp[a-z0-9_]{8}\.upload")
 PART_NAME = re.compile(RECORDING_NAME.pattern + r"\.part")
 PCM_NAME = re.compile(RECORDING_NAME.pattern + r"\.pcm(?:\.[0-9a-f]{32}\.part)?")
 
@@ -120,7 +122,7 @@ def remove_strays(now: float) -> None:
         shutil.rmtree(folder, ignore_errors=True)  # what stays is tried again each hour
         log.info("removed %s: a process was killed that made something in it", folder)
     for path in _untouched(settings.UPLOADS_DIR, now - FRESH_UPLOAD):
-        if not PART_NAME.fullmatch(path.name):
+        if UPLOAD_NAME.fullmatch(path.name):
             _remove(path, "an upload that was never finished")
     for path in _unneeded(settings.UPLOADS_DIR, PART_NAME, _in_pieces, now - FRESH_UPLOAD):
         _remove(path, "an upload in pieces that no row has")
@@ -130,6 +132,9 @@ def remove_strays(now: float) -> None:
         # What was written before the database was made came with another one, and may be meant to go back to it.
         if _written(path) >= born:
             _remove(path, "a recording that no row has")
+    for path in _untouched(settings.RECORDINGS_DIR, before):
+        if COPY_NAME.fullmatch(path.name):
+            _remove(path, "a copy that was never finished")
     for path in _unneeded(settings.RECORDINGS_DIR, PCM_NAME, _unfinished, before):
         _remove(path, "decoded sound that no job needs")
 

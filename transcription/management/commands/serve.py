@@ -7,6 +7,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
@@ -16,9 +18,11 @@ from django.contrib.auth import get_user_model
 from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, connection
 
-from transcription import errors, keys
+from transcription import doctor, errors, keys
 from transcription.management.progress import Progress
+from transcription.models import ApiToken
 from transcription.weights import catalogue, store
 from transcription.whisper.engine import Abilities
 from transcription.whisper.options import TranscriptionOptions
@@ -26,6 +30,7 @@ from transcription.workers import devices, enginecheck, pipeline
 from transcription.workers.supervisor import Supervisor, is_port_free
 
 SAMPLES = Path(pipeline.__file__).parent.parent / "samples"
+SETUP_LOCK = 7_372_846_911  # its number among PostgreSQL's advisory locks; any would do
 
 
 class Command(BaseCommand):
@@ -38,11 +43,14 @@ class Command(BaseCommand):
         if not is_port_free(settings.HOST, settings.PORT):
             raise CommandError(f"Port {settings.PORT} of {settings.HOST} is taken. Stop what uses it, or set PORT.")
         here = _devices()
-        call_command("migrate", verbosity=0)
+        with _setting_up_the_database():
+            call_command("migrate", verbosity=0)
         self.fetch_weights()
         self.check()
-        self.make_administrator()
-        self.read_keys()
+        self.ask_the_broker()
+        with _setting_up_the_database():
+            self.make_administrator()
+            self.read_keys()
         self.collect_static_files()
         while self.set_aside_the_engine(here[0]):
             here = _devices()
@@ -79,8 +87,20 @@ class Command(BaseCommand):
         users.create_superuser(name, password=password)
         self.stdout.write(f"The first administrator: {name}, password: {shown}")
 
+    def ask_the_broker(self) -> None:
+        """Say so when the broker does not answer; the workers connect when it does."""
+        finding = doctor.answer_of_the_broker()
+        if finding.state == doctor.State.WRONG:
+            self.stdout.write(f"{finding.said} Until then no work begins at once.")
+
     def read_keys(self) -> None:
-        """Let the keys of KEYS_FILE work; at the first start it is made, with one key."""
+        """Let the keys of KEYS_FILE work; at the first start it is made, with one key.
+
+        A machine that has no such file leaves the keys alone that another one's file has given.
+        """
+        if not settings.KEYS_FILE.exists() and ApiToken.objects.filter(is_from_file=True).exists():
+            self.stdout.write(f"There is no {settings.KEYS_FILE}: the keys of another machine's file go on working.")
+            return
         try:
             if keys.make_file():
                 self.stdout.write(f"A key to the API is in {settings.KEYS_FILE}, one a line.")
@@ -156,10 +176,39 @@ def _devices() -> list[str]:
 
 
 def _make_folders() -> None:
-    for folder in (settings.RECORDINGS_DIR, settings.UPLOADS_DIR, settings.LOGS_DIR):
-        folder.mkdir(parents=True, exist_ok=True)
+    settings.LOGS_DIR.mkdir(parents=True, exist_ok=True)
+    for name in ("RECORDINGS_DIR", "UPLOADS_DIR"):
+        folder: Path = getattr(settings, name)
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)  # not its parents: a share that is not mounted would look empty
+        except OSError as error:
+            mend = "Mount the disk, or make the folder for the user that runs Stenograf."
+            raise CommandError(f"{name} is {folder}: {error.strerror}. {mend}") from error
     settings.DATA_DIR.chmod(0o700)
     settings.MODELS_DIR.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _setting_up_the_database() -> Iterator[None]:
+    """Have no other server set up the same database meanwhile. An SQLite file has one server: it is in DATA_DIR."""
+    try:
+        connection.ensure_connection()
+    except DatabaseError as error:
+        mend = "Start it, or correct DATABASE_URL."
+        raise CommandError(f"The database does not answer ({str(error).strip()}). {mend}") from error
+    if connection.vendor != "postgresql":
+        yield
+        return
+    with connection.cursor() as cursor:
+        while True:  # asked again and again: waiting would end with lock_timeout
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", [SETUP_LOCK])
+            if cursor.fetchone() == (True,):
+                break
+            time.sleep(0.2)
+        try:
+            yield
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [SETUP_LOCK])
 
 
 def _lock() -> IO[str]:
