@@ -32,6 +32,10 @@ def table_rows(page: str, heading: str = "") -> Iterator[list[str]]:
             yield [cell.strip() for cell in line.strip("|").split(" | ")]
 
 
+def read(path: str) -> str:
+    return (ROOT / path).read_text()
+
+
 def codes(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
@@ -56,6 +60,38 @@ def test_every_link_leads_somewhere(document: str) -> None:
 @pytest.mark.parametrize("document", [name for name in DOCUMENTS if name.startswith("docs/") and "howto" not in name])
 def test_the_readme_leads_to_every_document(document: str) -> None:
     assert f"({document})" in (ROOT / "README.md").read_text()
+
+
+GUIDES = ("CONTRIBUTING.md", "docs/design.md")
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_every_file_that_a_guide_names_exists(guide: str) -> None:
+    named = re.findall(r"`((?:config|transcription|templates|static|tests|docs|benchmarks|locale)/[^`]*)`", read(guide))
+    assert len(named) > 20
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_every_name_that_a_guide_finds_in_a_file_is_there(guide: str) -> None:
+    named = re.findall(r"`(\w+)`(?: \w+)? in\s+`([\w/]+\.py)`", read(guide))
+    assert named
+    assert [(name, path) for name, path in named if not re.search(rf"\b{name}\b", read(path))] == []
+
+
+def test_the_tour_of_the_house_has_every_module_in_its_place() -> None:
+    toured = {
+        codes(folder)[0]: [name for name in codes(modules) if re.fullmatch("[a-z_0-9]+", name)]
+        for folder, _, modules in table_rows(read("docs/design.md"), "The wings")
+    }
+    without = {"migrations", "management", "templatetags", "samples"}
+    folders = {path.parent for path in ROOT.glob("transcription/**/__init__.py")} | {ROOT / "config"}
+    house = {
+        f"{folder.relative_to(ROOT)}/": sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+        for folder in folders
+        if not without & set(folder.relative_to(ROOT).parts)
+    }
+    assert {folder: sorted(modules) for folder, modules in toured.items()} == house
 
 
 # ------------------------------------------------------------------ the first request
