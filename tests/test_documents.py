@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from django.core.management import get_commands
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from tests.server import ROOT, Server
@@ -166,6 +167,21 @@ def test_the_documented_defaults_are_the_true_ones() -> None:
     values = {name: value for name, value in WITH_VALUES.items() if name != "PUBLIC_URL"}
     assert len(values) > 30
     assert settings_with(**values) == settings_with()
+
+
+# What an example of a shell or of make calls its own. The how-tos set other programs' variables too.
+NO_SETTINGS = {"AT", "KEY", "OFFSET", "PYTHON", "RECORDING", "SIZE", "SLOW", "URL"}
+
+
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if "howto" not in name])
+def test_every_setting_that_a_document_sets_exists(document: str) -> None:
+    named = set(re.findall(r"\b([A-Z][A-Z_]+)=", read(document))) - NO_SETTINGS
+    assert named <= {*DOCUMENTED, *(f"DEFAULT_{parameter.name.upper()}" for parameter in PARAMETERS)}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_command_that_a_document_gives_exists(document: str) -> None:
+    assert set(re.findall(r"manage\.py ([a-z_]+)", read(document))) <= get_commands().keys()
 
 
 # ------------------------------------------------------------------ docs/parameters.md
