@@ -66,11 +66,12 @@ def test_the_readme_leads_to_every_document(document: str) -> None:
 GUIDES = ("CONTRIBUTING.md", "docs/design.md")
 
 
-@pytest.mark.parametrize("guide", GUIDES)
-def test_every_file_that_a_guide_names_exists(guide: str) -> None:
-    named = re.findall(r"`((?:config|transcription|templates|static|tests|docs|benchmarks|locale)/[^`]*)`", read(guide))
-    assert len(named) > 20
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_file_that_a_document_names_exists(document: str) -> None:
+    folders = "config|transcription|templates|static|tests|docs|benchmarks|locale"
+    named = re.findall(rf"`((?:{folders})/[^`\s]*)`", read(document))
     assert [path for path in named if not (ROOT / path).exists()] == []
+    assert len(named) > 20 or document not in GUIDES
 
 
 @pytest.mark.parametrize("guide", GUIDES)
