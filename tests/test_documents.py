@@ -136,7 +136,8 @@ def variables_read() -> set[str]:
     """The names that config/settings.py gives to `env` and to its own functions that read one variable."""
     tree = ast.parse((ROOT / "config" / "settings.py").read_text())
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
-    names = [node.args[0].value for node in calls if isinstance(node.args[0], ast.Constant)]
+    reads = [call for call in calls if re.match(r"env\.|_[a-z_]+$", ast.unparse(call.func))]
+    names = [call.args[0].value for call in reads if isinstance(call.args[0], ast.Constant)]
     own = {variable for parameter in PARAMETERS for variable in parameter.variables}
     return {name for name in names if isinstance(name, str) and re.fullmatch("[A-Z][A-Z_]+", name)} | own
 
