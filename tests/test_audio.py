@@ -20,7 +20,7 @@ pytestmark = pytest.mark.heavy
 
 MEDIA = Path(__file__).parent / "data" / "media"
 
-# Every format that the README promises: the name's ending and what makes it.
+# Every format that docs/api.md promises: the name's ending and what makes it.
 FORMATS = {
     "wav": ["-c:a", "pcm_s16le"],
     "mp3": ["-c:a", "libmp3lame"],

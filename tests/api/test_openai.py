@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import os
 import re
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
@@ -27,7 +25,7 @@ from config.asgi import application
 from config.gate import Gate
 from tests.api.rows import WORDS, a_job, a_segment
 from tests.api.test_gate import Behind, ask
-from tests.server import NANO, QUICKLY, ROOT, Server, prepare
+from tests.server import NANO, QUICKLY, Server, prepare
 from transcription import errors, jobs
 from transcription.api.compat import openai as door
 from transcription.api.errors import refuse
@@ -315,24 +313,6 @@ def test_twenty_at_once_are_answered_and_the_same_share_a_job(nano_server: Serve
     assert {text for _number, _job, text in answers} == {SAID}
     assert len({job for _number, job, _text in answers}) == 10
     assert len({(number, job) for number, job, _text in answers}) == 10
-
-
-def test_the_readme_works_as_printed(nano_server: Server, tmp_path: Path) -> None:
-    (program,) = re.findall(r"```python\n(.*?from openai.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (tmp_path / "talk.m4a").write_bytes(BEARS.read_bytes())
-
-    # The address alone is another: the tests' server has a port of its own.
-    program = program.replace("http://localhost:8801", nano_server.url)
-    told = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env={**os.environ, "KEY": nano_server.token},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-    assert told.stdout == f"{SAID}\n"
 
 
 # ------------------------------------------------------------------ what is asked
