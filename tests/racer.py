@@ -18,7 +18,9 @@ from transcription import clock, errors, jobs
 from transcription.models import Delivery, Download, Job, Recording, Section, Segment, Worker
 from transcription.queue import deliveries, downloads, sections, sweeper
 from transcription.queue import jobs as queue_jobs
-from transcription.queue.claims import DownloadClaim, JobClaim, SectionClaim
+from transcription.queue.downloads import DownloadClaim
+from transcription.queue.jobs import JobClaim
+from transcription.queue.sections import SectionClaim
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment as DecodedSegment
 
@@ -97,8 +99,8 @@ class Racer:
         first = Segment.objects.filter(section=self.claim.section).count()
         for number in range(count):
             try:
-                sections.store_segment(self.claim, first + number, SAID, transcribed=1.0)
-                sections.renew_section(self.claim)
+                self.claim.store_segment(first + number, SAID, transcribed=1.0)
+                self.claim.renew()
             except errors.LeaseLost:
                 return number
         return count
@@ -106,7 +108,7 @@ class Racer:
     def close(self) -> bool:
         """Close the claimed section, if it is still ours."""
         try:
-            sections.section_done(self.claim, seconds=1.0, engine="faster-whisper", device="cpu", versions={})
+            self.claim.finish(seconds=1.0, engine="faster-whisper", device="cpu", versions={})
         except errors.LeaseLost:
             return False
         return True
@@ -115,7 +117,7 @@ class Racer:
         """Open the claimed job, if it is still ours."""
         assert isinstance(self.claim, JobClaim)
         try:
-            queue_jobs.prepared(self.claim, [])
+            self.claim.store_sections([])
         except errors.LeaseLost:
             return False
         return True
@@ -130,14 +132,14 @@ class Racer:
     def renew_download(self) -> bool:
         assert isinstance(self.claim, DownloadClaim)
         try:
-            downloads.renew_download(self.claim, progress=0.5)
+            self.claim.renew(progress=0.5)
         except errors.LeaseLost:
             return False
         return True
 
     def finish_download(self) -> bool:
         try:
-            downloads.downloaded(self.claim)
+            self.claim.finish()
         except errors.LeaseLost:
             return False
         return True

@@ -14,7 +14,7 @@ from transcription import errors, jobs
 from transcription.models import Download, Job, Worker
 from transcription.queue import downloads, sweeper, wakeups
 from transcription.queue import jobs as queue_jobs
-from transcription.queue.claims import DownloadClaim
+from transcription.queue.downloads import DownloadClaim
 from transcription.sound.speech import SpeechFinder
 from transcription.weights import store
 from transcription.workers import pipeline
@@ -87,9 +87,9 @@ def test_one_fetch_serves_every_job_that_waits(job: Job, worker: Worker, alice: 
     wait_for_its_model(worker)
     claim = claimed(worker)
     assert downloads.claim_download(worker) is None
-    downloads.renew_download(claim, progress=0.4)
+    claim.renew(progress=0.4)
     assert set(Job.objects.values_list("status", "progress")) == {("downloading", 0.4)}
-    downloads.downloaded(claim)
+    claim.finish()
     assert set(Job.objects.values_list("status", "progress")) == {("queued", 0.0)}
     assert not Download.objects.exists()
     assert queue_jobs.claim_job(worker) is not None
@@ -99,18 +99,18 @@ def test_one_fetch_serves_every_job_that_waits(job: Job, worker: Worker, alice: 
 def test_a_fetch_that_nobody_waits_for_any_more_ends(job: Job, worker: Worker) -> None:
     wait_for_its_model(worker)
     claim = claimed(worker)
-    downloads.renew_download(claim, progress=0.4)
+    claim.renew(progress=0.4)
     jobs.cancel(job)
     assert look_at(job) == ("cancelled", 0)
     with pytest.raises(errors.LeaseLost):
-        downloads.renew_download(claim, progress=0.5)
+        claim.renew(progress=0.5)
     assert not Download.objects.exists()
 
 
 def test_what_somebody_asked_for_is_fetched_though_no_job_waits(worker: Worker, rung: list[str]) -> None:
     downloads.order_model("turbo")
     claim = claimed(worker)
-    downloads.renew_download(claim, progress=0.5)
+    claim.renew(progress=0.5)
     assert Download.objects.get().progress == 0.5
     assert rung == ["default"]
 
@@ -120,14 +120,14 @@ def test_what_was_called_off_ends_at_the_next_beat(worker: Worker) -> None:
     claim = claimed(worker)
     downloads.call_off_model("turbo")
     with pytest.raises(errors.LeaseLost):
-        downloads.renew_download(claim, progress=0.5)
+        claim.renew(progress=0.5)
 
 
 def test_what_a_job_waits_for_cannot_be_called_off(job: Job, worker: Worker) -> None:
     wait_for_its_model(worker)
     downloads.order_model("base")
     downloads.call_off_model("base")
-    downloads.renew_download(claimed(worker), progress=0.5)
+    claimed(worker).renew(progress=0.5)
 
 
 def test_a_fetch_is_tried_again_and_after_the_last_attempt_fails_its_jobs(
@@ -137,7 +137,7 @@ def test_a_fetch_is_tried_again_and_after_the_last_attempt_fails_its_jobs(
     for _ in range(settings.MAX_ATTEMPTS):
         assert look_at(job) == ("downloading", 0)
         Download.objects.update(next_attempt_at=timezone.now())
-        downloads.retry_download(claimed(worker), UNAVAILABLE)
+        claimed(worker).retry(UNAVAILABLE)
     assert look_at(job)[0] == "failed"
     assert job.error_message.startswith("The weights of base could not be fetched: the hub said: no. Put model.bin")
     assert not Download.objects.exists()
@@ -148,7 +148,7 @@ def test_who_asked_for_what_could_not_be_fetched_finds_out_why_and_can_ask_again
 ) -> None:
     settings.MAX_ATTEMPTS = 1
     downloads.order_model("base")
-    downloads.retry_download(claimed(worker), UNAVAILABLE)
+    claimed(worker).retry(UNAVAILABLE)
     assert "the hub said: no" in Download.objects.get().error_message
     assert downloads.claim_download(worker) is None
     sweeper.sweep()
@@ -161,18 +161,18 @@ def test_who_asked_for_what_could_not_be_fetched_finds_out_why_and_can_ask_again
 def test_a_job_that_waits_for_a_full_disk_says_so(job: Job, worker: Worker) -> None:
     wait_for_its_model(worker)
     claim = claimed(worker)
-    downloads.retry_download(claim, errors.DiskFull())
+    claim.retry(errors.DiskFull())
     assert look_at(job)[0] == "downloading"
     assert job.waiting_for == "disk_full"
     Download.objects.update(next_attempt_at=timezone.now())
-    downloads.renew_download(claimed(worker), progress=0.1)
+    claimed(worker).renew(progress=0.1)
     job.refresh_from_db()
     assert job.waiting_for == ""
 
 
 def test_a_worker_that_stops_gives_its_fetch_back(job: Job, worker: Worker) -> None:
     wait_for_its_model(worker)
-    downloads.release_download(claimed(worker))
+    claimed(worker).release()
     assert Download.objects.values_list("attempts", "claim").get() == (0, None)
     claimed(worker)
 

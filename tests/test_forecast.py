@@ -109,7 +109,7 @@ def test_what_is_being_decoded_counts_with_its_rest(alice: User, worker: Worker)
     job = given(alice, 200, sections=2)
     claim = sections.claim_section(worker)
     assert claim is not None
-    sections.store_progress(claim, 75)
+    claim.store_progress(75)
     assert forecast.latest()[job.pk] == forecast.Turn(0, pytest.approx(2.5 + 10))
 
 
@@ -117,7 +117,7 @@ def test_a_device_that_has_finished_nothing_is_judged_by_what_it_does(alice: Use
     job = given(alice, 200)
     claim = sections.claim_section(worker)
     assert claim is not None
-    sections.store_progress(claim, 50)
+    claim.store_progress(50)
     Section.objects.update(started_at=timezone.now() - timedelta(seconds=10))
     assert forecast.latest()[job.pk].seconds == pytest.approx(30, rel=0.05)
 
@@ -128,7 +128,7 @@ def test_a_jobs_own_sections_know_best(alice: User, worker: Worker) -> None:
     for _ in range(3):
         claim = sections.claim_section(worker)
         assert claim is not None
-        sections.section_done(claim, seconds=50, engine="faster-whisper", device="cpu", versions={})
+        claim.finish(seconds=50, engine="faster-whisper", device="cpu", versions={})
     assert forecast.latest()[job.pk].seconds == pytest.approx(100)
 
 
@@ -199,7 +199,7 @@ def test_the_places_are_those_that_the_claims_then_give(alice: User, bob: User, 
     begun: dict[object, None] = {}
     while (claim := sections.claim_section(worker)) is not None:
         begun.setdefault(Section.objects.get(pk=claim.section).job_id)
-        sections.section_done(claim, seconds=1, engine="faster-whisper", device="cpu", versions={})
+        claim.finish(seconds=1, engine="faster-whisper", device="cpu", versions={})
     assert foreseen == list(begun)
 
 

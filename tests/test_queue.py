@@ -17,7 +17,7 @@ from transcription import clock, errors, processes
 from transcription.models import Event, Job, Recording, Section, Segment, Worker
 from transcription.queue import jobs as queue_jobs
 from transcription.queue import sections, sweeper, wakeups
-from transcription.queue.claims import SectionClaim
+from transcription.queue.sections import SectionClaim
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment as DecodedSegment
 
@@ -46,16 +46,14 @@ def open_section(job: Job, worker: Worker, *, count: int = 1) -> SectionClaim:
     """Bring a job to transcribing with `count` sections of 10 s, and claim the first."""
     prepared = queue_jobs.claim_job(worker)
     assert prepared is not None
-    queue_jobs.prepared(prepared, [part(job, index) for index in range(count)], language="en")
+    prepared.store_sections([part(job, index) for index in range(count)], language="en")
     claim = sections.claim_section(worker)
     assert claim is not None
     return claim
 
 
 def close(claim: SectionClaim, *, seconds: float = 1.0) -> None:
-    sections.section_done(
-        claim, seconds=seconds, engine="faster-whisper", device="cpu", versions={"faster-whisper": "1"}
-    )
+    claim.finish(seconds=seconds, engine="faster-whisper", device="cpu", versions={"faster-whisper": "1"})
 
 
 def run_out(*kinds: type[Job] | type[Section]) -> None:
@@ -94,23 +92,23 @@ def test_a_stolen_lease_refuses_the_first_owners_writes(job: Job, worker: Worker
     second = sections.claim_section(worker)
     assert second is not None
     with pytest.raises(errors.LeaseLost):
-        sections.store_segment(first, 0, said(" late"), transcribed=1.0)
+        first.store_segment(0, said(" late"), transcribed=1.0)
     with pytest.raises(errors.LeaseLost):
         close(first)
-    sections.release_section(first)
-    sections.retry_section(first, errors.RunnerDied(attempts=1))
-    sections.store_segment(second, 0, said(" in time"), transcribed=1.0)
+    first.release()
+    first.retry(errors.RunnerDied(attempts=1))
+    second.store_segment(0, said(" in time"), transcribed=1.0)
     assert [segment.text for segment in Segment.objects.all()] == [" in time"]
 
 
 def test_a_section_taken_up_again_keeps_its_segments(job: Job, worker: Worker) -> None:
-    sections.store_segment(open_section(job, worker), 0, said(" half"), transcribed=1.0)
+    open_section(job, worker).store_segment(0, said(" half"), transcribed=1.0)
     kept = Segment.objects.get().pk
     run_out(Section)
     sweeper.sweep()
     again = sections.claim_section(worker)
     assert again is not None
-    sections.store_segment(again, 1, said(" whole"), transcribed=2.0)
+    again.store_segment(1, said(" whole"), transcribed=2.0)
     assert list(Segment.objects.order_by("index").values_list("pk", "text"))[0] == (kept, " half")
     assert Segment.objects.count() == 2
 
@@ -118,11 +116,11 @@ def test_a_section_taken_up_again_keeps_its_segments(job: Job, worker: Worker) -
 def test_other_sections_wait_until_the_first_has_said_the_language(job: Job, worker: Worker) -> None:
     prepared = queue_jobs.claim_job(worker)
     assert prepared is not None
-    queue_jobs.prepared(prepared, [part(job, index) for index in range(3)])
+    prepared.store_sections([part(job, index) for index in range(3)])
     first = sections.claim_section(worker)
     assert first is not None
     assert sections.claim_section(worker) is None
-    sections.found_language(first, "ru", 0.98)
+    first.store_language("ru", 0.98)
     assert sections.claim_section(worker) is not None
     job.refresh_from_db()
     assert (job.language, job.language_probability) == ("ru", 0.98)
@@ -131,7 +129,7 @@ def test_other_sections_wait_until_the_first_has_said_the_language(job: Job, wor
 def test_a_recording_without_speech_goes_on_to_be_finished(job: Job, worker: Worker, rung: list[str]) -> None:
     prepared = queue_jobs.claim_job(worker)
     assert prepared is not None
-    queue_jobs.prepared(prepared, [])
+    prepared.store_sections([])
     job.refresh_from_db()
     assert job.status == "finishing"
     assert "default" in rung
@@ -235,7 +233,7 @@ def test_the_latest_start_is_put_off_by_the_decoding_time(job: Job, worker: Work
     before = job.latest_start
     claim = queue_jobs.claim_job(worker)
     assert claim is not None
-    queue_jobs.prepared(claim, [part(job, 0)], decoding_seconds=7)
+    claim.store_sections([part(job, 0)], decoding_seconds=7)
     job.refresh_from_db()
     assert job.latest_start - before == timedelta(seconds=7 * queue_jobs.PATIENCE_FACTOR)
 
@@ -258,7 +256,7 @@ def test_a_full_disk_is_waited_for_and_never_fails_a_job(job: Job, worker: Worke
     for _ in range(5):
         claim = queue_jobs.claim_job(worker)
         assert claim is not None
-        queue_jobs.retry_job(claim, errors.DiskFull())
+        claim.retry(errors.DiskFull())
         job.refresh_from_db()
         assert (job.status, job.attempts, job.waiting_for) == ("queued", 0, "disk_full")
         assert job.next_attempt_at > timezone.now()
@@ -271,7 +269,7 @@ def test_a_full_disk_is_waited_for_and_never_fails_a_job(job: Job, worker: Worke
 
 def test_a_disk_that_fills_up_while_decoding_is_waited_for(job: Job, worker: Worker) -> None:
     claim = open_section(job, worker)
-    sections.retry_section(claim, errors.DiskFull())
+    claim.retry(errors.DiskFull())
     job.refresh_from_db()
     section = Section.objects.get()
     assert (job.status, job.waiting_for, section.status, section.attempts) == (
@@ -280,7 +278,7 @@ def test_a_disk_that_fills_up_while_decoding_is_waited_for(job: Job, worker: Wor
     Section.objects.update(next_attempt_at=timezone.now())
     again = sections.claim_section(worker)
     assert again is not None
-    sections.store_progress(again, 1.0)
+    again.store_progress(1.0)
     job.refresh_from_db()
     assert job.waiting_for == ""
 
@@ -295,15 +293,15 @@ def test_the_turn_is_decided_in_one_query(
 
 def test_storing_a_segment_moves_the_progress(job: Job, worker: Worker) -> None:
     claim = open_section(job, worker, count=2)
-    sections.store_segment(claim, 0, said(" five", 0.0, 5.0), transcribed=5.0)
+    claim.store_segment(0, said(" five", 0.0, 5.0), transcribed=5.0)
     job.refresh_from_db()
     assert job.progress == pytest.approx(0.25)
 
 
 def test_progress_without_a_segment_moves_it_too_and_never_back(job: Job, worker: Worker) -> None:
     claim = open_section(job, worker)
-    sections.store_progress(claim, 7.0)
-    sections.store_progress(claim, 6.0)
+    claim.store_progress(7.0)
+    claim.store_progress(6.0)
     job.refresh_from_db()
     assert job.progress == pytest.approx(0.7)
 
@@ -326,15 +324,15 @@ def test_a_finished_job_is_claimed_once_and_ends_done(job: Job, worker: Worker) 
     claim = queue_jobs.claim_finished_job(worker)
     assert claim is not None
     assert queue_jobs.claim_finished_job(worker) is None
-    queue_jobs.finished(claim, text="Hello.")
+    claim.finish(text="Hello.")
     job.refresh_from_db()
     assert (job.status, job.text) == ("done", "Hello.")
     with pytest.raises(errors.LeaseLost):
-        queue_jobs.finished(claim, text="Again.")
+        claim.finish(text="Again.")
 
 
 def test_giving_back_on_stop_costs_no_attempt(job: Job, worker: Worker) -> None:
-    sections.release_section(open_section(job, worker))
+    open_section(job, worker).release()
     section = Section.objects.get()
     assert (section.status, section.attempts, section.claim) == ("queued", 0, None)
 
@@ -342,16 +340,16 @@ def test_giving_back_on_stop_costs_no_attempt(job: Job, worker: Worker) -> None:
 def test_a_job_given_back_while_preparing_is_queued_again(job: Job, worker: Worker) -> None:
     claim = queue_jobs.claim_job(worker)
     assert claim is not None
-    queue_jobs.release_job(claim)
+    claim.release()
     job.refresh_from_db()
     assert (job.status, job.attempts) == ("queued", 0)
 
 
 def test_the_second_attempt_comes_at_once_and_the_third_waits(job: Job, worker: Worker) -> None:
-    sections.retry_section(open_section(job, worker), errors.RunnerDied(attempts=1))
+    open_section(job, worker).retry(errors.RunnerDied(attempts=1))
     again = sections.claim_section(worker)
     assert again is not None
-    sections.retry_section(again, errors.RunnerDied(attempts=2))
+    again.retry(errors.RunnerDied(attempts=2))
     assert sections.claim_section(worker) is None
     Section.objects.update(next_attempt_at=timezone.now())
     assert sections.claim_section(worker) is not None
@@ -360,8 +358,8 @@ def test_the_second_attempt_comes_at_once_and_the_third_waits(job: Job, worker: 
 def test_the_last_attempt_fails_the_job_and_keeps_its_text(job: Job, worker: Worker, settings: LazySettings) -> None:
     settings.MAX_ATTEMPTS = 1
     claim = open_section(job, worker)
-    sections.store_segment(claim, 0, said(" so far"), transcribed=1.0)
-    sections.retry_section(claim, errors.RunnerDied(attempts=1))
+    claim.store_segment(0, said(" so far"), transcribed=1.0)
+    claim.retry(errors.RunnerDied(attempts=1))
     job.refresh_from_db()
     assert (job.status, job.error_code) == ("failed", "runner_died")
     assert "crashed 1 times" in job.error_message
@@ -375,7 +373,7 @@ def test_the_last_attempt_fails_the_job_and_keeps_its_text(job: Job, worker: Wor
 def test_what_does_not_pass_by_itself_fails_at_once(job: Job, worker: Worker, problem: errors.Problem) -> None:
     claim = queue_jobs.claim_job(worker)
     assert claim is not None
-    queue_jobs.retry_job(claim, problem)
+    claim.retry(problem)
     job.refresh_from_db()
     assert (job.status, job.error_code) == ("failed", problem.code)
 
@@ -427,12 +425,12 @@ def test_a_section_that_always_loses_its_worker_fails_its_job(job: Job, worker: 
 def test_a_lease_that_is_renewed_is_not_swept(job: Job, worker: Worker) -> None:
     claim = open_section(job, worker)
     run_out(Section)
-    sections.renew_section(claim)
+    claim.renew()
     sweeper.sweep()
     assert Section.objects.get().claim == claim.token
 
 
-@pytest.mark.parametrize("turn", [sections.renew_section, lambda claim: close(claim, seconds=1)])
+@pytest.mark.parametrize("turn", [SectionClaim.renew, lambda claim: close(claim, seconds=1)])
 def test_a_late_sign_of_life_saves_the_job_from_a_sweep_under_way(
     job: Job, worker: Worker, settings: LazySettings, turn: Callable[[SectionClaim], None]
 ) -> None:
@@ -528,7 +526,7 @@ def test_each_turn_is_an_event(job: Job, worker: Worker) -> None:
     close(open_section(job, worker))
     claim = queue_jobs.claim_finished_job(worker)
     assert claim is not None
-    queue_jobs.finished(claim, text="")
+    claim.finish(text="")
     assert list(Event.objects.order_by("id").values_list("kind", flat=True)) == ["transcribing", "finishing", "done"]
 
 
@@ -536,7 +534,7 @@ def test_a_claim_of_a_deleted_job_is_lost(job: Job, worker: Worker) -> None:
     claim = open_section(job, worker)
     job.delete()
     with pytest.raises(errors.LeaseLost):
-        sections.renew_section(claim)
+        claim.renew()
 
 
 @pytest.mark.parametrize("status", ["queued", "preparing", "transcribing", "finishing"])
@@ -550,23 +548,23 @@ def test_a_job_can_be_cancelled_in_every_unfinished_state(job: Job, worker: Work
 
 def test_a_cancelled_section_refuses_its_workers_writes_and_keeps_its_text(job: Job, worker: Worker) -> None:
     claim = open_section(job, worker)
-    sections.store_segment(claim, 0, said(" so far"), transcribed=1.0)
+    claim.store_segment(0, said(" so far"), transcribed=1.0)
     queue_jobs.cancel(job.pk)
     with pytest.raises(errors.LeaseLost):
-        sections.renew_section(claim)
+        claim.renew()
     assert sections.claim_section(worker) is None
     assert Segment.objects.get().text == " so far"
 
 
 def test_a_cancelled_job_that_is_tried_again_goes_on_from_what_it_has(job: Job, worker: Worker) -> None:
     done = open_section(job, worker, count=2)
-    sections.store_segment(done, 0, said(" first"), transcribed=10.0)
+    done.store_segment(0, said(" first"), transcribed=10.0)
     close(done, seconds=1)
     queue_jobs.cancel(job.pk)
     assert queue_jobs.retry(job.pk)
     again = queue_jobs.claim_job(worker)
     assert again is not None
-    queue_jobs.prepared(again, [])
+    again.store_sections([])
     rest = sections.claim_section(worker)
     assert rest is not None
     assert Section.objects.get(pk=rest.section).index == 1

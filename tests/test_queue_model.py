@@ -39,7 +39,8 @@ from transcription.models import Event, Job, Recording, Section, Segment, Worker
 from transcription.queue import jobs as queue_jobs
 from transcription.queue import sections as queue_sections
 from transcription.queue import sweeper, wakeups
-from transcription.queue.claims import JobClaim, SectionClaim
+from transcription.queue.jobs import JobClaim
+from transcription.queue.sections import SectionClaim
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment as DecodedSegment
 
@@ -333,7 +334,7 @@ class Queue(RuleBasedStateMachine):
         expected.preparing_at = self.now
         self.job_claims.append((claim, expected))
         with pytest.raises(errors.LeaseLost):
-            queue_jobs.finished(claim, text="early")
+            claim.finish(text="early")
         pcm = Job(pk=claim.job).pcm_path
         pcm.parent.mkdir(parents=True, exist_ok=True)
         pcm.touch()
@@ -356,7 +357,7 @@ class Queue(RuleBasedStateMachine):
             )
             for index in range(count)
         ]
-        queue_jobs.prepared(claim, found, language=language or job.language, decoding_seconds=count)
+        claim.store_sections(found, language=language or job.language, decoding_seconds=count)
         job.latest_start += timedelta(seconds=queue_jobs.PATIENCE_FACTOR * count)
         job.move("transcribing")
         job.attempts, job.waiting_for, job.held = 0, "", UNCLAIMED
@@ -381,14 +382,14 @@ class Queue(RuleBasedStateMachine):
         self.take(expected, claim.token, self.workers[worker])
         self.job_claims.append((claim, expected))
         with pytest.raises(errors.LeaseLost):
-            queue_jobs.prepared(claim, [])
+            claim.store_sections([])
         return True
 
     @precondition(lambda self: of_status(self.held_jobs(), "finishing"))
     @rule(n=which)
     def finished(self, n: int) -> None:
         claim, job = pick(of_status(self.held_jobs(), "finishing"), n)
-        queue_jobs.finished(claim, text="…")
+        claim.finish(text="…")
         self.end(job, "done")
         assert not queue_jobs.cancel(claim.job)
         assert not queue_jobs.fail(claim.job, errors.NoAudio())
@@ -398,7 +399,7 @@ class Queue(RuleBasedStateMachine):
     @rule(n=which)
     def renew_job(self, n: int) -> None:
         claim, job = pick(self.held_jobs(), n)
-        queue_jobs.renew_job(claim, progress=0.5)
+        claim.renew(progress=0.5)
         self.renew(job)
 
     @precondition(lambda self: self.held_jobs())
@@ -406,9 +407,9 @@ class Queue(RuleBasedStateMachine):
     def give_up_a_job(self, n: int, why: errors.Problem | None) -> None:
         claim, job = pick(self.held_jobs(), n)
         if why is None:
-            queue_jobs.release_job(claim)
+            claim.release()
         else:
-            queue_jobs.retry_job(claim, why)
+            claim.retry(why)
         self.given_up(job, why)
 
     # ---------------------------------------------------------------- the device workers
@@ -448,7 +449,7 @@ class Queue(RuleBasedStateMachine):
     @rule(n=which, language=st.sampled_from(("en", "ru")))
     def found_language(self, n: int, language: str) -> None:
         claim, section = pick(self.held_sections(), n)
-        queue_sections.found_language(claim, language, 0.9)
+        claim.store_language(language, 0.9)
         section.job.language = section.job.language or language
         self.renew(section)
 
@@ -457,22 +458,22 @@ class Queue(RuleBasedStateMachine):
     def store_segment(self, n: int) -> None:
         claim, section = pick(self.held_sections(), n)
         index = len(section.segments)
-        queue_sections.store_segment(claim, index, said(f"{index}"), transcribed=index / 10)
+        claim.store_segment(index, said(f"{index}"), transcribed=index / 10)
         section.segments.append(Segment.objects.get(section=section.pk, index=index).pk)
         section.job.waiting_for = ""
         self.renew(section)
         with pytest.raises(IntegrityError):
-            queue_sections.store_segment(claim, index, said("twice"), transcribed=1.0)
+            claim.store_segment(index, said("twice"), transcribed=1.0)
 
     @precondition(lambda self: self.held_sections())
     @rule(n=which, has_news=st.booleans())
     def renew_section(self, n: int, has_news: bool) -> None:
         claim, section = pick(self.held_sections(), n)
         if has_news:
-            queue_sections.store_progress(claim, 0.5)
+            claim.store_progress(0.5)
             section.job.waiting_for = ""
         else:
-            queue_sections.renew_section(claim)
+            claim.renew()
         self.renew(section)
 
     @precondition(lambda self: self.held_sections())
@@ -491,9 +492,9 @@ class Queue(RuleBasedStateMachine):
     def give_up_a_section(self, n: int, why: errors.Problem | None) -> None:
         claim, section = pick(self.held_sections(), n)
         if why is None:
-            queue_sections.release_section(claim)
+            claim.release()
         else:
-            queue_sections.retry_section(claim, why)
+            claim.retry(why)
         self.given_up(section, why)
 
     # ---------------------------------------------------------------- what must change nothing
@@ -506,26 +507,26 @@ class Queue(RuleBasedStateMachine):
         with pytest.raises(errors.LeaseLost):
             pick(self.writes(claim, piece), write)()
         if isinstance(claim, SectionClaim):
-            queue_sections.release_section(claim)
-            queue_sections.retry_section(claim, why or errors.NoAudio())
+            claim.release()
+            claim.retry(why or errors.NoAudio())
         else:
-            queue_jobs.release_job(claim)
-            queue_jobs.retry_job(claim, why or errors.NoAudio())
+            claim.release()
+            claim.retry(why or errors.NoAudio())
 
     def writes(self, claim: JobClaim | SectionClaim, piece: Piece) -> list[Callable[[], object]]:
         """What needs a claim."""
         if isinstance(claim, JobClaim):
             return [
-                lambda: queue_jobs.renew_job(claim, progress=0.1),
-                lambda: queue_jobs.prepared(claim, []),
-                lambda: queue_jobs.finished(claim, text="late"),
+                lambda: claim.renew(progress=0.1),
+                lambda: claim.store_sections([]),
+                lambda: claim.finish(text="late"),
             ]
         assert isinstance(piece, ModelSection)
         return [
-            lambda: queue_sections.renew_section(claim),
-            lambda: queue_sections.found_language(claim, "late", 0.9),
-            lambda: queue_sections.store_segment(claim, len(piece.segments), said("late"), transcribed=1.0),
-            lambda: queue_sections.store_progress(claim, 1.0),
+            lambda: claim.renew(),
+            lambda: claim.store_language("late", 0.9),
+            lambda: claim.store_segment(len(piece.segments), said("late"), transcribed=1.0),
+            lambda: claim.store_progress(1.0),
             lambda: close(claim),
         ]
 
@@ -650,9 +651,7 @@ def said(text: str) -> DecodedSegment:
 
 
 def close(claim: SectionClaim) -> None:
-    queue_sections.section_done(
-        claim, seconds=1.0, engine="faster-whisper", device="cpu", versions={"faster-whisper": "1"}
-    )
+    claim.finish(seconds=1.0, engine="faster-whisper", device="cpu", versions={"faster-whisper": "1"})
 
 
 def row(piece: Piece) -> tuple[object, ...]:

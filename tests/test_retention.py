@@ -166,7 +166,7 @@ def test_a_retry_of_who_has_not_seen_the_removal_fails_with_the_sentence(make: M
     assert claim is not None
     with pytest.raises(errors.RecordingMissing) as raised:
         pipeline.prepare(claim, SpeechFinder(), threading.Event())
-    queue_jobs.retry_job(claim, raised.value)
+    claim.retry(raised.value)
     job.refresh_from_db()
     assert (job.status, job.error_code) == ("failed", "recording_missing")
 

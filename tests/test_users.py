@@ -112,7 +112,7 @@ def test_a_worker_stops_when_its_jobs_user_is_gone(alice: User, boss: User, work
     assert claim is not None
     users.delete(User.objects.filter(pk=alice.pk))
     with pytest.raises(errors.LeaseLost):
-        queue_jobs.renew_job(claim)
+        claim.renew()
 
 
 @pytest.mark.parametrize("confirmed", [{}, {"post": "yes"}])

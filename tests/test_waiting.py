@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from transcription import jobs
 from transcription.clock import DatabaseNow
 from transcription.models import Job, Recording, Section, Worker
-from transcription.queue import claims, sections, wakeups
 from transcription.queue import jobs as queue_jobs
+from transcription.queue import sections, wakeups
+from transcription.queue.sections import SectionClaim
 from transcription.whisper.options import TranscriptionOptions
 
 PACE = 0.2  # seconds that decoding takes for a second of sound, as on a CPU
@@ -70,13 +71,13 @@ class Simulation:
             for index in range(len(starts))
         ]
         decoding = PACE * max(30.0, each) * len(sections)
-        queue_jobs.prepared(claim, sections, language="en", decoding_seconds=decoding / len(self.workers))
+        claim.store_sections(sections, language="en", decoding_seconds=decoding / len(self.workers))
         self.followed[job.pk] = Followed(at, decoding)
 
     def run(self, submits: list[Submit]) -> None:
         free = [(0.0, index) for index in range(len(self.workers))]
         waiting = sorted(submits, reverse=True)
-        ends: dict[int, tuple[claims.SectionClaim, float]] = {}
+        ends: dict[int, tuple[SectionClaim, float]] = {}
         while waiting or ends or any(one.done is None for one in self.followed.values()):
             at, index = heapq.heappop(free)
             while waiting and waiting[-1][0] <= at:
@@ -98,8 +99,8 @@ class Simulation:
     def _set(self, at: float) -> None:
         self.now = self.start + timedelta(seconds=at)
 
-    def _end(self, claim: claims.SectionClaim, since: float, until: float) -> None:
-        sections.section_done(claim, seconds=until - since, engine="faster-whisper", device="cuda:0", versions={})
+    def _end(self, claim: SectionClaim, since: float, until: float) -> None:
+        claim.finish(seconds=until - since, engine="faster-whisper", device="cuda:0", versions={})
         own = self.followed[claim.job]
         for one in self.followed.values():
             if one.done is None and one is not own and one.submitted < own.submitted:

@@ -22,7 +22,7 @@ from transcription.models import Delivery, Job, Webhook, Worker
 from transcription.outbound.addresses import Allowed
 from transcription.queue import deliveries, sweeper, wakeups
 from transcription.queue import jobs as queue_jobs
-from transcription.queue.claims import DeliveryClaim
+from transcription.queue.deliveries import DeliveryClaim
 from transcription.workers import retention
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -66,7 +66,7 @@ def finish(job: Job, worker: Worker, text: str = "Good day.") -> None:
     Job.objects.filter(pk=job.pk).update(status="finishing")
     claim = queue_jobs.claim_finished_job(worker)
     assert claim is not None
-    queue_jobs.finished(claim, text=text, language="en")
+    claim.finish(text=text, language="en")
 
 
 def claimed(worker: Worker) -> DeliveryClaim:
@@ -310,7 +310,7 @@ def test_sentences_are_in_the_readers_language_and_have_all_their_places(
 
 def test_a_try_that_breaks_on_our_side_counts_and_says_so(callback: Job, worker: Worker) -> None:
     jobs.cancel(callback)
-    webhooks.not_sent(claimed(worker), errors.Problem(detail="OSError: no more files"))
+    claimed(worker).retry(errors.Problem(detail="OSError: no more files"))
     (tried,) = webhooks.tries(Delivery.objects.get())
     assert tried.error == "Something went wrong on our side: OSError: no more files."
 
@@ -436,9 +436,9 @@ def test_the_late_word_of_a_worker_that_was_thought_dead_is_not_taken(callback: 
     sweeper.sweep()
     claimed(worker)
     with pytest.raises(errors.LeaseLost):
-        deliveries.delivered(late, {})
-    deliveries.retry_delivery(late, {})
-    deliveries.release_delivery(late)
+        late.finish({})
+    late.retry_after({})
+    late.release()
     delivery = Delivery.objects.get()
     assert (delivery.status, delivery.attempts, delivery.tries) == ("waiting", 1, [])
     assert delivery.claim is not None
@@ -458,7 +458,7 @@ def test_a_message_that_waits_is_rung_for_when_it_is_due(callback: Job, rung: li
 
 def test_a_worker_that_stops_gives_its_message_back(callback: Job, worker: Worker) -> None:
     jobs.cancel(callback)
-    deliveries.release_delivery(claimed(worker))
+    claimed(worker).release()
     assert Delivery.objects.values_list("attempts", "claim").get() == (0, None)
 
 
@@ -485,10 +485,10 @@ def test_the_first_try_waits_as_long_as_the_administrator_wants(
     delivery = Delivery.objects.get()
     assert timedelta(seconds=60) <= delivery.next_attempt_at - now < timedelta(seconds=65)
 
-    deliveries.retry_delivery(claimed_when_due(worker), {})
+    claimed_when_due(worker).retry_after({})
     pause = Delivery.objects.get().next_attempt_at - timezone.now()
     assert timedelta(seconds=25) < pause <= timedelta(seconds=30)
-    deliveries.retry_delivery(claimed_when_due(worker), {})
+    claimed_when_due(worker).retry_after({})
     assert Delivery.objects.get().status == "failed"
 
 

@@ -3,7 +3,6 @@
 import errno
 import logging
 import re
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,9 +14,10 @@ from django.db import DatabaseError, close_old_connections, connection
 from transcription import errors, logs, webhooks
 from transcription.queue import deliveries, downloads, sections, wakeups
 from transcription.queue import jobs as queue_jobs
-from transcription.queue.claims import JobClaim, SectionClaim
+from transcription.queue.claims import Claim
+from transcription.queue.jobs import JobClaim
 from transcription.text import enhance
-from transcription.workers import devices, pipeline
+from transcription.workers import pipeline
 from transcription.workers.process import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -72,15 +72,14 @@ def work_device() -> None:
     for process in _here:
         while process.runner and not process.stopping.is_set() and (claim := sections.claim_section(process.row)):
             with logs.about(job=claim.job, section=claim.section):
-                _transcribe(claim, process.runner, process.stopping)
+                _work(claim, partial(pipeline.transcribe, claim, process.runner, process.stopping))
 
 
 def _fetch_models(process: WorkerProcess) -> None:
     """Fetch models until none waits. It may take an hour, so it has a thread of its own."""
     try:
         while not process.stopping.is_set() and (claim := downloads.claim_download(process.row)):
-            release, retry = partial(downloads.release_download, claim), partial(downloads.retry_download, claim)
-            _try(partial(pipeline.fetch, claim, process.stopping), release, retry)
+            _work(claim, partial(pipeline.fetch, claim, process.stopping))
     finally:
         connection.close()
 
@@ -89,8 +88,7 @@ def _deliver(process: WorkerProcess) -> None:
     """Deliver messages until none waits. A receiver may take its time, so no job waits for one."""
     try:
         while not process.stopping.is_set() and (claim := deliveries.claim_delivery(process.row)):
-            release, retry = partial(deliveries.release_delivery, claim), partial(webhooks.not_sent, claim)
-            _try(partial(webhooks.deliver, claim), release, retry)
+            _work(claim, partial(webhooks.deliver, claim))
     finally:
         connection.close()
 
@@ -106,28 +104,23 @@ def _improve(process: WorkerProcess) -> None:
         connection.close()
 
 
-def _transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.Event) -> None:
-    release, retry = partial(sections.release_section, claim), partial(sections.retry_section, claim)
-    _try(partial(pipeline.transcribe, claim, runner, stopping), release, retry)
-
-
 def _on_job(claim: JobClaim, step: Callable[[], None]) -> None:
     with logs.about(job=claim.job):
-        _try(step, partial(queue_jobs.release_job, claim), partial(queue_jobs.retry_job, claim))
+        _work(claim, step)
 
 
-def _try(step: Callable[[], None], release: Callable[[], None], retry: Callable[[errors.Problem], None]) -> None:
-    """Do a step, and turn whatever goes wrong into what the row says of it."""
+def _work(claim: Claim, step: Callable[[], None]) -> None:
+    """Do a step under a claim, and turn whatever goes wrong into what the row says of it."""
     try:
         step()
     except errors.LeaseLost:
-        release()  # changes nothing unless the claim is still ours: then we are stopping
+        claim.release()  # changes nothing unless the claim is still ours: then we are stopping
     except errors.Problem as problem:
-        retry(problem)
+        claim.retry(problem)
     except Exception as error:
         log.exception("a step failed")
         close_old_connections()  # if the database is back after a restart, a new connection reaches it
-        retry(_problem_of(error))
+        claim.retry(_problem_of(error))
 
 
 def _problem_of(error: Exception) -> errors.Problem:

@@ -31,8 +31,8 @@ from transcription.models import Delivery, Webhook
 from transcription.outbound import addresses, post
 from transcription.outbound.addresses import LookUp
 from transcription.outbound.post import Undelivered
-from transcription.queue import deliveries, wakeups
-from transcription.queue.claims import DeliveryClaim
+from transcription.queue import wakeups
+from transcription.queue.deliveries import DeliveryClaim, written
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def deliver(claim: DeliveryClaim, *, resolve: LookUp = socket.getaddrinfo) -> No
     if delivery is None:
         raise errors.LeaseLost
     began = time.monotonic()
-    tried: dict[str, Any] = {"at": _written(timezone.now()), "status_code": None, "code": "", "values": {}}
+    tried: dict[str, Any] = {"at": written(timezone.now()), "status_code": None, "code": "", "values": {}}
     try:
         tried["status_code"] = _post(delivery, resolve)
         _judge(tried["status_code"])
@@ -168,16 +168,9 @@ def deliver(claim: DeliveryClaim, *, resolve: LookUp = socket.getaddrinfo) -> No
     said = tried["code"] or "delivered"
     log.info("%s to %s: %s", delivery.type, urlsplit(delivery.url).hostname, said, extra={"job": delivery.job_id})
     if tried["code"]:
-        deliveries.retry_delivery(claim, tried)
+        claim.retry_after(tried)
     else:
-        deliveries.delivered(claim, tried)
-
-
-def not_sent(claim: DeliveryClaim, problem: errors.Problem) -> None:
-    """Write down a try that went wrong on our side."""
-    detail = str(problem.values.get("detail", problem))
-    tried = {"at": _written(timezone.now()), "status_code": None, "code": "internal", "values": {"detail": detail}}
-    deliveries.retry_delivery(claim, {**tried, "seconds": 0})
+        claim.finish(tried)
 
 
 def _post(delivery: Delivery, resolve: LookUp) -> int:
@@ -220,7 +213,7 @@ def message(delivery: Delivery) -> bytes:
     told = {
         "id": str(delivery.pk),
         "type": delivery.type,
-        "created_at": _written(delivery.created_at),
+        "created_at": written(delivery.created_at),
         "data": delivery.data | _words(delivery),
     }
     return json.dumps(told, ensure_ascii=False).encode()
@@ -232,7 +225,3 @@ def _words(delivery: Delivery) -> dict[str, Any]:
         return {}
     is_told = delivery.type == Delivery.Type.DONE and len(job.text.encode()) <= MOST_TEXT
     return {"name": job.name, "text": job.text if is_told else None}
-
-
-def _written(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")

@@ -1,19 +1,63 @@
-"""Messages to be delivered: claimed, sent, retried, replayed, given back."""
+"""Messages to be delivered: claimed, sent, retried, replayed, released."""
 
 import contextlib
 import uuid
+from dataclasses import dataclass
+from datetime import datetime
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Count, F, OuterRef, QuerySet, Subquery
+from django.utils import timezone
 
-from transcription import clock
+from transcription import clock, errors
 from transcription.models import Delivery, Worker
 from transcription.queue import claims, wakeups
-from transcription.queue.claims import UNCLAIMED, DeliveryClaim
+from transcription.queue.claims import UNCLAIMED, Claim
 
 # Of a message that is sent anew again and again, so many tries are remembered.
 TRIES_KEPT = 50
+
+
+@dataclass(frozen=True)
+class DeliveryClaim(Claim):
+    """The right to try to deliver a message; a try that outlasts its lease is made once more."""
+
+    delivery: uuid.UUID
+
+    def finish(self, attempt: dict[str, object]) -> None:
+        """Close a message with the try that reached its address. Raises LeaseLost: then it may be sent twice."""
+        with transaction.atomic():
+            tries = self._held().values_list("tries", flat=True).first() or []
+            changes = {"status": Delivery.Status.DELIVERED, "ended_at": clock.now(), **UNCLAIMED}
+            claims.must_win(self._held().update(tries=_with(tries, attempt), **changes))
+
+    def retry(self, problem: errors.Problem) -> None:
+        """Give a message back after a try that went wrong on our side."""
+        detail = str(problem.values.get("detail", problem))
+        failed = {"status_code": None, "code": "internal", "values": {"detail": detail}, "seconds": 0}
+        self.retry_after({"at": written(timezone.now()), **failed})
+
+    def retry_after(self, attempt: dict[str, object]) -> None:
+        """Give a message back after a failed try, to be tried again at its time; after the last one it has failed."""
+        with transaction.atomic():
+            held = self._held().values_list("attempts", "type", "tries").first()
+            if held is None:
+                return
+            made, kind, tries = held
+            # Whoever sends a test looks at what comes of it, and sends another.
+            seconds = settings.WEBHOOK_TRIES_SECONDS[: 1 if kind == Delivery.Type.TEST else None]
+            again: dict[str, object] = {"status": Delivery.Status.FAILED, "ended_at": clock.now()}
+            if made < len(seconds):
+                again = {"next_attempt_at": clock.after(seconds[made] - seconds[made - 1])}
+            self._held().update(tries=_with(tries, attempt), **UNCLAIMED, **again)
+
+    def release(self) -> None:
+        """Give a message back because this worker is stopping; a deploy is not a failed try."""
+        self._held().update(attempts=F("attempts") - 1, **UNCLAIMED)
+
+    def _held(self) -> QuerySet[Delivery]:
+        return Delivery.objects.filter(pk=self.delivery, claim=self.token, status=Delivery.Status.WAITING)
 
 
 def deliveries_due(most: int) -> int:
@@ -39,35 +83,13 @@ def claim_delivery(worker: Worker) -> DeliveryClaim | None:
         # The constraint refuses a second message to an address that another worker has just begun to speak to.
         with contextlib.suppress(IntegrityError), transaction.atomic():
             if waiting.filter(pk=delivery).update(**claims.taken(worker, token)):
-                return DeliveryClaim(delivery, token)
+                return DeliveryClaim(token, delivery)
     return None
 
 
-def _held_delivery(claim: DeliveryClaim) -> QuerySet[Delivery]:
-    return Delivery.objects.filter(pk=claim.delivery, claim=claim.token, status=Delivery.Status.WAITING)
-
-
-def delivered(claim: DeliveryClaim, attempt: dict[str, object]) -> None:
-    """Close a message with the try that reached its address. Raises LeaseLost: then it may be sent twice."""
-    with transaction.atomic():
-        tries = _held_delivery(claim).values_list("tries", flat=True).first() or []
-        changes = {"status": Delivery.Status.DELIVERED, "ended_at": clock.now(), **UNCLAIMED}
-        claims.must_win(_held_delivery(claim).update(tries=_with(tries, attempt), **changes))
-
-
-def retry_delivery(claim: DeliveryClaim, attempt: dict[str, object]) -> None:
-    """Give a message back after a failed try, to be tried again at its time; after the last one it has failed."""
-    with transaction.atomic():
-        held = _held_delivery(claim).values_list("attempts", "type", "tries").first()
-        if held is None:
-            return
-        made, kind, tries = held
-        # Whoever sends a test looks at what comes of it, and sends another.
-        seconds = settings.WEBHOOK_TRIES_SECONDS[: 1 if kind == Delivery.Type.TEST else None]
-        again: dict[str, object] = {"status": Delivery.Status.FAILED, "ended_at": clock.now()}
-        if made < len(seconds):
-            again = {"next_attempt_at": clock.after(seconds[made] - seconds[made - 1])}
-        _held_delivery(claim).update(tries=_with(tries, attempt), **UNCLAIMED, **again)
+def written(moment: datetime) -> str:
+    """A moment as messages and the log of their tries have it."""
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def _with(tries: list[object], attempt: dict[str, object]) -> list[object]:
@@ -82,8 +104,3 @@ def replay_delivery(delivery_id: uuid.UUID) -> bool:
         won = bool(idle.update(status=Delivery.Status.WAITING, **fresh))
         transaction.on_commit(wakeups.ring_default, robust=True)
     return won
-
-
-def release_delivery(claim: DeliveryClaim) -> None:
-    """Give a message back because this worker is stopping; a deploy is not a failed try."""
-    _held_delivery(claim).update(attempts=F("attempts") - 1, **UNCLAIMED)

@@ -1,6 +1,7 @@
-"""Models to be fetched: requested, claimed, fetched, retried, given back."""
+"""Models to be fetched: requested, claimed, fetched, retried, released."""
 
 import uuid
+from dataclasses import dataclass
 
 from django.db import transaction
 from django.db.models import F, QuerySet
@@ -8,13 +9,64 @@ from django.db.models import F, QuerySet
 from transcription import clock, errors, history
 from transcription.models import Download, Job, Worker
 from transcription.queue import claims, jobs, wakeups
-from transcription.queue.claims import UNCLAIMED, DownloadClaim, JobClaim
+from transcription.queue.claims import UNCLAIMED, Claim
+from transcription.queue.jobs import JobClaim
 
 
-def _lock_waiting_for(model: str) -> QuerySet[Job]:
-    """Lock the jobs that wait for a model until the transaction ends."""
-    waiting = Job.objects.select_for_update(no_key=True).filter(model=model, status=Job.Status.DOWNLOADING)
-    return Job.objects.filter(pk__in=list(waiting.order_by("pk").values_list("pk", flat=True)))
+@dataclass(frozen=True)
+class DownloadClaim(Claim):
+    """The right to fetch a model."""
+
+    model: str
+
+    def renew(self, *, progress: float) -> None:
+        """Keep a download for another lease, and show its progress on the jobs that wait for it.
+
+        Raises LeaseLost when it is no longer ours to work on, or nobody wants it any more.
+        """
+        with transaction.atomic():
+            waiting = _lock_waiting_for(self.model).update(progress=progress, waiting_for="")
+            held = self._held()
+            claims.must_win(held.update(lease_until=claims.lease(), progress=progress))
+            # A job that came to wait after the lock is seen here.
+            is_wanted = bool(waiting) or _waiting_for(self.model).exists() or held.filter(is_asked_for=True).exists()
+            if not is_wanted:
+                held.delete()
+        claims.must_win(is_wanted)
+
+    def finish(self) -> None:
+        """Let the jobs go on that waited for a model. Raises LeaseLost."""
+        with transaction.atomic():
+            waiting = _lock_waiting_for(self.model)
+            claims.must_win(self._held().delete()[0])
+            go_on(waiting)  # a job that came to wait after the lock goes on by the next sweep
+            transaction.on_commit(wakeups.ring_default, robust=True)
+
+    def retry(self, problem: errors.Problem) -> None:
+        """Give a download back, to be tried again; after the last attempt fail the jobs that wait for it."""
+        with transaction.atomic():
+            waiting = list(_lock_waiting_for(self.model).values_list("pk", flat=True))
+            held = self._held()
+            attempts = held.select_for_update(no_key=True).values_list("attempts", flat=True).first()
+            if attempts is None:
+                return
+            again = claims.another_attempt(problem, attempts)
+            if again is None:
+                _fail_download(self.model, problem)
+            else:
+                held.update(**UNCLAIMED, **again)
+            for job in waiting:
+                if again is None:
+                    jobs.fail(job, problem)
+                else:
+                    jobs.note_delay(job, problem)
+
+    def release(self) -> None:
+        """Give a download back because this worker is stopping; a deploy is not a failed attempt."""
+        self._held().update(attempts=F("attempts") - 1, **UNCLAIMED)
+
+    def _held(self) -> QuerySet[Download]:
+        return Download.objects.filter(pk=self.model, claim=self.token)
 
 
 def wait_for_model(claim: JobClaim) -> None:
@@ -65,66 +117,13 @@ def claim_download(worker: Worker) -> DownloadClaim | None:
     while (model := waiting.values_list("model", flat=True).first()) is not None:
         token = uuid.uuid4()
         if waiting.filter(pk=model).update(**claims.taken(worker, token)):
-            return DownloadClaim(model, token)
+            return DownloadClaim(token, model)
     return None
-
-
-def renew_download(claim: DownloadClaim, *, progress: float) -> None:
-    """Keep a download for another lease, and show its progress on the jobs that wait for it.
-
-    Raises LeaseLost when it is no longer ours to work on, or nobody wants it any more.
-    """
-    with transaction.atomic():
-        waiting = _lock_waiting_for(claim.model).update(progress=progress, waiting_for="")
-        held = _held_download(claim)
-        claims.must_win(held.update(lease_until=claims.lease(), progress=progress))
-        # A job that came to wait after the lock is seen here.
-        is_wanted = bool(waiting) or _waiting_for(claim.model).exists() or held.filter(is_asked_for=True).exists()
-        if not is_wanted:
-            held.delete()
-    claims.must_win(is_wanted)
-
-
-def _held_download(claim: DownloadClaim) -> QuerySet[Download]:
-    return Download.objects.filter(pk=claim.model, claim=claim.token)
-
-
-def _waiting_for(model: str) -> QuerySet[Job]:
-    return Job.objects.filter(model=model, status=Job.Status.DOWNLOADING)
-
-
-def downloaded(claim: DownloadClaim) -> None:
-    """Let the jobs go on that waited for a model. Raises LeaseLost."""
-    with transaction.atomic():
-        waiting = _lock_waiting_for(claim.model)
-        claims.must_win(_held_download(claim).delete()[0])
-        go_on(waiting)  # a job that came to wait after the lock goes on by the next sweep
-        transaction.on_commit(wakeups.ring_default, robust=True)
 
 
 def go_on(jobs: QuerySet[Job]) -> None:
     waits = {"next_attempt_at": clock.now(), "rung_at": clock.now()}
     jobs.update(status=Job.Status.QUEUED, progress=0, waiting_for="", **waits)
-
-
-def retry_download(claim: DownloadClaim, problem: errors.Problem) -> None:
-    """Give a download back after a failed attempt, to be tried again; after the last fail the jobs that wait for it."""
-    with transaction.atomic():
-        waiting = list(_lock_waiting_for(claim.model).values_list("pk", flat=True))
-        held = _held_download(claim)
-        attempts = held.select_for_update(no_key=True).values_list("attempts", flat=True).first()
-        if attempts is None:
-            return
-        again = jobs.another_attempt(problem, attempts)
-        if again is None:
-            _fail_download(claim.model, problem)
-        else:
-            held.update(**UNCLAIMED, **again)
-        for job in waiting:
-            if again is None:
-                jobs.fail(job, problem)
-            else:
-                jobs.note_delay(job, problem)
 
 
 def _fail_download(model: str, problem: errors.Problem) -> None:
@@ -134,6 +133,11 @@ def _fail_download(model: str, problem: errors.Problem) -> None:
     Download.objects.filter(pk=model).update(error_code=problem.code, error_values=values, **UNCLAIMED)
 
 
-def release_download(claim: DownloadClaim) -> None:
-    """Give a download back because this worker is stopping; a deploy is not a failed attempt."""
-    _held_download(claim).update(attempts=F("attempts") - 1, **UNCLAIMED)
+def _waiting_for(model: str) -> QuerySet[Job]:
+    return Job.objects.filter(model=model, status=Job.Status.DOWNLOADING)
+
+
+def _lock_waiting_for(model: str) -> QuerySet[Job]:
+    """Lock the jobs that wait for a model until the transaction ends."""
+    waiting = Job.objects.select_for_update(no_key=True).filter(model=model, status=Job.Status.DOWNLOADING)
+    return Job.objects.filter(pk__in=list(waiting.order_by("pk").values_list("pk", flat=True)))

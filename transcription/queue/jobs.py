@@ -1,6 +1,7 @@
-"""A job in the queue: claimed, prepared, finished, failed, cancelled, retried, given back."""
+"""A job in the queue: claimed, prepared, finished, failed, cancelled, retried, released."""
 
 import uuid
+from dataclasses import dataclass
 from datetime import timedelta
 
 from django.conf import settings
@@ -12,16 +13,75 @@ from transcription import clock, errors, history
 from transcription.logs import timed
 from transcription.models import Delivery, Job, Section, Worker
 from transcription.queue import claims, outbox, wakeups
-from transcription.queue.claims import UNCLAIMED, JobClaim
+from transcription.queue.claims import UNCLAIMED, Claim
 from transcription.text import search
-
-# How often a job that waits for space is tried again.
-LOOK_AGAIN_SECONDS = 30
 
 # Of one user's jobs the shortest goes first, but none is overtaken for ever: after its latest start a job goes before
 # all that were submitted later. That is so many seconds after its submit, and so many times its decoding time.
 PATIENCE_SECONDS = 10
 PATIENCE_FACTOR = 4
+
+
+@dataclass(frozen=True)
+class JobClaim(Claim):
+    """The right to prepare or finish a job."""
+
+    job: uuid.UUID
+
+    def renew(self, *, progress: float | None = None) -> None:
+        """Keep a job for another lease. Raises LeaseLost when it is no longer ours to work on."""
+        changes = {} if progress is None else {"progress": progress}
+        held = Job.objects.filter(pk=self.job, claim=self.token, status__in=Job.UNFINISHED)
+        claims.must_win(held.update(lease_until=claims.lease(), **changes))
+
+    @timed("storing sections")
+    def store_sections(self, sections: list[Section], *, decoding_seconds: float = 0, **facts: object) -> None:
+        """Store a job's sections and open it to the device workers, in one transaction. Raises LeaseLost.
+
+        `decoding_seconds` is how long decoding them may take, as far as it is known. A job that is tried again keeps
+        the sections it has. When none is left to decode the job goes on to be finished.
+        """
+        with transaction.atomic():
+            held = Job.objects.filter(pk=self.job, claim=self.token, status=Job.Status.PREPARING)
+            changes = {"transcribing_at": clock.now(), "attempts": 0, "waiting_for": "", **UNCLAIMED, **facts}
+            changes["latest_start"] = F("latest_start") + timedelta(seconds=PATIENCE_FACTOR * decoding_seconds)
+            claims.must_win(held.update(status=Job.Status.TRANSCRIBING, **changes))
+            if not Section.objects.filter(job_id=self.job).exists():
+                Section.objects.bulk_create(sections)
+            history.note(self.job, "transcribing")
+            move_progress(self.job)
+            transaction.on_commit(wakeups.ring_devices, robust=True)
+            hand_on(self.job)
+
+    def finish(self, **facts: object) -> None:
+        """Close a job as done. Raises LeaseLost."""
+        with transaction.atomic():
+            held = Job.objects.filter(pk=self.job, claim=self.token, status=Job.Status.FINISHING)
+            changes = {"finished_at": clock.now(), "progress": 1, **UNCLAIMED, **facts}
+            claims.must_win(held.update(status=Job.Status.DONE, **changes))
+            search.index(self.job)
+            _remove_pcm(self.job)
+            history.note(self.job, "done")
+            _announce(self.job, Delivery.Type.DONE)
+
+    def retry(self, problem: errors.Problem) -> None:
+        """Give a job back after a failed step, to be tried again a little later; after the last attempt fail it."""
+        with transaction.atomic():
+            held = Job.objects.filter(pk=self.job, claim=self.token, status__in=Job.UNFINISHED)
+            attempts = held.select_for_update(no_key=True).values_list("attempts", flat=True).first()
+            if attempts is None:
+                return
+            again = claims.another_attempt(problem, attempts)
+            if again is None:
+                fail(self.job, problem)
+                return
+            give_back_jobs(held, **again)
+            note_delay(self.job, problem)
+
+    def release(self) -> None:
+        """Give a job back because this worker is stopping; a deploy is not a failed attempt."""
+        held = Job.objects.filter(pk=self.job, claim=self.token)
+        give_back_jobs(held, attempts=F("attempts") - 1)
 
 
 def claim_job(worker: Worker, *, most_bytes: int | None = None) -> JobClaim | None:
@@ -60,7 +120,7 @@ def _claim_job(turn: QuerySet[Job], waiting: QuerySet[Job], worker: Worker, **ch
     while (job := turn.values_list("pk", flat=True).first()) is not None:
         token = uuid.uuid4()
         if waiting.filter(pk=job).update(**claims.taken(worker, token), **changes):
-            return JobClaim(job, token)
+            return JobClaim(token, job)
     return None
 
 
@@ -85,33 +145,6 @@ def in_turn(jobs: QuerySet[Job], served: str, length: str) -> QuerySet[Job]:
     )
 
 
-def renew_job(claim: JobClaim, *, progress: float | None = None) -> None:
-    """Keep a job for another lease. Raises LeaseLost when it is no longer ours to work on."""
-    changes = {} if progress is None else {"progress": progress}
-    held = Job.objects.filter(pk=claim.job, claim=claim.token, status__in=Job.UNFINISHED)
-    claims.must_win(held.update(lease_until=claims.lease(), **changes))
-
-
-@timed("storing sections")
-def prepared(claim: JobClaim, sections: list[Section], *, decoding_seconds: float = 0, **facts: object) -> None:
-    """Store a job's sections and open it to the device workers, in one transaction. Raises LeaseLost.
-
-    `decoding_seconds` is how long decoding them may take, as far as it is known. A job that is tried again keeps the
-    sections it has. When none is left to decode the job goes on to be finished.
-    """
-    with transaction.atomic():
-        held = Job.objects.filter(pk=claim.job, claim=claim.token, status=Job.Status.PREPARING)
-        changes = {"transcribing_at": clock.now(), "attempts": 0, "waiting_for": "", **UNCLAIMED, **facts}
-        latest_start = F("latest_start") + timedelta(seconds=PATIENCE_FACTOR * decoding_seconds)
-        claims.must_win(held.update(status=Job.Status.TRANSCRIBING, latest_start=latest_start, **changes))
-        if not Section.objects.filter(job_id=claim.job).exists():
-            Section.objects.bulk_create(sections)
-        history.note(claim.job, "transcribing")
-        move_progress(claim.job)
-        transaction.on_commit(wakeups.ring_devices, robust=True)
-        hand_on(claim.job)
-
-
 def move_progress(job_id: uuid.UUID) -> None:
     sums = Section.objects.filter(job_id=job_id).aggregate(done=Sum("transcribed"), whole=Sum("seconds"))
     share = min(1.0, sums["done"] / sums["whole"]) if sums["whole"] else 0
@@ -125,18 +158,6 @@ def hand_on(job_id: uuid.UUID) -> None:
     if last.update(status=Job.Status.FINISHING, finishing_at=clock.now(), attempts=0, **UNCLAIMED):
         history.note(job_id, "finishing")
         transaction.on_commit(wakeups.ring_default, robust=True)
-
-
-def finished(claim: JobClaim, **facts: object) -> None:
-    """Close a job as done. Raises LeaseLost."""
-    with transaction.atomic():
-        held = Job.objects.filter(pk=claim.job, claim=claim.token, status=Job.Status.FINISHING)
-        changes = {"finished_at": clock.now(), "progress": 1, **UNCLAIMED, **facts}
-        claims.must_win(held.update(status=Job.Status.DONE, **changes))
-        search.index(claim.job)
-        _remove_pcm(claim.job)
-        history.note(claim.job, "done")
-        _announce(claim.job, Delivery.Type.DONE)
 
 
 def fail(job_id: uuid.UUID, problem: errors.Problem) -> bool:
@@ -213,30 +234,6 @@ def _remove_pcm(job_id: uuid.UUID) -> None:
     transaction.on_commit(remove, robust=True)
 
 
-def retry_job(claim: JobClaim, problem: errors.Problem) -> None:
-    """Give a job back after a failed step, to be tried again a little later; after the last attempt fail it."""
-    with transaction.atomic():
-        held = Job.objects.filter(pk=claim.job, claim=claim.token, status__in=Job.UNFINISHED)
-        attempts = held.select_for_update(no_key=True).values_list("attempts", flat=True).first()
-        if attempts is None:
-            return
-        again = another_attempt(problem, attempts)
-        if again is None:
-            fail(claim.job, problem)
-            return
-        give_back_jobs(held, **again)
-        note_delay(claim.job, problem)
-
-
-def another_attempt(problem: errors.Problem, attempts: int) -> dict[str, object] | None:
-    """What changes for another attempt after so many; None when there shall be none."""
-    if problem.waiting:  # nobody's fault: it does not count, however often we look again
-        return {"attempts": F("attempts") - 1, "next_attempt_at": clock.after(LOOK_AGAIN_SECONDS)}
-    if not problem.is_passing or attempts >= settings.MAX_ATTEMPTS:
-        return None
-    return {"next_attempt_at": clock.after(_pause(attempts))}
-
-
 def note_delay(job_id: uuid.UUID, problem: errors.Problem) -> None:
     """Say why a job does not go on now; what it waits for is said once."""
     waiting_for = problem.code if problem.waiting else ""
@@ -245,17 +242,6 @@ def note_delay(job_id: uuid.UUID, problem: errors.Problem) -> None:
         history.note(job_id, "retrying", str(problem))
     elif is_news:
         history.note(job_id, "waiting", str(problem))
-
-
-def _pause(attempts: int) -> float:
-    """Seconds to wait after so many failed attempts: none after the first, which may be anybody's fault."""
-    return min(300.0, 2.0**attempts - 2)
-
-
-def release_job(claim: JobClaim) -> None:
-    """Give a job back because this worker is stopping; a deploy is not a failed attempt."""
-    held = Job.objects.filter(pk=claim.job, claim=claim.token)
-    give_back_jobs(held, attempts=F("attempts") - 1)
 
 
 def give_back_jobs(jobs: QuerySet[Job], **changes: object) -> int:

@@ -1,7 +1,7 @@
-"""The sections of a job: claimed, decoded, stored, retried, given back."""
+"""The sections of a job: claimed, decoded, stored, retried, released."""
 
 import uuid
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from django.db import transaction
 from django.db.models import F, OuterRef, Q, QuerySet, Subquery
@@ -11,8 +11,104 @@ from transcription import clock, errors
 from transcription.logs import timed
 from transcription.models import Job, Section, Segment, Worker
 from transcription.queue import claims, jobs, wakeups
-from transcription.queue.claims import UNCLAIMED, SectionClaim
+from transcription.queue.claims import UNCLAIMED, Claim
 from transcription.whisper.result import Segment as DecodedSegment
+
+
+@dataclass(frozen=True)
+class SectionClaim(Claim):
+    """The right to decode a section of a job."""
+
+    job: uuid.UUID
+    section: int
+
+    def renew(self) -> None:
+        """Keep a section for another lease. Raises LeaseLost when it is no longer ours to work on."""
+        with transaction.atomic():
+            claims.must_win(self._held().update(lease_until=claims.lease()))
+
+    def store_language(self, language: str, probability: float) -> None:
+        """Store a job's language as its first section has it, and open the others to be claimed. Raises LeaseLost."""
+        with transaction.atomic():
+            claims.must_win(self._held().update(lease_until=claims.lease()))
+            unknown = Job.objects.filter(pk=self.job, language="")
+            if unknown.update(language=language, language_probability=probability):
+                transaction.on_commit(wakeups.ring_devices, robust=True)
+
+    @timed("storing a segment")
+    def store_segment(self, index: int, segment: DecodedSegment, *, transcribed: float) -> None:
+        """Store a section's `index`th segment, in the recording's time. Raises LeaseLost.
+
+        `transcribed` is how many of the section's seconds are decoded with it.
+        """
+        with transaction.atomic():
+            moved = Greatest(F("transcribed"), transcribed)
+            # The lock on the job's row makes its segments appear in the order of their ids: a reader that goes on from
+            # an id misses none.
+            claims.must_win(self._held().update(lease_until=claims.lease(), transcribed=moved))
+            jobs.move_progress(self.job)
+            Segment.objects.create(
+                job_id=self.job,
+                section_id=self.section,
+                index=index,
+                start=segment.start,
+                end=segment.end,
+                text=segment.text,
+                seek=segment.seek,
+                tokens=list(segment.tokens),
+                temperature=segment.temperature,
+                avg_logprob=segment.avg_logprob,
+                compression_ratio=segment.compression_ratio,
+                no_speech_prob=segment.no_speech_prob,
+                words=None if segment.words is None else [asdict(word) for word in segment.words],
+            )
+
+    def store_progress(self, seconds: float) -> None:
+        """Note that `seconds` of a section are decoded, and renew its lease. Raises LeaseLost."""
+        with transaction.atomic():
+            claims.must_win(
+                self._held().update(lease_until=claims.lease(), transcribed=Greatest(F("transcribed"), seconds))
+            )
+            jobs.move_progress(self.job)
+
+    @timed("closing the section")
+    def finish(self, *, seconds: float, engine: str, device: str, versions: dict[str, str]) -> None:
+        """Close a section; the worker that closes a job's last one hands the job on to be finished. Raises LeaseLost.
+
+        `seconds` is the time that decoding took. The section keeps what did it, the job what did its last one.
+        """
+        facts = {"engine": engine, "device": device, "versions": versions}
+        with transaction.atomic():
+            changes = {"finished_at": clock.now(), "transcribed": F("seconds"), "processing_seconds": seconds}
+            claims.must_win(self._held().update(status=Section.Status.DONE, **changes, **facts, **UNCLAIMED))
+            Job.objects.filter(pk=self.job).update(processing_seconds=F("processing_seconds") + seconds, **facts)
+            jobs.move_progress(self.job)
+            jobs.hand_on(self.job)
+
+    def retry(self, problem: errors.Problem) -> None:
+        """Give a section back after a failed attempt, to be tried again a little later; after the last fail its job."""
+        with transaction.atomic():
+            held = self._held()
+            attempts = held.values_list("attempts", flat=True).first()
+            if attempts is None:
+                return
+            again = claims.another_attempt(problem, attempts)
+            if again is None:
+                jobs.fail(self.job, problem)
+                return
+            held.update(status=Section.Status.QUEUED, **UNCLAIMED, **again)
+            jobs.note_delay(self.job, problem)
+
+    def release(self) -> None:
+        """Give a section back because this worker is stopping; a deploy is not a failed attempt."""
+        with transaction.atomic():
+            self._held().update(status=Section.Status.QUEUED, attempts=F("attempts") - 1, **UNCLAIMED)
+
+    def _held(self) -> QuerySet[Section]:
+        """The section of a claim, or none when the claim is lost; call it in a transaction: it locks the job's row."""
+        if not claims.lock_job(self.job, Job.Status.TRANSCRIBING):
+            return Section.objects.none()
+        return Section.objects.filter(pk=self.section, claim=self.token, status=Section.Status.TRANSCRIBING)
 
 
 def claim_section(worker: Worker) -> SectionClaim | None:
@@ -52,102 +148,6 @@ def _claim_section(worker: Worker, job: uuid.UUID, section: int) -> SectionClaim
         queued = Section.objects.filter(pk=section, status=Section.Status.QUEUED, next_attempt_at__lte=clock.now())
         changes = {"status": Section.Status.TRANSCRIBING, "started_at": clock.now(), **claims.taken(worker, token)}
         if is_open and queued.update(**changes):
-            return SectionClaim(job, section, token)
+            return SectionClaim(token, job, section)
         transaction.set_rollback(True)
     return None
-
-
-def renew_section(claim: SectionClaim) -> None:
-    """Keep a section for another lease. Raises LeaseLost when it is no longer ours to work on."""
-    with transaction.atomic():
-        claims.must_win(_held_section(claim).update(lease_until=claims.lease()))
-
-
-def _held_section(claim: SectionClaim) -> QuerySet[Section]:
-    """The section of a claim, or none when the claim is lost; call it in a transaction: it locks the job's row."""
-    if not claims.lock_job(claim.job, Job.Status.TRANSCRIBING):
-        return Section.objects.none()
-    return Section.objects.filter(pk=claim.section, claim=claim.token, status=Section.Status.TRANSCRIBING)
-
-
-def found_language(claim: SectionClaim, language: str, probability: float) -> None:
-    """Store a job's language as its first section has it, and open the others to be claimed. Raises LeaseLost."""
-    with transaction.atomic():
-        claims.must_win(_held_section(claim).update(lease_until=claims.lease()))
-        unknown = Job.objects.filter(pk=claim.job, language="")
-        if unknown.update(language=language, language_probability=probability):
-            transaction.on_commit(wakeups.ring_devices, robust=True)
-
-
-@timed("storing a segment")
-def store_segment(claim: SectionClaim, index: int, segment: DecodedSegment, *, transcribed: float) -> None:
-    """Store a section's `index`th segment, in the recording's time. Raises LeaseLost.
-
-    `transcribed` is how many of the section's seconds are decoded with it.
-    """
-    with transaction.atomic():
-        moved = Greatest(F("transcribed"), transcribed)
-        # The lock on the job's row makes its segments appear in the order of their ids: who reads on from an id misses
-        # none.
-        claims.must_win(_held_section(claim).update(lease_until=claims.lease(), transcribed=moved))
-        jobs.move_progress(claim.job)
-        Segment.objects.create(
-            job_id=claim.job,
-            section_id=claim.section,
-            index=index,
-            start=segment.start,
-            end=segment.end,
-            text=segment.text,
-            seek=segment.seek,
-            tokens=list(segment.tokens),
-            temperature=segment.temperature,
-            avg_logprob=segment.avg_logprob,
-            compression_ratio=segment.compression_ratio,
-            no_speech_prob=segment.no_speech_prob,
-            words=None if segment.words is None else [asdict(word) for word in segment.words],
-        )
-
-
-def store_progress(claim: SectionClaim, seconds: float) -> None:
-    """Note that `seconds` of a section are decoded, and renew its lease. Raises LeaseLost."""
-    with transaction.atomic():
-        claims.must_win(
-            _held_section(claim).update(lease_until=claims.lease(), transcribed=Greatest(F("transcribed"), seconds))
-        )
-        jobs.move_progress(claim.job)
-
-
-@timed("closing the section")
-def section_done(claim: SectionClaim, *, seconds: float, engine: str, device: str, versions: dict[str, str]) -> None:
-    """Close a section; the worker that closes a job's last one hands the job on to be finished. Raises LeaseLost.
-
-    `seconds` is the time that decoding took. The section keeps what did it, the job what did its last one.
-    """
-    facts = {"engine": engine, "device": device, "versions": versions}
-    with transaction.atomic():
-        changes = {"finished_at": clock.now(), "transcribed": F("seconds"), "processing_seconds": seconds}
-        claims.must_win(_held_section(claim).update(status=Section.Status.DONE, **changes, **facts, **UNCLAIMED))
-        Job.objects.filter(pk=claim.job).update(processing_seconds=F("processing_seconds") + seconds, **facts)
-        jobs.move_progress(claim.job)
-        jobs.hand_on(claim.job)
-
-
-def retry_section(claim: SectionClaim, problem: errors.Problem) -> None:
-    """Give a section back after a failed attempt, to be tried again a little later; after the last fail its job."""
-    with transaction.atomic():
-        held = _held_section(claim)
-        attempts = held.values_list("attempts", flat=True).first()
-        if attempts is None:
-            return
-        again = jobs.another_attempt(problem, attempts)
-        if again is None:
-            jobs.fail(claim.job, problem)
-            return
-        held.update(status=Section.Status.QUEUED, **UNCLAIMED, **again)
-        jobs.note_delay(claim.job, problem)
-
-
-def release_section(claim: SectionClaim) -> None:
-    """Give a section back because this worker is stopping; a deploy is not a failed attempt."""
-    with transaction.atomic():
-        _held_section(claim).update(status=Section.Status.QUEUED, attempts=F("attempts") - 1, **UNCLAIMED)

@@ -28,8 +28,8 @@ def ring(*queues: str) -> None:
 
 
 def ring_devices() -> None:
-    """Wake every device worker that is alive."""
-    ring(*Worker.alive().filter(kind=Worker.Kind.DEVICE).values_list("queue", flat=True).distinct())
+    """Wake every device worker that is alive: machines with the same device share a queue, and a message wakes one."""
+    ring(*Worker.alive().filter(kind=Worker.Kind.DEVICE).values_list("queue", flat=True))
 
 
 def ring_default() -> None:

@@ -25,8 +25,9 @@ from transcription.models import Job, Recording, Section, Segment
 from transcription.outbound import chat
 from transcription.queue import downloads, forecast
 from transcription.queue import jobs as queue_jobs
-from transcription.queue import sections as queue_sections
-from transcription.queue.claims import DownloadClaim, JobClaim, SectionClaim
+from transcription.queue.downloads import DownloadClaim
+from transcription.queue.jobs import JobClaim
+from transcription.queue.sections import SectionClaim
 from transcription.sound import audio
 from transcription.sound.speech import SpeechFinder
 from transcription.sound.timeline import Timeline
@@ -71,8 +72,7 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
     try:
         _store_sound(job, seconds)
         found = _sections(job, seconds, finder, lease.listened)
-        queue_jobs.prepared(
-            claim,
+        claim.store_sections(
             found,
             decoding_seconds=forecast.decoding_seconds(job.model, [section.seconds for section in found]),
             language=job.transcription_options.language or job.language,
@@ -179,7 +179,7 @@ class _Lease:
             raise errors.LeaseLost
         if time.monotonic() - self.renewed >= 1:
             self.renewed = time.monotonic()
-            queue_jobs.renew_job(self.claim, progress=None if progress is None else min(1.0, progress))
+            self.claim.renew(progress=None if progress is None else min(1.0, progress))
 
 
 @timed("fetching weights")
@@ -196,10 +196,10 @@ def fetch(claim: DownloadClaim, stopping: threading.Event) -> None:
             raise errors.LeaseLost
         if time.monotonic() - renewed >= 1:
             renewed = time.monotonic()
-            downloads.renew_download(claim, progress=min(1.0, done / whole) if whole else 0.0)
+            claim.renew(progress=min(1.0, done / whole) if whole else 0.0)
 
     store.fetch(claim.model, devices.engine().name, on_progress=on_progress)
-    downloads.downloaded(claim)
+    claim.finish()
 
 
 def transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.Event) -> None:
@@ -212,8 +212,7 @@ def transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.
     work = _Work(claim, section)
     if work.rest.seconds >= SHORTEST_REST:
         _decode(work, runner, stopping)
-    queue_sections.section_done(
-        claim,
+    claim.finish(
         seconds=time.monotonic() - started,
         engine=runner.abilities.name,
         device=runner.device,
@@ -265,16 +264,16 @@ class _Work:
         """Store one event of the runner's; None is a beat."""
         match event:
             case None:
-                queue_sections.renew_section(self.claim)
+                self.claim.renew()
             case {"event": "language", "language": language, "probability": probability}:
-                queue_sections.found_language(self.claim, language, probability)
+                self.claim.store_language(language, probability)
             case {"event": "progress", "seconds": seconds}:
-                queue_sections.store_progress(self.claim, self.heard + seconds * self.options.up_speed)
+                self.claim.store_progress(self.heard + seconds * self.options.up_speed)
             case {"event": "segment", "segment": said}:
                 segment = DecodedSegment.from_json(said)
                 transcribed = self.heard + segment.end * self.options.up_speed
                 restored = self.timeline.restore(segment)
-                queue_sections.store_segment(self.claim, self.segments, restored, transcribed=transcribed)
+                self.claim.store_segment(self.segments, restored, transcribed=transcribed)
                 self.segments += 1
                 if self.options.verbose:
                     history.note(self.section.job_id, "decoded", _measures(restored))
@@ -323,7 +322,7 @@ def finish(claim: JobClaim, stopping: threading.Event) -> None:
     warnings = [*job.warnings, *(_improve(claim, job, stopping) if job.is_to_be_improved else [])]
     text = edits.joined(_segments(claim).only("text", "improved_text", "edited_text"))
     seconds = F("processing_seconds") + time.monotonic() - started
-    queue_jobs.finished(claim, text=text, warnings=warnings, processing_seconds=seconds)
+    claim.finish(text=text, warnings=warnings, processing_seconds=seconds)
 
 
 def _segments(claim: JobClaim) -> QuerySet[Segment]:
@@ -336,7 +335,7 @@ def _improve(claim: JobClaim, job: Job, stopping: threading.Event) -> list[str]:
     def beat() -> None:
         if stopping.is_set():
             raise errors.LeaseLost
-        queue_jobs.renew_job(claim)
+        claim.renew()
 
     segments = {segment.pk: segment for segment in _segments(claim).defer("tokens", "words")}
     lines = [enhance.Line(segment.pk, segment.text, segment.improved_text) for segment in segments.values()]
@@ -359,7 +358,7 @@ def _improve(claim: JobClaim, job: Job, stopping: threading.Event) -> list[str]:
 def _store_improved(claim: JobClaim, texts: Mapping[Segment, str]) -> None:
     """Store what became of some segments, and the job's text as it reads with them. Raises LeaseLost."""
     with transaction.atomic():
-        queue_jobs.renew_job(claim)
+        claim.renew()
         for segment, text in texts.items():
             segment.improved_text = edits.like(segment, text)
         Segment.objects.bulk_update(texts, ["improved_text"])
