@@ -674,7 +674,7 @@ def test_the_queue_does_what_its_model_says(
     clock, dead, rung = Clock(), set[int](), list[str]()
     carol = User.objects.create_user("carol")
     monkeypatch.setattr(timezone, "now", lambda: clock.now)
-    monkeypatch.setattr(DatabaseNow, "as_postgresql", DatabaseNow.as_sqlite)
+    monkeypatch.setattr(DatabaseNow, "as_postgresql", lambda *_, **__: ("%s::timestamptz", [clock.now]))
     monkeypatch.setattr(sweeper.socket, "gethostname", lambda: HERE)
     monkeypatch.setattr(sweeper.processes, "is_running", lambda pid, since: pid not in dead)
     monkeypatch.setattr(wakeups.current_app, "send_task", lambda name, queue, **_: rung.append(queue))
