@@ -87,13 +87,22 @@ class Server:
             program, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=180, check=False, **kwargs
         )
 
+    def prepare(self) -> None:
+        """Make what each first start makes the same: empty tables and the static files."""
+        self.data.mkdir(parents=True)
+        shutil.copytree(_prepared() / "static", self.data / "static")
+        if self.environment.get("DATABASE_URL"):
+            assert self.manage("migrate", "-v", "0").returncode == 0
+        else:
+            shutil.copy(_prepared() / "stenograf.sqlite3", self.data)
+
     @property
     def log(self) -> Path:
         return self.data.parent / f"{self.data.name}.log"
 
     def start(self) -> None:
         if not self.data.exists():
-            prepare(self.data)
+            self.prepare()
         with self.log.open("ab") as log:
             program = [sys.executable, "manage.py", "serve"]
             self.process = subprocess.Popen(program, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
@@ -185,18 +194,11 @@ class Server:
         return next((pid for pid, its_parent, words in processes() if its_parent == parent and "runner" in words), 0)
 
 
-def prepare(data: Path) -> None:
-    """Give a data folder what each first start makes the same: empty tables and the static files."""
-    data.mkdir(parents=True)
-    shutil.copytree(_prepared() / "static", data / "static")
-    shutil.copy(_prepared() / "stenograf.sqlite3", data)
-
-
 @cache
 def _prepared() -> Path:
     data = Path(tempfile.mkdtemp(prefix="stenograf-prepared-"))
     atexit.register(shutil.rmtree, data, ignore_errors=True)
-    ran = Server(data, NANO).manage("shell", "-v", "0", "-c", PREPARE)
+    ran = Server(data, NANO, DATABASE_URL="").manage("shell", "-v", "0", "-c", PREPARE)
     assert ran.returncode == 0, ran.stderr
     return data
 

@@ -17,7 +17,7 @@ import pytest
 from django.conf import LazySettings
 from django.conf import settings as project
 
-from tests.server import NANO, Server, prepare
+from tests.server import NANO, Server
 from transcription import doctor
 from transcription.models import Job, Worker
 from transcription.workers import devices, enginecheck
@@ -49,7 +49,7 @@ def _installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
         DATABASE_URL="",
         CELERY_BROKER_URL="files://",
     )
-    prepare(server.data)
+    server.prepare()
     ran = server.manage("createsuperuser", "--noinput", "--username", "admin", "--email", "a@example.org")
     assert ran.returncode == 0, ran.stderr
     (server.data / "recordings").mkdir()

@@ -16,7 +16,7 @@ from django.contrib.auth.models import User
 from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
-from tests.server import NANO, ROOT, Server, prepare
+from tests.server import NANO, ROOT, Server
 from transcription import errors, jobs
 from transcription.models import Event, Job, Recording, Worker
 from transcription.queue import jobs as queue_jobs
@@ -392,7 +392,7 @@ for index in range(40):
 def test_many_processes_at_once_remove_each_once(tmp_path: Path) -> None:
     days = {"RETENTION_DAYS_AUDIO": "20", "RETENTION_DAYS_JOBS": "40"}
     server = Server(tmp_path / "data", NANO, **days)
-    prepare(server.data)
+    server.prepare()
     assert server.manage("shell", "-v", "0", "-c", ROWS).returncode == 0
     program = [sys.executable, "manage.py", "shell", "-v", "0", "-c"]
     enforce = "from transcription.workers import retention; retention.enforce()"

@@ -38,23 +38,24 @@ def test_the_data_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
 
 
 def test_recordings_and_uploads_lie_in_the_data_folder_or_where_they_are_put(tmp_path: Path) -> None:
-    folders = "settings.RECORDINGS_DIR, settings.UPLOADS_DIR"
-    answer = read(folders, DATA_DIR=str(tmp_path), RECORDINGS_DIR=str(tmp_path / "elsewhere"))
-    assert answer.stdout.strip() == f"{tmp_path}/elsewhere {tmp_path}/uploads"
+    found = read(DATA_DIR=str(tmp_path), RECORDINGS_DIR=str(tmp_path / "elsewhere"))
+    assert (found["RECORDINGS_DIR"], found["UPLOADS_DIR"]) == (tmp_path / "elsewhere", tmp_path / "uploads")
 
 
 def test_recordings_and_uploads_lie_in_two_folders(tmp_path: Path) -> None:
-    answer = read("settings", RECORDINGS_DIR=str(tmp_path), UPLOADS_DIR=str(tmp_path))
-    assert "as UPLOADS_DIR is: name two folders." in answer.stderr.splitlines()[-1]
+    with pytest.raises(ImproperlyConfigured, match="as UPLOADS_DIR is: name two folders"):
+        read(RECORDINGS_DIR=str(tmp_path), UPLOADS_DIR=str(tmp_path))
 
 
 @pytest.mark.parametrize(
     "address", ["mysql://me:sesame@localhost/stenograf", "sesame", "postgres://me:sesame@localhost", "postgres://[::1"]
 )
 def test_an_address_of_no_database_stops_the_program_without_its_secret(address: str) -> None:
-    last_words = read("settings", DATABASE_URL=address).stderr.splitlines()[-1]
-    assert "DATABASE_URL is no address of a PostgreSQL or SQLite database" in last_words
-    assert "sesame" not in last_words
+    with pytest.raises(
+        ImproperlyConfigured, match="DATABASE_URL is no address of a PostgreSQL or SQLite database"
+    ) as refused:
+        read(DATABASE_URL=address)
+    assert "sesame" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from config.asgi import application
 from config.gate import Gate
 from tests.api.rows import WORDS, a_job, a_segment
 from tests.api.test_gate import Behind, ask
-from tests.server import NANO, QUICKLY, Server, prepare
+from tests.server import NANO, QUICKLY, Server
 from transcription import errors, jobs
 from transcription.api.compat import openai as door
 from transcription.api.errors import refuse
@@ -636,7 +636,7 @@ with ThreadPoolExecutor(8) as threads:
 @pytest.mark.heavy
 def test_many_at_the_same_instant_make_one_job(tmp_path: Path) -> None:
     server = Server(tmp_path / "data", NANO)
-    prepare(server.data)
+    server.prepare()
     server.manage("createsuperuser", "--noinput", "--username", "admin", "--email", "admin@example.org")
 
     told = server.manage("shell", "-v", "0", "-c", RACE)
