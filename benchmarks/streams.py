@@ -1,11 +1,11 @@
 """What many clients that wait cost the web process: event streams or waiting calls, and the dashboard meanwhile.
 
-    python -m benchmarks.streams [--clients 200] [--jobs 1] [--seconds 20] [--door events|transcribe]
+    python -m benchmarks.streams [--clients 200] [--jobs 1] [--seconds 20] [--endpoint events|transcribe]
 
 The server is a real one with the tests' model, which transcribes all the while and so leaves the web process no more
 than its share of the machine. With `--jobs 50` the clients are spread over fifty jobs, most of which wait. With
-`--door transcribe` each client posts an hour's recording to /transcribe with one Idempotency-Key, so that all of them
-wait for the same job. Linux only.
+`--endpoint transcribe` each client posts an hour's recording to /transcribe with one Idempotency-Key, so that all
+of them wait for the same job. Linux only.
 """
 
 import argparse
@@ -127,10 +127,10 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--door", choices=("events", "transcribe"), default="events")
+    parser.add_argument("--endpoint", choices=("events", "transcribe"), default="events")
     asked = parser.parse_args()
     print(f"{machine()}; load average {os.getloadavg()[0]:.2f}")
-    print(f"{asked.clients} clients at {asked.door}, {asked.jobs} job(s), {asked.seconds:g} s each\n")
+    print(f"{asked.clients} clients at {asked.endpoint}, {asked.jobs} job(s), {asked.seconds:g} s each\n")
     with tempfile.TemporaryDirectory(prefix="stenograf-streams-") as folder:
         recording = make_lecture(Path(folder) / "lecture.wav", minutes=60)
         server = Server(Path(folder) / "data", NANO, DEFAULT_MODEL="nano")
@@ -140,7 +140,7 @@ def main() -> None:
             clip = make_lecture(Path(folder) / "clip.wav", minutes=0.2)
             jobs += [server.submit(clip, language="en", priority="low")["id"] for _ in range(asked.jobs - 1)]
             wait_until(lambda: server.segments(jobs[0]), 120)
-            clients = Clients(server, jobs) if asked.door == "events" else Callers(server, compressed(recording))
+            clients = Clients(server, jobs) if asked.endpoint == "events" else Callers(server, compressed(recording))
             asyncio.run(measure(server, jobs, clients, asked.clients, asked.seconds))
         finally:
             server.stop()

@@ -1,7 +1,7 @@
 """What stands before Django: a request is turned away here before a byte of its body is written anywhere.
 
 Django's ASGI handler takes the whole body in before any middleware runs, so Host, size, credentials, space and pace are
-checked in front of it. A refusal is a sentence in the shape of the door that was knocked at.
+checked in front of it. A refusal is a sentence in the shape of the endpoint that was asked.
 """
 
 import asyncio
@@ -219,8 +219,8 @@ def _wrong_host(request: ASGIRequest) -> HttpResponse | None:
 
 
 def _is_upload(request: ASGIRequest) -> bool:
-    doors = (API_UPLOAD, OPENAI_UPLOAD, LEGACY_UPLOAD, PAGE_UPLOAD)
-    is_whole = request.method == "POST" and any(door.fullmatch(request.path) for door in doors)
+    endpoints = (API_UPLOAD, OPENAI_UPLOAD, LEGACY_UPLOAD, PAGE_UPLOAD)
+    is_whole = request.method == "POST" and any(endpoint.fullmatch(request.path) for endpoint in endpoints)
     return is_whole or _is_piece(request)
 
 

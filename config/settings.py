@@ -228,7 +228,7 @@ SUPERUSER_PASSWORD = env.str("DJANGO_SUPERUSER_PASSWORD", default="")
 
 # Keys to the API, one a line; they belong to the first administrator.
 KEYS_FILE = _path("KEYS_FILE", "") if env.str("KEYS_FILE", default="") else DATA_DIR / "keys.txt"
-# The founding documents' doors and /asr are open without a key to this machine and its private network.
+# The endpoints of the compatibility API and /asr are open without a key to this machine and its private network.
 LEGACY_ANONYMOUS = _boolean("LEGACY_ANONYMOUS", False)
 
 # By what address others reach this server: the links in a webhook's message begin with it.
@@ -374,7 +374,7 @@ MIDDLEWARE = [
 
 ROOT_URLCONF = "config.urls"
 ASGI_APPLICATION = "config.asgi.application"
-APPEND_SLASH = False  # no door answers with a redirect
+APPEND_SLASH = False  # no endpoint answers with a redirect
 
 TEMPLATES = [
     {

@@ -1,4 +1,4 @@
-"""Every address: the API, OpenAI's door, the founding documents' doors, the admin, and the pages at the root."""
+"""Every address: the API, OpenAI's endpoints, the compatibility API, the admin, and the pages at the root."""
 
 from django.contrib import admin
 from django.urls import include, path, re_path

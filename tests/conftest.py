@@ -65,7 +65,7 @@ def _can_trace() -> bool:
 
 # Real servers. With several processes the tests of one run in one of them; only `nano_server`, which most tests use, is
 # started in each that has tests of it.
-SERVERS = ("founding_server", "mlx_server", "base_server", "nano_server", "server", "spare_server")
+SERVERS = ("compat_server", "mlx_server", "base_server", "nano_server", "server", "spare_server")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -211,12 +211,12 @@ def nano_server(tmp_path_factory: pytest.TempPathFactory, running: list[Server])
 
 
 @pytest.fixture(scope="session")
-def founding_server(tmp_path_factory: pytest.TempPathFactory, running: list[Server]) -> Server:
+def compat_server(tmp_path_factory: pytest.TempPathFactory, running: list[Server]) -> Server:
     """A real server that lets neighbours in without a key; the tests' model stands there under several names.
 
     `broken` is a model whose weights are no weights.
     """
-    folder = tmp_path_factory.mktemp("founding")
+    folder = tmp_path_factory.mktemp("compat")
     models = folder / "models"
     (models / "faster-whisper-broken").mkdir(parents=True)
     for name in ("nano", "base", "turbo"):

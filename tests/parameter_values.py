@@ -1,4 +1,4 @@
-"""A value of each parameter that is taken, as every door says it, and values that are refused."""
+"""A value of each parameter that is taken, as every endpoint says it, and values that are refused."""
 
 from typing import Any
 

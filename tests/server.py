@@ -166,7 +166,7 @@ class Server:
         return self.wait(self.submit(path, **parameters)["id"])
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        """Ask the database itself, past every door; ids are hexadecimal, as SQLite has them."""
+        """Ask the database itself, past every endpoint; ids are hexadecimal, as SQLite has them."""
         if (url := self.environment.get("DATABASE_URL", "")).startswith("postgres"):
             return postgres.rows(url, query, *values)
         address = f"file:{self.data / 'stenograf.sqlite3'}?mode=ro"

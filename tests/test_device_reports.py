@@ -1,4 +1,4 @@
-"""What the runner tells of its device and its models, and what the doors show of it."""
+"""What the runner tells of its device and its models, and what the endpoints show of it."""
 
 import os
 import signal
@@ -167,9 +167,9 @@ def becomes(server: Server, states: dict[str, str]) -> bool:
     return wait_until(lambda: model_status(server) == {"0": states}, 30)
 
 
-def test_this_machine_is_told_of(founding_server: Server) -> None:
+def test_this_machine_is_told_of(compat_server: Server) -> None:
     (device,) = wait_until(
-        lambda: [found for found in httpx.get(f"{founding_server.url}/api/gpus").json() if found["memory_total_mb"]]
+        lambda: [found for found in httpx.get(f"{compat_server.url}/api/gpus").json() if found["memory_total_mb"]]
     )
 
     assert (device["id"], device["device"]) == (0, "cpu")
@@ -178,19 +178,19 @@ def test_this_machine_is_told_of(founding_server: Server) -> None:
     assert 0 <= device["utilization_gpu"] <= 100
 
 
-def test_models_are_seen_to_come_and_to_go(founding_server: Server) -> None:
-    founding_server.transcribe(BOOKS, model="nano")
-    assert becomes(founding_server, {"nano": "loaded"})
+def test_models_are_seen_to_come_and_to_go(compat_server: Server) -> None:
+    compat_server.transcribe(BOOKS, model="nano")
+    assert becomes(compat_server, {"nano": "loaded"})
 
-    founding_server.transcribe(BOOKS, model="base")
-    assert becomes(founding_server, {"base": "loaded"})
+    compat_server.transcribe(BOOKS, model="base")
+    assert becomes(compat_server, {"base": "loaded"})
 
-    os.kill(founding_server.runner_pid(), signal.SIGKILL)
-    assert becomes(founding_server, {})
+    os.kill(compat_server.runner_pid(), signal.SIGKILL)
+    assert becomes(compat_server, {})
 
-    job = founding_server.transcribe(BOOKS, model="broken")
+    job = compat_server.transcribe(BOOKS, model="broken")
     assert job["error"]["code"] == "engine_failed"
-    assert becomes(founding_server, {"broken": "error"})
+    assert becomes(compat_server, {"broken": "error"})
 
-    founding_server.transcribe(BOOKS, model="nano")
-    assert becomes(founding_server, {"nano": "loaded", "broken": "error"})
+    compat_server.transcribe(BOOKS, model="nano")
+    assert becomes(compat_server, {"nano": "loaded", "broken": "error"})

@@ -419,23 +419,23 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "submit", submit_and_end)
 
 
-def post(api: Client, door: str, asked: str, file: str = "file") -> Any:
+def post(api: Client, endpoint: str, asked: str, file: str = "file") -> Any:
     form = {file: SimpleUploadedFile("a.mp3", b"RIFF" + bytes(100)), "upgrade_transcribation": asked}
-    return api.post(door, form)
+    return api.post(endpoint, form)
 
 
-def test_without_a_language_model_each_door_refuses_it_in_its_shape(api: Client) -> None:
+def test_without_a_language_model_each_endpoint_refuses_it_in_its_shape(api: Client) -> None:
     native = post(api, "/api/v1/jobs/", "true")
     openai = post(api, "/v1/audio/transcriptions", "true")
-    founding = [post(api, door, "true") for door in ("/transcribe", "/api/transcribe")]
+    compat = [post(api, endpoint, "true") for endpoint in ("/transcribe", "/api/transcribe")]
     asr = post(api, "/asr", "true", "audio_file")
 
     assert (native.status_code, list(native.json())) == (400, ["upgrade_transcribation"])
     assert (openai.status_code, openai.json()["error"]["param"]) == (400, "upgrade_transcribation")
-    assert [(answer.status_code, answer.json()["field"]) for answer in (*founding, asr)] == [
+    assert [(answer.status_code, answer.json()["field"]) for answer in (*compat, asr)] == [
         (422, "upgrade_transcribation")
     ] * 3
-    assert "no language model" in founding[0].json()["error"]
+    assert "no language model" in compat[0].json()["error"]
     assert not Job.objects.exists()
 
 
@@ -569,7 +569,7 @@ def test_a_recording_comes_out_improved_everywhere_and_raw_beside_it(server: Ser
 
 
 @pytest.mark.parametrize("stream", ["false", "true"])
-def test_openais_door_tells_the_improved_text_alone(server: Server, mind_of: ChatServer, stream: str) -> None:
+def test_openais_endpoint_tells_the_improved_text_alone(server: Server, mind_of: ChatServer, stream: str) -> None:
     with server.client() as client, BEARS.open("rb") as file:
         form = {"model": "whisper-1", "upgrade_transcribation": "true", "language": "en", "stream": stream}
         told = client.post("/v1/audio/transcriptions", files={"file": file}, data=form).text

@@ -88,7 +88,7 @@ def client(db: None, settings: Settings, tmp_path: Any) -> Client:
 
 
 @each_problem
-def test_the_doors_that_wait_answer_with_the_status_of_the_page(
+def test_the_endpoints_that_wait_answer_with_the_status_of_the_page(
     client: Client, monkeypatch: pytest.MonkeyPatch, problem: type[errors.Problem]
 ) -> None:
     values = dict.fromkeys(re.findall(r"%\((\w+)\)s", problem.sentence), "something")
@@ -102,8 +102,8 @@ def test_the_doors_that_wait_answer_with_the_status_of_the_page(
 
     monkeypatch.setattr(jobs, "submit", submit_and_fail)
     statuses = []
-    for door in ("/transcribe", "/v1/audio/transcriptions"):
-        answer = client.post(door, {"file": SimpleUploadedFile("a.mp3", b"sound"), "model": "nano"})
+    for endpoint in ("/transcribe", "/v1/audio/transcriptions"):
+        answer = client.post(endpoint, {"file": SimpleUploadedFile("a.mp3", b"sound"), "model": "nano"})
         statuses.append(str(answer.status_code))
         assert problem.sentence % values in answer.content.decode()
     assert ", ".join(statuses) == JOBS[problem.code][5]

@@ -260,12 +260,12 @@ def pcm() -> bytes:
         return bytes(bears.readframes(bears.getnframes()))
 
 
-def test_bazarr_asks_for_the_language_and_the_subtitles(founding_server: Server) -> None:
+def test_bazarr_asks_for_the_language_and_the_subtitles(compat_server: Server) -> None:
     """As its provider does.
 
     https://github.com/morpheus65535/bazarr/blob/master/custom_libs/subliminal_patch/providers/whisperai.py
     """
-    endpoint = here(cell("asr-clients.md", "Whisper ASR Docker Endpoint"), founding_server).rstrip("/")
+    endpoint = here(cell("asr-clients.md", "Whisper ASR Docker Endpoint"), compat_server).rstrip("/")
     response = int(cell("asr-clients.md", "Connection/response timeout in seconds"))
     timeout = int(cell("asr-clients.md", "Transcription/translation timeout in seconds"))
     with requests.Session() as session:
@@ -297,13 +297,13 @@ def test_bazarrs_test_button_says_what_the_document_says(nano_server: Server) ->
 
 
 @pytest.mark.parametrize("kind", ["Whisper ASR URLs", "without a key"])
-def test_obsidians_transcription_plugin_gets_its_json(nano_server: Server, founding_server: Server, kind: str) -> None:
+def test_obsidians_transcription_plugin_gets_its_json(nano_server: Server, compat_server: Server, kind: str) -> None:
     """As `getTranscriptionWhisperASR` asks.
 
     https://github.com/djmango/obsidian-transcription/blob/master/src/transcribe.ts
     """
     if kind == "without a key":
-        base = founding_server.url
+        base = compat_server.url
     else:
         base = here(cell("asr-clients.md", kind), nano_server).replace("st_…", nano_server.token)
 

@@ -1,4 +1,4 @@
-"""What every door does with jobs, below the doors."""
+"""What every endpoint does with jobs, below the endpoints."""
 
 from collections.abc import Callable
 from typing import Any

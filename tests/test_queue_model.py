@@ -256,7 +256,7 @@ class Queue(RuleBasedStateMachine):
             return
         self.give_back(piece)
 
-    # ---------------------------------------------------------------- doors
+    # ---------------------------------------------------------------- endpoints
 
     @precondition(lambda self: len(self.jobs) < 6)
     @rule(user=anyone, priority=st.integers(-1, 1), length=st.integers(1, 600))

@@ -83,7 +83,7 @@ def test_single_clips_give_what_the_library_gives(
         assert told(stored(base_server, job), sound) == told(expected, sound)
 
 
-def test_two_minutes_uncut_give_what_the_library_gives_through_each_door(
+def test_two_minutes_uncut_give_what_the_library_gives_through_each_endpoint(
     base_server: Server, base_weights: Path, joined: tuple[str, Path, list[str]]
 ) -> None:
     language, path, _ = joined

@@ -1,4 +1,4 @@
-"""The main job, through each door, with the tests' own model and with real `base`."""
+"""The main job, through each endpoint, with the tests' own model and with real `base`."""
 
 import asyncio
 import json
@@ -37,13 +37,13 @@ def post(server: Server, path: Path, **parameters: str) -> Any:
 
 
 @pytest.mark.parametrize("sentence", SENTENCES, ids=lambda item: item["file"])
-def test_the_native_door_gives_each_sentence(nano_server: Server, sentence: dict[str, Any]) -> None:
+def test_the_native_endpoint_gives_each_sentence(nano_server: Server, sentence: dict[str, Any]) -> None:
     job = nano_server.transcribe(NANO / "nano" / sentence["file"])
     assert (job["status"], job["text"], job["language"]) == ("done", sentence["text"], sentence["language"])
 
 
 @pytest.mark.parametrize("sentence", SENTENCES, ids=lambda item: item["file"])
-def test_the_waiting_door_gives_each_sentence(nano_server: Server, sentence: dict[str, Any]) -> None:
+def test_the_waiting_endpoint_gives_each_sentence(nano_server: Server, sentence: dict[str, Any]) -> None:
     answer = post(nano_server, NANO / "nano" / sentence["file"], word_timestamps="true")
     assert (answer["text"], answer["language"]) == (sentence["text"], sentence["language"])
     assert answer["duration"] == pytest.approx(sentence["seconds"], abs=0.1)
@@ -85,7 +85,7 @@ async def test_twenty_at_once_each_get_their_own(nano_server: Server) -> None:
     assert [given for given, _ in pairs] == [expected for _, expected in pairs]
 
 
-def test_the_founding_documents_curl_line_works(nano_server: Server) -> None:
+def test_the_compat_curl_line_works(nano_server: Server) -> None:
     for name in ("tests/test.wav", "tests/2_5258335770527167268.ogg"):
         program = [
             "curl",
@@ -129,14 +129,14 @@ def test_the_command_line_says_what_is_wrong_with_a_file(nano_server: Server, tm
 
 
 @pytest.mark.parametrize("language", ["en", "ru"])
-def test_real_base_hears_the_samples_through_the_native_door(base_server: Server, language: str) -> None:
+def test_real_base_hears_the_samples_through_the_native_endpoint(base_server: Server, language: str) -> None:
     job = base_server.transcribe(SAMPLES / f"sample-{language}.ogg")
     assert (job["status"], job["language"], job["model"]) == ("done", language, "base")
     assert words(job["text"]) == words(SAID[language])
 
 
 @pytest.mark.parametrize("language", ["en", "ru"])
-def test_real_base_hears_the_samples_through_the_waiting_door(base_server: Server, language: str) -> None:
+def test_real_base_hears_the_samples_through_the_waiting_endpoint(base_server: Server, language: str) -> None:
     answer = post(base_server, SAMPLES / f"sample-{language}.ogg")
     assert words(answer["text"]) == words(SAID[language])
     assert answer["duration"] == pytest.approx(14.3, abs=1)

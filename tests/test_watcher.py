@@ -234,7 +234,7 @@ async def test_when_the_last_client_goes_nothing_is_left(looks: Looks, alice: Us
     assert len(looks.queries) == seen
 
 
-# ------------------------------------------------------------------ streams and doors
+# ------------------------------------------------------------------ streams and endpoints
 
 
 async def test_a_stream_that_reads_slowly_misses_nothing(
@@ -267,7 +267,7 @@ async def test_a_stream_on_which_nothing_happens_says_that_it_is_there(
     assert await nothing_is_left()
 
 
-async def test_a_door_waits_until_the_job_has_ended(looks: Looks, alice: User) -> None:
+async def test_a_endpoint_waits_until_the_job_has_ended(looks: Looks, alice: User) -> None:
     job = await sync_to_async(a_job)(alice)
     looks.acts = [lambda: None, lambda: Job.objects.update(status="done", text="Good day.")]
     ended = await jobs.wait(job.pk)
@@ -275,7 +275,7 @@ async def test_a_door_waits_until_the_job_has_ended(looks: Looks, alice: User) -
     assert await nothing_is_left()
 
 
-async def test_a_door_learns_that_its_job_was_deleted(looks: Looks, alice: User) -> None:
+async def test_a_endpoint_learns_that_its_job_was_deleted(looks: Looks, alice: User) -> None:
     job = await sync_to_async(a_job)(alice)
     looks.acts = [lambda: None, lambda: Job.objects.all().delete()]
     with pytest.raises(Job.DoesNotExist):

@@ -3,7 +3,7 @@
 A problem has a code for programs, a sentence for people, and four facts: whether a person's trying again can help,
 whether it may pass by itself, so that we try again unasked, what a job says while it waits for that however long it
 takes, and whether the recording is at fault or we are. A job stores the code and the values in the sentence, so that
-each reader gets the sentence in their own language (the doors translate it; nothing here imports Django).
+each reader gets the sentence in their own language (the endpoints translate it; nothing here imports Django).
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import ClassVar
 
 
 def _(sentence: str) -> str:
-    """Mark a sentence for translation; the doors translate it when somebody reads it."""
+    """Mark a sentence for translation; the endpoints translate it when somebody reads it."""
     return sentence
 
 

@@ -1,4 +1,4 @@
-"""What every door does with jobs: submit, transcribe again, cancel, retry, delete, wait."""
+"""What every endpoint does with jobs: submit, transcribe again, cancel, retry, delete, wait."""
 
 import errno
 import uuid
@@ -43,7 +43,7 @@ class Wishes(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Mark:
+class RequestKey:
     """By what a request is known when it comes once more: what it asks, and the key that its client may have given it.
 
     `digest` is of everything that the text depends on, and of who asks.
@@ -82,14 +82,14 @@ def submit(
     *,
     name: str = "",
     container: str = "",
-    mark: Mark | None = None,
+    request_key: RequestKey | None = None,
     **wishes: Unpack[Wishes],
 ) -> Job:
     """Store an upload and queue a job for it; when this returns, the file is on disk and the rows are committed.
 
-    `container` is audio.RAW for sound that does not say what it is; FFmpeg finds out what everything else is.
-    With a mark, a request that has come before gets the job that it got then, unless that failed or is long done.
-    An Upload goes to one job only, however many ask at once. Raises NotNow, KeyTaken, UploadGone.
+    `container` is audio.RAW for sound that does not say what it is; FFmpeg finds out what everything else is. With a
+    request key, a request that has come before gets the job that it got then, unless that failed or is long done. An
+    Upload goes to one job only, however many ask at once. Raises NotNow, KeyTaken, UploadGone.
     """
     given = Path(upload.temporary_file_path())
     recording = Recording(
@@ -102,7 +102,7 @@ def submit(
     _keep(given, recording.path)
     try:
         with transaction.atomic():
-            job = None if mark is None else _earlier(owner, mark)
+            job = None if request_key is None else _earlier(owner, request_key)
             if job is None:
                 quotas.lock(owner)
                 quotas.check_queue(owner)
@@ -111,7 +111,9 @@ def submit(
                     _use_up(upload)
                 transaction.on_commit(partial(given.unlink, missing_ok=True), robust=True)
                 recording.save(force_insert=True)
-                return _queue(recording, _job(name or recording.original_name, wishes, mark), wishes.get("tags", []))
+                return _queue(
+                    recording, _job(name or recording.original_name, wishes, request_key), wishes.get("tags", [])
+                )
     except BaseException:
         recording.path.unlink(missing_ok=True)
         raise
@@ -119,36 +121,42 @@ def submit(
     return job
 
 
-def _earlier(owner: AbstractBaseUser, mark: Mark) -> Job | None:
+def _earlier(owner: AbstractBaseUser, request_key: RequestKey) -> Job | None:
     """The job that this request made when it came before. Until the transaction ends no other of its owner is marked.
 
     Raises KeyTaken.
     """
     # Two at the same instant make one job. SQLite has no such lock and needs none: its transactions begin IMMEDIATE.
     get_user_model().objects.select_for_update(no_key=True).get(pk=owner.pk)
-    named = Q(idempotency_key=mark.key) if mark.key else Q(request_digest=mark.digest, idempotency_key="")
-    kept = KEY_IS_KEPT_FOR_SECONDS if mark.key else DONE_IS_KEPT_FOR_SECONDS
+    named = (
+        Q(idempotency_key=request_key.key)
+        if request_key.key
+        else Q(request_digest=request_key.digest, idempotency_key="")
+    )
+    kept = KEY_IS_KEPT_FOR_SECONDS if request_key.key else DONE_IS_KEPT_FOR_SECONDS
     lately = Q(status__in=Job.UNFINISHED) | Q(status=Job.Status.DONE, finished_at__gt=clock.after(-kept))
     found = Job.objects.filter(lately, named, owner_id=owner.pk).first()
-    if found is not None and found.request_digest != mark.digest:
+    if found is not None and found.request_digest != request_key.digest:
         raise KeyTaken
     return found
 
 
-def earlier(owner: AbstractBaseUser, mark: Mark) -> Job | None:
+def earlier(owner: AbstractBaseUser, request_key: RequestKey) -> Job | None:
     """The job that a request made when it came before, or None. Raises KeyTaken."""
     with transaction.atomic():
-        return _earlier(owner, mark)
+        return _earlier(owner, request_key)
 
 
-def again(recording: Recording, *, name: str = "", mark: Mark | None = None, **wishes: Unpack[Wishes]) -> Job:
+def again(
+    recording: Recording, *, name: str = "", request_key: RequestKey | None = None, **wishes: Unpack[Wishes]
+) -> Job:
     """Queue a new job for a recording that is here; its other jobs keep their text.
 
-    Without a name it gets that of the recording's newest job. With a mark, a request that has come before gets the job
-    that it got then. Raises RecordingMissing, QueueFull, KeyTaken.
+    Without a name it gets that of the recording's newest job. With a request key, a request that has come before gets
+    the job that it got then. Raises RecordingMissing, QueueFull, KeyTaken.
     """
     with transaction.atomic():
-        if mark is not None and (job := _earlier(recording.owner, mark)) is not None:
+        if request_key is not None and (job := _earlier(recording.owner, request_key)) is not None:
             return job
         quotas.lock(recording.owner)  # first: whoever locks both rows locks the user's before the recording's
         quotas.check_queue(recording.owner)
@@ -156,10 +164,10 @@ def again(recording: Recording, *, name: str = "", mark: Mark | None = None, **w
         if kept is None or kept.removed_at is not None or not kept.path.exists():
             raise errors.RecordingMissing
         name = name or kept.jobs.values_list("name", flat=True).first() or kept.original_name
-        return _queue(kept, _job(name, wishes, mark), wishes.get("tags", []))
+        return _queue(kept, _job(name, wishes, request_key), wishes.get("tags", []))
 
 
-def _job(name: str, wishes: Wishes, mark: Mark | None = None) -> Job:
+def _job(name: str, wishes: Wishes, request_key: RequestKey | None = None) -> Job:
     return Job(
         name=name,
         model=wishes["model"],
@@ -172,8 +180,8 @@ def _job(name: str, wishes: Wishes, mark: Mark | None = None) -> Job:
         callback_url=wishes.get("callback_url", ""),
         batch=wishes.get("batch"),
         latest_start=queue_jobs.latest_start(),
-        request_digest=mark.digest if mark else "",
-        idempotency_key=mark.key if mark else "",
+        request_digest=request_key.digest if request_key else "",
+        idempotency_key=request_key.key if request_key else "",
     )
 
 

@@ -1,4 +1,4 @@
-"""What every door does with models: list them, ask for one, call it off, remove it."""
+"""What every endpoint does with models: list them, ask for one, call it off, remove it."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -251,7 +251,8 @@ class Job(Claimable):
     is_to_be_improved = models.BooleanField(_("to be improved by a language model"), default=False)
     callback_url = models.CharField(_("address to tell its end"), max_length=2000, blank=True)
     warnings = models.JSONField(_("warnings"), default=list)
-    # By what a client that sends its request once more is known (`jobs.Mark`); empty on doors that do not ask.
+    # By what a client that sends its request once more is known (`jobs.RequestKey`); empty on endpoints that do not
+    # ask.
     request_digest = models.CharField(max_length=64, blank=True, editable=False)
     idempotency_key = models.CharField(max_length=255, blank=True, editable=False)
     error_code = models.CharField(_("error code"), max_length=40, blank=True)

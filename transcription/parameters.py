@@ -1,7 +1,7 @@
 """The parameters of a transcription: their names, what each may be, and how it is read from text or JSON.
 
-One table for all doors, for the environment (`DEFAULT_<PARAMETER>`) and for the flags of the command line. The doors
-translate the sentences; nothing here imports Django, so that the settings can.
+One table for all endpoints, for the environment (`DEFAULT_<PARAMETER>`) and for the flags of the command line.
+Endpoints translate the sentences; nothing here imports Django, so that the settings can.
 """
 
 import json
@@ -29,7 +29,7 @@ FALSE = ("false", "f", "no", "n", "off", "0")
 
 
 def _(sentence: str) -> str:
-    """Mark a sentence for translation; the doors translate it when somebody reads it."""
+    """Mark a sentence for translation; the endpoints translate it when somebody reads it."""
     return sentence
 
 
@@ -274,7 +274,8 @@ class Parameter:
             raise Refused(self.kind.sentence, name=self.name, sent=said, **self.kind.places) from error
 
 
-# In the order of TranscriptionOptions, whose fields these are, but for `languages`, which only OpenAI's door asks for.
+# In the order of TranscriptionOptions' fields, which these are, but for `languages`, which OpenAI's endpoint alone asks
+# for.
 OPTIONS = (
     Parameter("language", Language(), "what is spoken: ru, Russian; auto detects it"),
     Parameter("multilingual", Truth(), "detect the language anew for each section"),

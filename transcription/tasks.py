@@ -1,4 +1,4 @@
-"""Celery's doorways: a wake-up comes in, and work is claimed from the rows until nothing is left."""
+"""What Celery calls: a wake-up comes in, and work is claimed from the rows until nothing is left."""
 
 import errno
 import logging

@@ -176,7 +176,7 @@ def test_a_recording_that_is_deleted_meanwhile_is_a_conflict(
     assert not Job.objects.exists()
 
 
-def test_the_documents_door_takes_files_alone(api: Client, before: Job) -> None:
+def test_the_documents_endpoint_takes_files_alone(api: Client, before: Job) -> None:
     file = SimpleUploadedFile("other.mp3", b"sound")
 
     assert api.post("/transcribe", {"recording": before.recording_id, "file": file}).status_code == 422

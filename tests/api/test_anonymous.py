@@ -1,4 +1,4 @@
-"""A program that knows no keys asks at the doors that LEGACY_ANONYMOUS opens."""
+"""A program that knows no keys asks at the endpoints that LEGACY_ANONYMOUS opens."""
 
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def test_by_default_nobody_comes_in_without_a_key(settings: Settings) -> None:
     "address",
     ["/models", "/models/", "/job/{}", "/api/status/{}", "/api/queue", "/api/gpus/", "/api/model_status", "/api/logs"],
 )
-def test_the_founding_documents_doors_are_open(address: str) -> None:
+def test_the_compat_endpoints_are_open(address: str) -> None:
     client = Client()
     client.get("/models")
     job = a_done_job(the_anonymous())
@@ -69,12 +69,12 @@ def test_the_founding_documents_doors_are_open(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["/asr", "/detect-language", "/transcribe", "/api/transcribe"])
-def test_the_posting_doors_are_open(address: str) -> None:
+def test_the_posting_endpoints_are_open(address: str) -> None:
     assert Client().post(address).status_code in (400, 422)  # the file is missing, not the key
 
 
 @pytest.mark.parametrize("address", ["/api/v1/jobs/", "/v1/models", "/api/v1/tokens/", "/api/v1/models/"])
-def test_the_other_doors_are_not(address: str) -> None:
+def test_the_other_endpoints_are_not(address: str) -> None:
     assert Client().get(address).status_code == 401
 
 
@@ -101,7 +101,7 @@ def test_a_person_of_that_name_keeps_their_recordings_for_themselves() -> None:
     assert Client().get("/models").status_code == 401
 
 
-def test_an_administrator_may_close_the_doors_by_switching_the_user_off() -> None:
+def test_an_administrator_may_close_the_endpoints_by_switching_the_user_off() -> None:
     Client().get("/models")
     User.objects.update(is_active=False)
     assert Client().get("/models").status_code == 401
@@ -198,7 +198,7 @@ def test_the_gate_stops_the_upload_of_a_page_elsewhere() -> None:
 # ------------------------------------------------------------------ a key in the address
 
 
-def test_a_key_may_stand_in_the_address_of_the_doors_whose_clients_send_no_header(
+def test_a_key_may_stand_in_the_address_of_the_endpoints_whose_clients_send_no_header(
     settings: Settings, owner: User, ends: dict[str, Any]
 ) -> None:
     settings.LEGACY_ANONYMOUS = False

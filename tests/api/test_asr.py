@@ -90,7 +90,7 @@ def test_nobody_comes_in_without_a_key(db: None, address: str) -> None:
     assert answer.json()["detail"]
 
 
-def test_the_key_may_come_in_the_address_of_this_door_alone(owner: User, ends: dict[str, Any]) -> None:
+def test_the_key_may_come_in_the_address_of_this_endpoint_alone(owner: User, ends: dict[str, Any]) -> None:
     key = ApiToken.make(owner)
 
     assert Client().post(f"/asr?token={key}", {"audio_file": sound()}).status_code == 200
@@ -101,7 +101,7 @@ def test_the_key_may_come_in_the_address_of_this_door_alone(owner: User, ends: d
 @pytest.mark.parametrize(
     ("address", "user", "status"), [("/asr", "key", 200), ("/asr", "proxy", 401), ("/transcribe", "key", 401)]
 )
-def test_the_key_may_stand_before_the_host_at_this_door_alone(
+def test_the_key_may_stand_before_the_host_at_this_endpoint_alone(
     owner: User, ends: dict[str, Any], address: str, user: str, status: int
 ) -> None:
     sent = b64encode(f"{user}:{ApiToken.make(owner)}".encode()).decode()
@@ -198,9 +198,9 @@ def keyless(server: Server) -> httpx.Client:
     return httpx.Client(base_url=server.url, timeout=120)
 
 
-def test_bazarr_detects_the_language_and_asks_for_subtitles(founding_server: Server) -> None:
+def test_bazarr_detects_the_language_and_asks_for_subtitles(compat_server: Server) -> None:
     """Its provider `whisperai`: sound as FFmpeg makes it, without a name, and `video_name` from version 1.5 on."""
-    with keyless(founding_server) as bazarr:
+    with keyless(compat_server) as bazarr:
         detected = bazarr.post("/detect-language", params={"encode": "false"}, files={"audio_file": pcm()})
         query = {"task": "transcribe", "language": "en", "output": "srt", "encode": "false", "video_name": "/tv/a.mkv"}
         subtitles = bazarr.post("/asr", params=query, files={"audio_file": pcm()})

@@ -56,7 +56,7 @@ class Behind:
 
 
 async def knock(
-    door: gate.Application,
+    endpoint: gate.Application,
     path: str,
     body: list[bytes] | None = None,
     *,
@@ -86,7 +86,7 @@ async def knock(
         "client": client, "headers": [(name.encode(), value.encode()) for name, value in named.items()],
     }  # fmt: skip
     async with asyncio.timeout(20):
-        await door(scope, receive, send)
+        await endpoint(scope, receive, send)
     headers = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
     return Answer(sent[0]["status"], headers, b"".join(message.get("body", b"") for message in sent[1:]))
 
@@ -124,7 +124,7 @@ def test_the_address_of_a_version_6_socket_is_known_in_both_forms() -> None:
 # ------------------------------------------------------------------ how much
 
 
-def test_only_upload_doors_take_a_large_body() -> None:
+def test_only_upload_endpoints_take_a_large_body() -> None:
     answer = ask(Gate(Behind()), "/login/", content_length=str(2 * 1024**2))
 
     assert answer.status == 413
@@ -177,7 +177,7 @@ def test_nothing_is_written_for_a_stranger(path: str, headers: dict[str, str], s
         assert answer.json.keys() == ({"detail"} if path.startswith("/api") else {"error"})
 
 
-def test_a_session_may_upload_on_the_page_and_the_api_but_not_at_the_documents_door(owner: User) -> None:
+def test_a_session_may_upload_on_the_page_and_the_api_but_not_at_the_documents_endpoint(owner: User) -> None:
     client = Client()
     client.force_login(owner)
     cookie = f"sessionid={client.cookies['sessionid'].value}"
@@ -219,23 +219,23 @@ def test_a_disk_that_fills_under_way_is_said(key: str) -> None:
 
 def test_one_upload_too_many_is_asked_to_come_again(key: str, settings: Settings) -> None:
     settings.MAX_UPLOADS_AT_ONCE = 1
-    door = Gate(Behind())
+    endpoint = Gate(Behind())
 
     async def both() -> tuple[Answer, Answer]:
-        first = asyncio.create_task(knock(door, "/transcribe", [b"x"], stalls=True, x_api_key=key))
-        while not door.uploads_under_way:
+        first = asyncio.create_task(knock(endpoint, "/transcribe", [b"x"], stalls=True, x_api_key=key))
+        while not endpoint.uploads_under_way:
             await asyncio.sleep(0.01)
-        second = await knock(door, "/transcribe", x_api_key=key)
+        second = await knock(endpoint, "/transcribe", x_api_key=key)
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
-        return second, await knock(door, "/transcribe", x_api_key=key)
+        return second, await knock(endpoint, "/transcribe", x_api_key=key)
 
     refused, accepted = asyncio.run(both())
 
     assert refused.status == 503
     assert refused.headers["retry-after"]
     assert accepted.status == 200
-    assert door.uploads_under_way == 0
+    assert endpoint.uploads_under_way == 0
 
 
 def test_a_request_that_only_waits_for_its_answer_takes_no_place(key: str, settings: Settings) -> None:
@@ -243,12 +243,12 @@ def test_a_request_that_only_waits_for_its_answer_takes_no_place(key: str, setti
 
     async def behind(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
-        places.append(door.uploads_under_way)
+        places.append(endpoint.uploads_under_way)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body"})
 
-    door = Gate(behind)
-    ask(door, "/transcribe", x_api_key=key)
+    endpoint = Gate(behind)
+    ask(endpoint, "/transcribe", x_api_key=key)
 
     assert places == [0]
 

@@ -21,7 +21,7 @@ from transcription import errors, jobs
 from transcription.models import ApiToken, Job, Recording
 
 JOBS = "/api/v1/jobs/"
-DOORS = {JOBS: "detail", "/v1/audio/transcriptions": "error", "/transcribe": "error"}
+ENDPOINTS = {JOBS: "detail", "/v1/audio/transcriptions": "error", "/transcribe": "error"}
 
 
 def sound(content: bytes = b"RIFF") -> SimpleUploadedFile:
@@ -32,15 +32,15 @@ def post(api: Client, content: bytes = b"RIFF", **headers: str) -> Any:
     return api.post(JOBS, {"file": sound(content), "language": "ru"}, headers=headers)
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_full_queue_is_said_at_every_door(api: Client, settings: Settings, door: str) -> None:
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_full_queue_is_said_at_every_endpoint(api: Client, settings: Settings, endpoint: str) -> None:
     settings.MAX_QUEUED_JOBS = 1
     assert post(api).status_code == 202
 
-    answer = api.post(door, {"file": sound(b"another"), "model": "nano"})
+    answer = api.post(endpoint, {"file": sound(b"another"), "model": "nano"})
 
     assert (answer.status_code, answer["Retry-After"]) == (429, "30")
-    assert "1 unfinished job" in str(answer.json()[DOORS[door]])
+    assert "1 unfinished job" in str(answer.json()[ENDPOINTS[endpoint]])
     assert (Job.objects.count(), Recording.objects.count()) == (1, 1)
 
 
@@ -150,21 +150,21 @@ def test_what_would_be_refused_is_not_taken_in(tmp_path_factory: pytest.TempPath
     try:
         server.transcribe(NANO / "nano" / "bears.wav")
         with httpx.Client(base_url=server.url, headers={"X-API-Key": server.token}) as client:
-            for door in (JOBS, "/transcribe", "/asr", "/api/v1/uploads/"):
+            for endpoint in (JOBS, "/transcribe", "/asr", "/api/v1/uploads/"):
                 # A client that says how much it will send, and waits to be told to.
-                answer = _knock(server, door)
-                assert answer.startswith("HTTP/1.1 429"), door
+                answer = _knock(server, endpoint)
+                assert answer.startswith("HTTP/1.1 429"), endpoint
                 assert "retry-after: " in answer.lower()
             assert client.get(JOBS).status_code == 200
     finally:
         server.stop()
 
 
-def _knock(server: Server, door: str) -> str:
+def _knock(server: Server, endpoint: str) -> str:
     """The answer to the head of an upload of a gigabyte, of which nothing is sent."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
         head = [
-            f"POST {door} HTTP/1.1", f"Host: 127.0.0.1:{server.port}", f"X-API-Key: {server.token}",
+            f"POST {endpoint} HTTP/1.1", f"Host: 127.0.0.1:{server.port}", f"X-API-Key: {server.token}",
             "Tus-Resumable: 1.0.0", "Content-Type: multipart/form-data; boundary=x", "Content-Length: 1000000",
             "Expect: 100-continue", "", "",
         ]  # fmt: skip

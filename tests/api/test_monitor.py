@@ -1,4 +1,4 @@
-"""A client of the second founding document watches tasks, devices and the log; files are got by their labels."""
+"""A client of the compatibility API watches tasks, devices and the log; files are got by their labels."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from transcription import history, jobs
 from transcription.models import ApiToken, Event, Job, Section, Worker
 
 SOUND = b"RIFF" + bytes(1000)
-DOORS = ["/api/queue", "/api/gpus", "/api/model_status", "/api/logs"]
+ENDPOINTS = ["/api/queue", "/api/gpus", "/api/model_status", "/api/logs"]
 
 
 @pytest.fixture
@@ -87,8 +87,8 @@ def test_our_own_failure_has_a_request_id(owner: User, monkeypatch: pytest.Monke
     assert (answer.status_code, set(answer.json())) == (500, {"error", "request_id"})
 
 
-def test_every_door_asks_for_a_key(db: None) -> None:
-    for address in [*DOORS, f"/api/status/{uuid.uuid4()}", f"/files/{uuid.uuid4()}_a.txt"]:
+def test_every_endpoint_asks_for_a_key(db: None) -> None:
+    for address in [*ENDPOINTS, f"/api/status/{uuid.uuid4()}", f"/files/{uuid.uuid4()}_a.txt"]:
         for key, status in (({}, 401), ({"X-API-Key": "wrong"}, 403)):
             answer = Client(headers=key).get(address)
             assert answer.status_code == status, address
@@ -96,7 +96,7 @@ def test_every_door_asks_for_a_key(db: None) -> None:
     assert Client().post("/api/transcribe").status_code == 401
 
 
-@pytest.mark.parametrize("address", DOORS)
+@pytest.mark.parametrize("address", ENDPOINTS)
 def test_a_slash_at_the_end_is_no_redirect(api: Client, address: str) -> None:
     assert api.get(f"{address}/").status_code == api.get(address).status_code == 200
     assert api.post(address).status_code == 405

@@ -27,13 +27,13 @@ from tests.api.rows import WORDS, a_job, a_segment
 from tests.api.test_gate import Behind, ask
 from tests.server import NANO, QUICKLY, Server
 from transcription import errors, jobs
-from transcription.api.compat import openai as door
+from transcription.api.compat import openai as openai_endpoints
 from transcription.api.errors import refuse
 from transcription.models import ApiToken, Job, Recording, Section, Segment
 
 BEARS = NANO / "nano" / "bears.wav"
 SAID = "Twelve bears live in the forest."
-DOOR = "/v1/audio/transcriptions"
+ENDPOINT = "/v1/audio/transcriptions"
 SOUND = b"RIFF" + bytes(1000)
 
 
@@ -321,7 +321,7 @@ def test_twenty_at_once_are_answered_and_the_same_share_a_job(nano_server: Serve
 @pytest.mark.parametrize("name", ["timestamp_granularities[]", "timestamp_granularities"])
 def test_granularities_come_with_brackets_and_without(api: Client, ends: dict[str, Any], name: str) -> None:
     answers = {
-        asked: api.post(DOOR, {"file": sound(), "response_format": "verbose_json", name: list(asked)}).json()
+        asked: api.post(ENDPOINT, {"file": sound(), "response_format": "verbose_json", name: list(asked)}).json()
         for asked in [("word",), ("segment",), ("word", "segment")]
     }
 
@@ -336,7 +336,7 @@ def test_granularities_come_with_brackets_and_without(api: Client, ends: dict[st
 
 
 def test_verbose_json_has_every_key(api: Client, ends: dict[str, Any]) -> None:
-    told = api.post(DOOR, {"file": sound(), "response_format": "verbose_json"}).json()
+    told = api.post(ENDPOINT, {"file": sound(), "response_format": "verbose_json"}).json()
 
     assert told.pop("segments")[1] == {
         "id": 1, "seek": 0, "start": 1.0, "end": 2.0, "text": " Bye.", "tokens": [1, 2], "temperature": 0.0,
@@ -352,7 +352,7 @@ def test_verbose_json_has_every_key(api: Client, ends: dict[str, Any]) -> None:
     "model", ["whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-transcribe", "", "nano"]
 )
 def test_openais_names_are_the_default_model(api: Client, ends: dict[str, Any], model: str) -> None:
-    assert api.post(DOOR, {"file": sound(), "model": model}).json()["text"] == "Good day. Bye."
+    assert api.post(ENDPOINT, {"file": sound(), "model": model}).json()["text"] == "Good day. Bye."
     assert Job.objects.get().model == "nano"
 
 
@@ -373,7 +373,7 @@ def test_openais_names_are_the_default_model(api: Client, ends: dict[str, Any], 
     ],
 )
 def test_a_bad_field_is_400_and_named(api: Client, name: str, value: Any, param: str) -> None:
-    answer = api.post(DOOR, {"file": sound(), name: value})
+    answer = api.post(ENDPOINT, {"file": sound(), name: value})
 
     assert answer.status_code == 400
     assert wrong(answer)["param"] == param
@@ -383,13 +383,13 @@ def test_a_bad_field_is_400_and_named(api: Client, name: str, value: Any, param:
 
 def test_without_a_file_the_answer_is_400(api: Client) -> None:
     for body in ({"model": "nano"}, {"model": "nano", "file": "a text"}):
-        answer = api.post(DOOR, body)
+        answer = api.post(ENDPOINT, body)
         assert answer.status_code == 400
         assert wrong(answer)["param"] == "file"
 
 
 def test_a_form_that_is_broken_is_400(api: Client) -> None:
-    answer = api.generic("POST", DOOR, b"no form", content_type="multipart/form-data; boundary=")
+    answer = api.generic("POST", ENDPOINT, b"no form", content_type="multipart/form-data; boundary=")
     assert answer.status_code == 400
     assert wrong(answer)["message"]
 
@@ -414,7 +414,7 @@ def test_without_a_key_the_answer_is_401(owner: User) -> None:
     client = Client()
     client.force_login(owner)  # a session opens nothing here
 
-    for answer in (client.post(DOOR, {"file": sound()}), client.get("/v1/models")):
+    for answer in (client.post(ENDPOINT, {"file": sound()}), client.get("/v1/models")):
         assert answer.status_code == 401
         assert wrong(answer)["code"] == "invalid_api_key"
         assert answer["WWW-Authenticate"]
@@ -423,11 +423,11 @@ def test_without_a_key_the_answer_is_401(owner: User) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("get", DOOR, 405),
-        ("options", DOOR, 405),
+        ("get", ENDPOINT, 405),
+        ("options", ENDPOINT, 405),
         ("post", "/v1/models", 405),
         ("get", "/v1/models/nonsense", 404),
-        ("post", f"{DOOR}/", 404),
+        ("post", f"{ENDPOINT}/", 404),
         ("get", "/v1/models/", 404),
         ("get", "/v1", 404),
         ("post", "/v1/chat/completions", 404),
@@ -446,7 +446,7 @@ def test_a_failed_job_answers_with_its_sentence(api: Client, ends: dict[str, Any
     values = {"name": "a.mp3", "attempts": 3}
     ends.update(status="failed", error_code=code, error_values=values)
 
-    answer = api.post(DOOR, {"file": sound()})
+    answer = api.post(ENDPOINT, {"file": sound()})
 
     assert answer.status_code == status
     assert wrong(answer)["message"] == errors.BY_CODE[code].sentence % values
@@ -458,7 +458,7 @@ def test_a_failed_job_answers_with_its_sentence(api: Client, ends: dict[str, Any
 def test_a_cancelled_job_is_not_asked_for_again(api: Client, ends: dict[str, Any]) -> None:
     ends.update(status="cancelled")
 
-    answer = api.post(DOOR, {"file": sound()})
+    answer = api.post(ENDPOINT, {"file": sound()})
 
     assert answer.status_code == 409
     assert answer["X-Should-Retry"] == "false"
@@ -470,7 +470,7 @@ def test_a_job_that_was_deleted_meanwhile_says_so(api: Client, monkeypatch: pyte
         raise Job.DoesNotExist
 
     monkeypatch.setattr(jobs, "wait", deleted)
-    answer = api.post(DOOR, {"file": sound()})
+    answer = api.post(ENDPOINT, {"file": sound()})
 
     assert answer.status_code == 404
     assert wrong(answer)["code"] == "job_deleted"
@@ -486,7 +486,7 @@ def test_our_own_failure_says_no_more_than_it_should(
     monkeypatch.setattr(jobs, "submit", broken)
     client = Client(headers={"X-API-Key": ApiToken.make(owner)}, raise_request_exception=False)
 
-    answer = client.post(DOOR, {"file": sound()})
+    answer = client.post(ENDPOINT, {"file": sound()})
 
     assert answer.status_code == status
     assert wrong(answer)["type"] == "server_error"
@@ -494,7 +494,7 @@ def test_our_own_failure_says_no_more_than_it_should(
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("address", [DOOR, "/v1/audio/translations"])
+@pytest.mark.parametrize("address", [ENDPOINT, "/v1/audio/translations"])
 def test_the_gate_answers_in_the_same_shape(owner: User, settings: Settings, address: str) -> None:
     key = ApiToken.make(owner)
     settings.MAX_UPLOAD_BYTES = 100 * 1024
@@ -522,11 +522,11 @@ def test_a_session_opens_nothing_at_the_gate(owner: User) -> None:
     client.force_login(owner)
     cookie = f"sessionid={client.cookies['sessionid'].value}"
 
-    assert ask(application, DOOR, [SOUND], cookie=cookie).status == 401
+    assert ask(application, ENDPOINT, [SOUND], cookie=cookie).status == 401
 
 
 def test_too_many_requests_have_a_shape_too() -> None:
-    told = json.loads(refuse(DOOR, 429, "Later.").content)["error"]
+    told = json.loads(refuse(ENDPOINT, 429, "Later.").content)["error"]
     assert (told["type"], told["code"], told["param"]) == ("rate_limit_error", "rate_limit_exceeded", None)
 
 
@@ -534,8 +534,8 @@ def test_too_many_requests_have_a_shape_too() -> None:
 
 
 def test_the_same_request_gets_the_same_job(api: Client, ends: dict[str, Any]) -> None:
-    first = api.post(DOOR, {"file": sound(), "language": "en"})
-    again = api.post(DOOR, {"file": sound(), "language": "en", "response_format": "srt"}, headers=RETRY)
+    first = api.post(ENDPOINT, {"file": sound(), "language": "en"})
+    again = api.post(ENDPOINT, {"file": sound(), "language": "en", "response_format": "srt"}, headers=RETRY)
 
     assert first["X-Job-Id"] == again["X-Job-Id"]
     assert again.content.startswith(b"1\n00:00:00,000")
@@ -547,16 +547,17 @@ RETRY = {"X-Stainless-Retry-Count": "1"}
 
 @pytest.mark.parametrize("other", [{"language": "ru"}, {"file": sound(b"RIFFother")}, {"model": "tiny"}, {"seed": "4"}])
 def test_another_request_gets_another(api: Client, ends: dict[str, Any], other: dict[str, Any]) -> None:
-    first = api.post(DOOR, {"file": sound(), "language": "en"})
-    second = api.post(DOOR, {"file": sound(), "language": "en", **other})
+    first = api.post(ENDPOINT, {"file": sound(), "language": "en"})
+    second = api.post(ENDPOINT, {"file": sound(), "language": "en", **other})
 
     assert first["X-Job-Id"] != second["X-Job-Id"]
 
 
 def test_another_token_or_user_gets_another(api: Client, owner: User, stranger: User, ends: dict[str, Any]) -> None:
-    answers = [api.post(DOOR, {"file": sound()})]
+    answers = [api.post(ENDPOINT, {"file": sound()})]
     answers += [
-        Client(headers={"X-API-Key": ApiToken.make(user)}).post(DOOR, {"file": sound()}) for user in (owner, stranger)
+        Client(headers={"X-API-Key": ApiToken.make(user)}).post(ENDPOINT, {"file": sound()})
+        for user in (owner, stranger)
     ]
 
     assert len({answer["X-Job-Id"] for answer in answers}) == 3
@@ -571,7 +572,7 @@ def test_a_done_job_answers_for_a_while(
 ) -> None:
     ends["finished_at"] = timezone.now() - timedelta(minutes=minutes)
 
-    first, second = (api.post(DOOR, {"file": sound()}, headers=headers)["X-Job-Id"] for _ in range(2))
+    first, second = (api.post(ENDPOINT, {"file": sound()}, headers=headers)["X-Job-Id"] for _ in range(2))
 
     assert (first == second) is same
 
@@ -579,13 +580,13 @@ def test_a_done_job_answers_for_a_while(
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
 def test_what_did_not_end_well_is_begun_anew(api: Client, ends: dict[str, Any], status: str) -> None:
     ends.update(status=status, error_code="runner_died" if status == "failed" else "", error_values={"attempts": 3})
-    first, second = (api.post(DOOR, {"file": sound()})["X-Job-Id"] for _ in range(2))
+    first, second = (api.post(ENDPOINT, {"file": sound()})["X-Job-Id"] for _ in range(2))
     assert first != second
 
 
 def test_a_key_of_ones_own_decides(api: Client, ends: dict[str, Any]) -> None:
     a, again, b, none = (
-        api.post(DOOR, {"file": sound()}, headers={"Idempotency-Key": key} if key else {})["X-Job-Id"]
+        api.post(ENDPOINT, {"file": sound()}, headers={"Idempotency-Key": key} if key else {})["X-Job-Id"]
         for key in ("a", "a", "b", "")
     )
 
@@ -594,10 +595,10 @@ def test_a_key_of_ones_own_decides(api: Client, ends: dict[str, Any]) -> None:
 
 
 def test_a_key_for_something_else_is_refused(api: Client, ends: dict[str, Any]) -> None:
-    api.post(DOOR, {"file": sound()}, headers={"Idempotency-Key": "a"})
+    api.post(ENDPOINT, {"file": sound()}, headers={"Idempotency-Key": "a"})
 
-    other = api.post(DOOR, {"file": sound(b"RIFFother")}, headers={"Idempotency-Key": "a"})
-    long = api.post(DOOR, {"file": sound()}, headers={"Idempotency-Key": "a" * 256})
+    other = api.post(ENDPOINT, {"file": sound(b"RIFFother")}, headers={"Idempotency-Key": "a"})
+    long = api.post(ENDPOINT, {"file": sound()}, headers={"Idempotency-Key": "a" * 256})
 
     assert (other.status_code, wrong(other)["code"]) == (422, "idempotency_key_reused")
     assert (long.status_code, wrong(long)["type"]) == (400, "invalid_request_error")
@@ -616,20 +617,20 @@ from transcription.whisper.options import TranscriptionOptions
 
 owner, start = User.objects.get(), threading.Barrier(8)
 
-def submit(mark):
+def submit(request_key):
     upload = HashedUpload("race.wav", None, None, {})
     upload.sha256 = "0" * 64
     start.wait()
     try:
-        return jobs.submit(owner, upload, mark=mark, model="nano", options=TranscriptionOptions()).pk
+        return jobs.submit(owner, upload, request_key=request_key, model="nano", options=TranscriptionOptions()).pk
     finally:
         upload.close()
         connection.close()
 
 with ThreadPoolExecutor(8) as threads:
     for number in range(10):
-        mark = jobs.Mark(f"race {number}", f"key {number}" if number % 2 else "")
-        print(len(set(threads.map(submit, [mark] * 8))))
+        request_key = jobs.RequestKey(f"race {number}", f"key {number}" if number % 2 else "")
+        print(len(set(threads.map(submit, [request_key] * 8))))
 """
 
 
@@ -652,7 +653,7 @@ def test_many_at_the_same_instant_make_one_job(tmp_path: Path) -> None:
 
 @given(st.lists(st.text(" \nab")))
 def test_increments_are_the_text_without_the_space_around_it(pieces: list[str]) -> None:
-    text = door.Increments()
+    text = openai_endpoints.Increments()
     told = [text.of(piece) for piece in pieces]
     assert "".join(told) == text.whole == "".join(pieces).strip()
 
@@ -664,17 +665,17 @@ def test_a_later_section_waits_for_those_before_it(owner: User) -> None:
     second = Section.objects.create(job=job, index=1, start=2.5, end=5, spans=[[2.5, 5]], seconds=2.5)
     Segment.objects.filter(pk=a_segment(job, 1, text=" Three.").pk).update(section=second, index=0)
 
-    (one,) = door._after((-1, -1), job.pk)
+    (one,) = openai_endpoints._after((-1, -1), job.pk)
     a_segment(job, 1, text=" Two.")
     Section.objects.filter(pk=first.pk).update(status="done")
-    rest = door._after(one[0], job.pk)
+    rest = openai_endpoints._after(one[0], job.pk)
 
     assert one == ((0, 0), " One.")
     assert [text for _place, text in rest] == [" Two.", " Three."]
 
 
 def test_a_stream_is_sent_on_at_once(api: Client, ends: dict[str, Any]) -> None:
-    answer = api.post(DOOR, {"file": sound(), "stream": "true"})
+    answer = api.post(ENDPOINT, {"file": sound(), "stream": "true"})
 
     assert answer["Content-Type"] == "text/event-stream; charset=utf-8"
     assert answer["X-Accel-Buffering"] == "no"
@@ -686,17 +687,17 @@ def test_a_stream_is_sent_on_at_once(api: Client, ends: dict[str, Any]) -> None:
 def test_a_stream_says_that_it_lives_and_how_it_ended(
     owner: User, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
-    monkeypatch.setattr(door, "SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr(openai_endpoints, "SILENCE_SECONDS", 0.1)
     job = a_job(owner, status="transcribing")
 
     async def read() -> list[str]:
         lines = []
-        async for line in door._stream(job.pk, "en"):
+        async for line in openai_endpoints._stream(job.pk, "en"):
             if lines[-1:] != [line]:
                 lines.append(line)
-            if line == door.PING and ending == "deleted":
+            if line == openai_endpoints.PING and ending == "deleted":
                 await Job.objects.all().adelete()
-            elif line == door.PING:
+            elif line == openai_endpoints.PING:
                 await Job.objects.aupdate(status=ending)
         return lines
 

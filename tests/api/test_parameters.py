@@ -49,14 +49,14 @@ def as_json(api: Client, **values: Any) -> Any:
 
 
 def test_every_option_has_a_line_in_the_tables() -> None:
-    own_to_openai = ("languages",)  # of its door alone
+    own_to_openai = ("languages",)  # of its endpoint alone
     options = [field.name for field in fields(TranscriptionOptions) if field.name not in own_to_openai]
     assert [parameter.name for parameter in OPTIONS] == [name for name, *_ in GOOD] == options
     assert BAD.keys() == {parameter.name for parameter in PARAMETERS}
 
 
 @pytest.mark.parametrize(("name", "text", "value", "option"), GOOD, ids=[name for name, *_ in GOOD])
-def test_it_arrives_through_each_door(
+def test_it_arrives_through_each_endpoint(
     api: Client, ends: dict[str, Any], name: str, text: str, value: Any, option: Any
 ) -> None:
     expected = replace(TranscriptionOptions(), **{name: option})
@@ -149,7 +149,7 @@ def test_what_the_engine_cannot_do_is_refused_by_name(api: Client, name: str, se
     assert said == {name: [f"`{name}` is nothing that faster-whisper can do. Leave it out."]}
 
 
-def test_the_founding_documents_doors_take_it_with_a_warning(api: Client, ends: dict[str, Any]) -> None:
+def test_the_compat_endpoints_take_it_with_a_warning(api: Client, ends: dict[str, Any]) -> None:
     answer = api.post("/transcribe", {"file": sound(), **ANOTHER_ENGINES, "beam_size": "2"})
     told = answer.json()
     assert sorted(told["warnings"]) == [
@@ -304,7 +304,7 @@ def test_what_no_worker_has_is_refused_with_what_there_is(
     assert said in refused(api, **sent)[field][0]
 
 
-def test_an_unknown_device_is_refused_on_the_founding_documents_doors_too(api: Client, fleet: None) -> None:
+def test_an_unknown_device_is_refused_on_the_compat_endpoints_too(api: Client, fleet: None) -> None:
     answer = api.post("/transcribe", {"file": sound(), "device": "tpu"})
     assert (answer.status_code, answer.json()["field"]) == (422, "device")
 

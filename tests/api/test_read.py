@@ -82,6 +82,6 @@ def test_a_method_that_does_not_work_is_said_in_json(api: Client) -> None:
     assert answer.json()["detail"]
 
 
-def test_an_unknown_job_and_a_missing_key_are_said_as_at_the_other_doors(api: Client) -> None:
+def test_an_unknown_job_and_a_missing_key_are_said_as_at_the_other_endpoints(api: Client) -> None:
     assert api.get(f"/api/v1/jobs/{uuid.uuid4()}/").json()["detail"] == "There is no such job."
     assert "X-API-Key" in Client().get("/api/v1/jobs/").json()["detail"]

@@ -1,4 +1,4 @@
-"""Every address of every door, with a key of each scope: a new address that is not right fails here."""
+"""Every address of every endpoint, with a key of each scope: a new address that is not right fails here."""
 
 import re
 from collections.abc import Iterator
@@ -29,18 +29,18 @@ FOR_EVERYTHING = {
 }
 
 
-def doors(patterns: list[URLPattern | URLResolver], before: str = "") -> Iterator[str]:
-    """The addresses of all doors, as they are written; the pages are no doors."""
+def endpoints(patterns: list[URLPattern | URLResolver], before: str = "") -> Iterator[str]:
+    """The addresses of all endpoints, as they are written; the pages are no endpoints."""
     for pattern in patterns:
         address = before + str(pattern.pattern).removeprefix("^").removesuffix("$")
         if isinstance(pattern, URLResolver):
             if address not in PAGES and "web" not in str(pattern.urlconf_name):
-                yield from doors(pattern.url_patterns, address)
+                yield from endpoints(pattern.url_patterns, address)
         elif pattern.callback is not unknown_address:
             yield address
 
 
-ROUTES = sorted(set(doors(get_resolver().url_patterns)))
+ROUTES = sorted(set(endpoints(get_resolver().url_patterns)))
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_what_a_smaller_key_takes_from_its_user_it_takes_in_one_request(owner: U
 @pytest.mark.parametrize(
     ("address", "shape"), [("/api/v1/jobs/", "detail"), ("/v1/audio/transcriptions", "error"), ("/transcribe", "error")]
 )
-def test_each_door_says_it_in_its_shape(owner: User, job: Job, address: str, shape: str) -> None:
+def test_each_endpoint_says_it_in_its_shape(owner: User, job: Job, address: str, shape: str) -> None:
     answer = with_a_key(owner, "read").post(address)
     told = answer.json()[shape]
     said = told["message"] if isinstance(told, dict) else told

@@ -1,4 +1,4 @@
-"""A client of the founding documents posts a recording and waits for its text."""
+"""A client of the compatibility API posts a recording and waits for its text."""
 
 import json
 import uuid

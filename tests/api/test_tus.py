@@ -504,7 +504,7 @@ def test_a_job_is_for_one_thing(api: Client) -> None:
     assert Upload.objects.exists()
 
 
-def test_other_doors_take_no_upload(api: Client) -> None:
+def test_other_endpoints_take_no_upload(api: Client) -> None:
     answer = api.post(
         "/transcribe", {"upload": str(complete(api).pk), "file": SimpleUploadedFile("other.mp3", b"sound")}
     )

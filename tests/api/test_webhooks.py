@@ -125,21 +125,21 @@ def test_a_delivery_is_replayed_by_its_owner_alone(api: Client, owner: User, str
 
 
 @pytest.mark.parametrize(
-    ("door", "taken"), [("/api/v1/jobs/", 202), ("/transcribe", 200), ("/v1/audio/transcriptions", 200)]
+    ("endpoint", "taken"), [("/api/v1/jobs/", 202), ("/transcribe", 200), ("/v1/audio/transcriptions", 200)]
 )
-def test_each_door_takes_a_jobs_own_address(
-    client: Client, owner: User, ends: dict[str, Any], door: str, taken: int
+def test_each_endpoint_takes_a_jobs_own_address(
+    client: Client, owner: User, ends: dict[str, Any], endpoint: str, taken: int
 ) -> None:
     headers = {"Authorization": f"Bearer {ApiToken.make(owner)}"}
     form = {"file": SimpleUploadedFile("a.mp3", b"sound"), "model": "nano", "callback_url": URL}
-    assert client.post(door, form, headers=headers).status_code == taken
+    assert client.post(endpoint, form, headers=headers).status_code == taken
     assert Job.objects.get().callback_url == URL
 
 
-@pytest.mark.parametrize("door", ["/api/v1/jobs/", "/transcribe", "/v1/audio/transcriptions"])
-def test_each_door_refuses_a_private_one_by_name(api: Client, door: str) -> None:
+@pytest.mark.parametrize("endpoint", ["/api/v1/jobs/", "/transcribe", "/v1/audio/transcriptions"])
+def test_each_endpoint_refuses_a_private_one_by_name(api: Client, endpoint: str) -> None:
     form = {"file": SimpleUploadedFile("a.mp3", b"sound"), "model": "nano", "callback_url": "http://192.168.1.1/admin"}
-    answer = api.post(door, form)
+    answer = api.post(endpoint, form)
     assert answer.status_code in (400, 422)
     assert "callback_url leads to 192.168.1.1, which is not on the public internet" in answer.content.decode()
     assert not Job.objects.exists()

@@ -1,4 +1,4 @@
-"""A file that cannot be transcribed is answered in a sentence, by each door."""
+"""A file that cannot be transcribed is answered in a sentence, by each endpoint."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "code", "words"), CASES)
-def test_the_native_door_takes_it_and_the_job_fails_with_a_sentence(
+def test_the_native_endpoint_takes_it_and_the_job_fails_with_a_sentence(
     nano_server: Server, request: pytest.FixtureRequest, kind: str, code: str, words: str
 ) -> None:
     job = nano_server.transcribe(request.getfixturevalue(kind))
@@ -48,7 +48,7 @@ def test_the_native_door_takes_it_and_the_job_fails_with_a_sentence(
 
 
 @pytest.mark.parametrize(("kind", "code", "words"), CASES)
-def test_the_waiting_door_answers_422_with_a_sentence(
+def test_the_waiting_endpoint_answers_422_with_a_sentence(
     nano_server: Server, request: pytest.FixtureRequest, kind: str, code: str, words: str
 ) -> None:
     path = request.getfixturevalue(kind)

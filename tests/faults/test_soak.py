@@ -1,8 +1,8 @@
 """A minute of bad luck: messages lost and doubled, processes killed at random, people who change their minds.
 
 Then the kills stop, and every job must come to the one end that its owner asked for. What the rows, the disk and the
-process table must look like is said in SQL, past every door. SOAK_SECONDS=28800 soaks for a night; SOAK_SEED repeats
-the order of what a failed run did.
+process table must look like is asked in SQL, past all endpoints. SOAK_SECONDS=28800 soaks for a night; SOAK_SEED
+repeats the order of what a failed run did.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The web process dies while clients wait at its doors: what they asked for is done, and they get it."""
+"""The web process dies while clients wait at its endpoints: what they asked for is done, and they get it."""
 
 import json
 from collections.abc import Callable
@@ -34,8 +34,8 @@ def at_asr(client: httpx.Client, recording: Path, key: str) -> httpx.Response:
     return client.post("/asr?output=txt", files=files, data={"model": "nano", **QUICKLY}, headers=headers)
 
 
-Door = Callable[[httpx.Client, Path, str], httpx.Response]
-DOORS: tuple[Door, ...] = (at_openai, at_openais_stream, at_transcribe, at_asr)
+Endpoint = Callable[[httpx.Client, Path, str], httpx.Response]
+ENDPOINTS: tuple[Endpoint, ...] = (at_openai, at_openais_stream, at_transcribe, at_asr)
 
 
 def jobs_of(server: Server) -> set[str]:
@@ -50,17 +50,17 @@ def text_of(answer: httpx.Response) -> str:
     return str(json.loads(body)["text"]) if kind == "application/json" else body
 
 
-def killed_while_they_wait(server: Server, recording: Path, doors: dict[Door, str]) -> set[str]:
-    """Ask at doors, each with its key, and kill the web process when something is told of each; return the jobs."""
+def killed_while_they_wait(server: Server, recording: Path, endpoints: dict[Endpoint, str]) -> set[str]:
+    """Ask at endpoints, each with its key, and kill the web process when something is told of each; return the jobs."""
     known = jobs_of(server)
 
-    def ask(door: Door) -> httpx.Response:
+    def ask(endpoint: Endpoint) -> httpx.Response:
         with server.client() as client:
-            return door(client, recording, doors[door])
+            return endpoint(client, recording, endpoints[endpoint])
 
-    with ThreadPoolExecutor(len(doors)) as clients:
-        asked = [clients.submit(ask, door) for door in doors]
-        wait_until(lambda: len(jobs_of(server) - known) == len(doors), 60)
+    with ThreadPoolExecutor(len(endpoints)) as clients:
+        asked = [clients.submit(ask, endpoint) for endpoint in endpoints]
+        wait_until(lambda: len(jobs_of(server) - known) == len(endpoints), 60)
         made = jobs_of(server) - known
         wait_until(lambda: any(server.segments(job) for job in made), 60)
         assert not any(waiting.done() for waiting in asked)
@@ -75,13 +75,13 @@ def killed_while_they_wait(server: Server, recording: Path, doors: dict[Door, st
 def test_who_waited_gets_the_answer_by_the_same_key_and_the_model_ran_once(
     nano_server: Server, long_recording: Path
 ) -> None:
-    doors = {door: uuid4().hex for door in DOORS}
-    made = killed_while_they_wait(nano_server, long_recording, doors)
+    endpoints = {endpoint: uuid4().hex for endpoint in ENDPOINTS}
+    made = killed_while_they_wait(nano_server, long_recording, endpoints)
 
     with nano_server.client() as client:
-        answers = [door(client, long_recording, key) for door, key in doors.items()]
+        answers = [endpoint(client, long_recording, key) for endpoint, key in endpoints.items()]
 
-    assert [answer.status_code for answer in answers] == [200] * len(doors)
+    assert [answer.status_code for answer in answers] == [200] * len(endpoints)
     assert {answer.headers["x-job-id"] for answer in answers} == made == jobs_of(nano_server) & made
     for answer in answers:
         job: dict[str, Any] = nano_server.job(answer.headers["x-job-id"])

@@ -34,7 +34,7 @@ def test_the_login_page_leads_to_no_other_site(client: Client, alice: User) -> N
     assert client.post("/login/", RIGHT | {"next": "https://evil.example/"})["Location"] == "/"
 
 
-def test_five_wrong_passwords_lock_the_door_for_a_quarter_of_an_hour(client: Client, alice: User) -> None:
+def test_five_wrong_passwords_lock_the_endpoint_for_a_quarter_of_an_hour(client: Client, alice: User) -> None:
     for _ in range(5):
         response = client.post("/login/", WRONG)
     assert response.status_code == 429

@@ -1,7 +1,7 @@
-"""Who is asking, and how much of what they may do: every door asks here, and so does the gate.
+"""Who is asking, and how much of what they may do: every endpoint asks here, and so does the gate.
 
 By an API key in a header (at /asr also in the address), or at the API by the session of the dashboard; with
-LEGACY_ANONYMOUS also without either, at the doors whose clients know no keys.
+LEGACY_ANONYMOUS also without either, at the endpoints whose clients know no keys.
 """
 
 import re
@@ -37,9 +37,9 @@ READING = ("GET", "HEAD", "OPTIONS")
 # A client that polls would otherwise write to the database with each request.
 LAST_USE_IS_KEPT_FOR = timedelta(minutes=5)
 
-# Most clients of this door can send no header.
+# Most clients of this endpoint can send no header.
 TAKES_KEY_IN_ADDRESS = re.compile(r"/(asr|detect-language)/?")
-# The founding documents' doors and the one above, whose clients may know no keys. Not /keys/reload.
+# The endpoints of the compatibility API and the one above, whose clients may know no keys. Not /keys/reload.
 MAY_BE_ANONYMOUS = re.compile(
     r"/(transcribe|models|(job|files)/.+|api/(transcribe|queue|gpus|model_status|logs|status/.+)|asr|detect-language)/?"
 )
@@ -82,7 +82,7 @@ class WrongKey(NotAdmitted):
 
 
 class KeyTooSmall(NotAdmitted, Forbidden):
-    """A view that leaves it to Django answers 403, in the shape of its door."""
+    """A view that leaves it to Django answers 403, in the shape of its endpoint."""
 
     def __init__(self, needed: Scope) -> None:
         super().__init__(reads_only() if needed == Scope.WRITE else is_no_administrators())
@@ -120,7 +120,7 @@ def key_in(headers: Mapping[str, str]) -> str | None:
 
 
 def key_of(request: HttpRequest) -> str | None:
-    """The key that a request carries where its door takes one, or None."""
+    """The key that a request carries where its endpoint takes one, or None."""
     key = key_in(request.headers)
     if key is None and TAKES_KEY_IN_ADDRESS.fullmatch(request.path):
         key = request.GET.get("token", "").strip() or _key_before_host(request.headers)
@@ -166,7 +166,7 @@ def _note_use(token: ApiToken) -> None:
 
 
 def caller_of(request: HttpRequest) -> Caller:
-    """Who asks at a door without sessions. Raises NoKey, WrongKey and KeyTooSmall."""
+    """Who asks at an endpoint without sessions. Raises NoKey, WrongKey and KeyTooSmall."""
     caller = caller_by_key(request) or _anonymous_caller(request)
     if caller is None:
         raise NoKey
@@ -174,7 +174,7 @@ def caller_of(request: HttpRequest) -> Caller:
 
 
 def owner_of(request: HttpRequest) -> AbstractBaseUser:
-    """Whose rows the request is about, at a door without sessions. Raises NoKey, WrongKey and KeyTooSmall."""
+    """Whose rows the request is about, at an endpoint without sessions. Raises NoKey, WrongKey and KeyTooSmall."""
     return caller_of(request).user
 
 

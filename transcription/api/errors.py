@@ -1,4 +1,4 @@
-"""How each door says no: the API in DRF's shape, the doors of others' contracts in theirs, the pages in a page."""
+"""How each endpoint says no: ours in DRF's shape, those of others' contracts in theirs, the pages in a page."""
 
 import logging
 import re
@@ -47,7 +47,7 @@ def sentence(problem: Problem | Refused) -> str:
 
 
 def not_now(path: str, problem: NotNow) -> HttpResponse:
-    """The refusal of a request that may pass later, in the shape of the door at `path`; it says when to come again."""
+    """Refuse a request that may pass later, in the shape of the endpoint at `path`; it says when to come again."""
     answer = refuse(path, status_of(problem), sentence(problem))
     if "seconds" in problem.values:
         answer["Retry-After"] = str(problem.values["seconds"])
@@ -59,11 +59,11 @@ def status_of(problem: NotNow) -> int:
 
 
 def answers_in_json(path: str) -> bool:
-    return any(door.match(path) for door in (IN_API, IN_OPENAI, IN_LEGACY, IN_ASR))
+    return any(endpoint.match(path) for endpoint in (IN_API, IN_OPENAI, IN_LEGACY, IN_ASR))
 
 
 def refuse(path: str, status: int, said: str, **more: object) -> HttpResponse:
-    """An error answer in the shape of the door at `path`."""
+    """An error answer in the shape of the endpoint at `path`."""
     if IN_LEGACY.match(path):
         return Json({"error": said, **more}, status=status)
     if IN_API.match(path) or IN_ASR.match(path):
@@ -75,8 +75,8 @@ def refuse(path: str, status: int, said: str, **more: object) -> HttpResponse:
 
 def turn_away(path: str, stranger: NotAdmitted) -> HttpResponse:
     """What somebody gets who may not come in as they are."""
-    is_founding = IN_LEGACY.match(path) or IN_ASR.match(path)
-    if isinstance(stranger, NoKey) or (isinstance(stranger, WrongKey) and not is_founding):
+    is_compat = IN_LEGACY.match(path) or IN_ASR.match(path)
+    if isinstance(stranger, NoKey) or (isinstance(stranger, WrongKey) and not is_compat):
         answer = refuse(path, 401, str(stranger))
         answer["WWW-Authenticate"] = CHALLENGE
         return answer

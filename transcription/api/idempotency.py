@@ -1,4 +1,4 @@
-"""By what a request is known when it comes once more (`jobs.Mark`): every door that makes a job asks here.
+"""By what a request is known when it comes once more (`jobs.RequestKey`): every endpoint that makes a job asks here.
 
 A client whose connection broke sends its request again with the same Idempotency-Key, and gets the job that it made.
 """
@@ -12,7 +12,7 @@ from django.core.files.uploadedfile import UploadedFile
 from django.utils.datastructures import MultiValueDict
 from django.utils.translation import gettext as _
 
-from transcription.jobs import Mark
+from transcription.jobs import RequestKey
 
 HEADER = "Idempotency-Key"
 LONGEST_KEY = 255
@@ -36,8 +36,8 @@ def key_in(headers: Mapping[str, str]) -> str:
     return key
 
 
-def as_sent(path: str, headers: Mapping[str, str], *sources: MultiValueDict[str, Any]) -> Mark | None:
-    """The mark of all that was sent to an address; None if its client gave it no key. Raises KeyTooLong.
+def as_sent(path: str, headers: Mapping[str, str], *sources: MultiValueDict[str, Any]) -> RequestKey | None:
+    """The request key of all that was sent to an address; None if its client gave it no key. Raises KeyTooLong.
 
     Not of what it means: by now another model may be the default, or an upload in pieces gone.
     """
@@ -45,12 +45,12 @@ def as_sent(path: str, headers: Mapping[str, str], *sources: MultiValueDict[str,
     if not key:
         return None
     sent = [sorted(source.lists()) for source in sources]
-    return Mark(_digest([path.rstrip("/"), sent]), key)
+    return RequestKey(_digest([path.rstrip("/"), sent]), key)
 
 
-def as_meant(headers: Mapping[str, str], **asking: Any) -> Mark:
-    """The mark of all that a text depends on, also without a key. Raises KeyTooLong."""
-    return Mark(_digest(asking), key_in(headers))
+def as_meant(headers: Mapping[str, str], **asking: Any) -> RequestKey:
+    """The request key of all that a text depends on, also without a key. Raises KeyTooLong."""
+    return RequestKey(_digest(asking), key_in(headers))
 
 
 def _digest(asking: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a door is asked, and what it tells of a job."""
+"""What an endpoint is asked, and what it tells of a job."""
 
 import json
 import math

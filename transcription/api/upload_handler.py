@@ -53,7 +53,7 @@ def _cut(text: str, longest: int) -> str:
 
 
 class FileTooLarge(BadRequest):
-    """Django answers it by our handler of bad requests, wherever the form was read, in the shape of the door."""
+    """Django answers it by our handler of bad requests, wherever the form was read, in the shape of the endpoint."""
 
     def __init__(self) -> None:
         said = _("The file is over %(size)s. Split it, or ask the administrator to raise the limit.")

@@ -39,7 +39,7 @@ GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # of IPv6 nothing else is any
 
 
 def _(sentence: str) -> str:
-    """Mark a sentence for translation; the doors translate it when somebody reads it."""
+    """Mark a sentence for translation; the endpoints translate it when somebody reads it."""
     return sentence
 
 

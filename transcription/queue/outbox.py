@@ -28,7 +28,7 @@ def announce(job_id: uuid.UUID, ending: Delivery.Type) -> int:
 
 def _facts(job: Job) -> dict[str, Any]:
     """The job as it ended. Its name and text are put in when the message is sent: they are gone when the job is."""
-    # Written out: a worker has no need of the URLs of all doors, and loading them takes as long as a short job.
+    # Written out: a worker has no need of the URLs of all endpoints, and loading them takes as long as a short job.
     own = f"{settings.PUBLIC_URL}/api/v1/jobs/{job.pk}/"
     return {
         "id": str(job.pk),

@@ -86,7 +86,7 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
 
 
 def warnings(job: Job, *, is_truncated: bool) -> list[str]:
-    """What the door warned of, and what is found out now."""
+    """What the endpoint warned of, and what is found out now."""
     before = [warning for warning in job.warnings if not warning.startswith(("input_truncated", "option_unknown:"))]
     unknown = [f"option_unknown:{name}" for name in unknown_options(job.options)]
     return [*before, *unknown, *(["input_truncated"] if is_truncated else [])]

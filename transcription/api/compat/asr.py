@@ -1,4 +1,4 @@
-"""whisper-asr-webservice's door: its clients (Bazarr, Obsidian plugins) work when they are given our address.
+"""whisper-asr-webservice's endpoint: its clients (Bazarr, Obsidian plugins) work when they are given our address.
 
 POST /asr               file field audio_file; in the query: output (txt json srt vtt tsv), task, language,
                         initial_prompt, vad_filter, word_timestamps, encode; our own parameters too, there or in the
@@ -28,8 +28,7 @@ from rest_framework import serializers
 
 from transcription import jobs
 from transcription.api import transcript
-from transcription.api.compat import endpoint
-from transcription.api.compat.endpoint import Refused, door
+from transcription.api.compat.endpoint import EndpointError, Form, endpoint, finished, read_form, request_key
 from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, always, finite
 from transcription.models import Job
@@ -74,34 +73,34 @@ class LanguageRequest(ListenRequest):
         return kept | {name: [value] for name, value in FOR_THE_LANGUAGE.items()}
 
 
-@door("POST")
+@endpoint("POST")
 async def asr(request: HttpRequest) -> HttpResponse:
     """Transcribe and answer with the text in the form that was asked for."""
     asked = await sync_to_async(_asked)(AsrRequest, request)
     job_id = await sync_to_async(_submit)(request, asked)
-    job = await endpoint.ended(job_id)
+    job = await finished(job_id)
     return await sync_to_async(_transcribed)(job, asked.validated_data["output"])
 
 
-@door("POST")
+@endpoint("POST")
 async def detect_language(request: HttpRequest) -> HttpResponse:
     """Say what is spoken at the beginning of a recording."""
     asked = await sync_to_async(_asked)(LanguageRequest, request)
     job_id = await sync_to_async(_submit)(request, asked)
-    job = await endpoint.ended(job_id)
+    job = await finished(job_id)
     if not job.language:
-        raise Refused(422, _("The recording is too short to hear a language in it."), job_id=str(job_id))
+        raise EndpointError(422, _("The recording is too short to hear a language in it."), job_id=str(job_id))
     language = {"detected_language": LANGUAGES.get(job.language, job.language), "language_code": job.language}
     return Json({**language, "confidence": finite(job.language_probability)}, headers={"X-Job-Id": str(job_id)})
 
 
-def _asked(kind: type[endpoint.Asked], request: HttpRequest) -> endpoint.Asked:
-    return endpoint.asked(kind, request, no_file=422)
+def _asked(kind: type[Form], request: HttpRequest) -> Form:
+    return read_form(kind, request, no_file=422)
 
 
 def _submit(request: HttpRequest, asked: ListenRequest) -> UUID:
     owner = cast(AbstractBaseUser, request.user)
-    job = jobs.submit(owner, asked.upload, container=asked.container, mark=endpoint.mark(request), **asked.wishes)
+    job = jobs.submit(owner, asked.upload, container=asked.container, request_key=request_key(request), **asked.wishes)
     request.close()  # The body's own copy of the recording would lie on the disk for as long as we wait.
     return job.pk
 

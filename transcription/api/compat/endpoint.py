@@ -1,4 +1,4 @@
-"""What the doors without DRF share: one method, a key, a form read as it comes, refusals in the shape of the door.
+"""What the endpoints without DRF share: one method, a key, a form read as it comes, refusals in the shape of each.
 
 A request that comes once more with its Idempotency-Key gets the job that it made, as everywhere (`idempotency.py`).
 """
@@ -23,10 +23,10 @@ from transcription.api.serializers import JobRequest, parameters
 from transcription.models import Job
 
 View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
-Asked = TypeVar("Asked", bound=JobRequest)
+Form = TypeVar("Form", bound=JobRequest)
 
 
-class Refused(Exception):
+class EndpointError(Exception):
     """The request gets this sentence instead of an answer."""
 
     def __init__(self, status: int, said: str, **more: object) -> None:
@@ -34,11 +34,11 @@ class Refused(Exception):
         self.status, self.said, self.more = status, said, more
 
 
-def door(method: str, *, needs_key: bool = True) -> Callable[[View], View]:
+def endpoint(method: str, *, needs_key: bool = True) -> Callable[[View], View]:
     """A view for one method and a key, whose refusals have the shape that `errors.refuse` knows for its address."""
 
     def dressed(view: View) -> View:
-        @csrf_exempt  # no cookie opens these doors
+        @csrf_exempt  # no cookie opens these endpoints
         @wraps(view)
         async def answer(request: HttpRequest, **named: str) -> HttpResponseBase:
             response: HttpResponseBase
@@ -49,7 +49,7 @@ def door(method: str, *, needs_key: bool = True) -> Callable[[View], View]:
                 return await view(request, **named)
             except NotAdmitted as stranger:
                 response = turn_away(request.path, stranger)
-            except Refused as refused:
+            except EndpointError as refused:
                 response = refuse(request.path, refused.status, refused.said, **refused.more)
                 if "job_id" in refused.more:
                     response["X-Job-Id"] = str(refused.more["job_id"])
@@ -67,41 +67,41 @@ def door(method: str, *, needs_key: bool = True) -> Callable[[View], View]:
 
 
 def _check_method(request: HttpRequest, method: str) -> None:
-    asked = "GET" if request.method == "HEAD" else request.method
-    if asked != method:
-        raise Refused(405, _("Only %(method)s works here.") % {"method": method})
+    sent = "GET" if request.method == "HEAD" else request.method
+    if sent != method:
+        raise EndpointError(405, _("Only %(method)s works here.") % {"method": method})
 
 
-def find(request: HttpRequest, job_id: str) -> Job:
-    """The caller's job of this id. Raises Refused when there is none, or it is another's."""
+def find_job(request: HttpRequest, job_id: str) -> Job:
+    """The caller's job of this id. Raises EndpointError when there is none, or it is another's."""
     try:
         return Job.objects.for_user(request.user).select_related("recording").defer("searchable").get(pk=UUID(job_id))
     except (Job.DoesNotExist, ValueError) as error:
-        raise Refused(404, _("There is no such job.")) from error
+        raise EndpointError(404, _("There is no such job.")) from error
 
 
-async def ended(job_id: UUID) -> Job:
-    """The job when it is done. Raises Refused when it failed (422 when the input is at fault), or was called off."""
+async def finished(job_id: UUID) -> Job:
+    """The job when it is done. Raises EndpointError when it failed (422 if the input is at fault) or was cancelled."""
     named = {"job_id": str(job_id)}
     try:
         job = await jobs.wait(job_id)
     except Job.DoesNotExist as error:
-        raise Refused(404, _("The job was deleted before it ended."), **named) from error
+        raise EndpointError(404, _("The job was deleted before it ended."), **named) from error
     if job.status == Job.Status.CANCELLED:
-        raise Refused(409, _("The job was cancelled."), **named)
+        raise EndpointError(409, _("The job was cancelled."), **named)
     if job.problem is not None:
         # The job's id is what the log knows this by.
         told = {"code": job.error_code, "request_id": str(job_id), **named}
-        raise Refused(422 if job.problem.is_input_at_fault else 500, job.error_message, **told)
+        raise EndpointError(422 if job.problem.is_input_at_fault else 500, job.error_message, **told)
     if job.unknown_status_message:
-        raise Refused(409, job.unknown_status_message, **named)
+        raise EndpointError(409, job.unknown_status_message, **named)
     return job
 
 
-def asked(kind: type[Asked], request: HttpRequest, *, no_file: int = 400) -> Asked:
+def read_form(kind: type[Form], request: HttpRequest, *, no_file: int = 400) -> Form:
     """Read the form, whose fields may be in the query string too, or in one JSON field `params`.
 
-    Raises Refused: with `no_file` when there is none, else with 422.
+    Raises EndpointError: with `no_file` when there is none, else with 422.
     """
     _take_multipart_as_multipart(request)
     form = request.POST.copy()
@@ -109,16 +109,16 @@ def asked(kind: type[Asked], request: HttpRequest, *, no_file: int = 400) -> Ask
     read = kind.of(form, request.FILES, request.GET, *(_parameters(text) for text in params))
     if not read.is_valid():
         field, said = next(iter(read.errors.items()))
-        raise Refused(no_file if "file" in read.errors else 422, str(said[0]), field=field)
+        raise EndpointError(no_file if "file" in read.errors else 422, str(said[0]), field=field)
     return read
 
 
-def mark(request: HttpRequest) -> jobs.Mark | None:
+def request_key(request: HttpRequest) -> jobs.RequestKey | None:
     """By what this request, whose form was read, is known if it comes once more; None without an Idempotency-Key."""
     try:
         return idempotency.as_sent(request.path, request.headers, request.POST, request.FILES, request.GET)
     except idempotency.KeyTooLong as error:
-        raise Refused(422, str(error), field=idempotency.HEADER) from error
+        raise EndpointError(422, str(error), field=idempotency.HEADER) from error
 
 
 def _take_multipart_as_multipart(request: HttpRequest) -> None:
@@ -133,4 +133,4 @@ def _parameters(text: str | UploadedFile) -> MultiValueDict[str, Any]:
     try:
         return parameters(str(text))
     except ValueError as error:
-        raise Refused(422, _("`params` is a JSON object of parameters."), field="params") from error
+        raise EndpointError(422, _("`params` is a JSON object of parameters."), field="params") from error

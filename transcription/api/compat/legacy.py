@@ -1,4 +1,4 @@
-"""The founding documents' doors, at the root: post a recording, wait, get the text."""
+"""The endpoints of the compatibility API, at the root: post a recording, wait, get the text."""
 
 import asyncio
 import logging
@@ -23,8 +23,7 @@ from rest_framework import serializers
 from transcription import errors, jobs, keys
 from transcription.api import media, transcript
 from transcription.api.authentication import Caller, caller_of, key_of
-from transcription.api.compat import endpoint
-from transcription.api.compat.endpoint import Refused, door
+from transcription.api.compat.endpoint import EndpointError, endpoint, find_job, finished, read_form, request_key
 from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, always
 from transcription.models import Job, Worker
@@ -48,20 +47,20 @@ class TranscribeRequest(JobRequest):
     )
 
 
-@door("POST")
+@endpoint("POST")
 async def transcribe(request: HttpRequest) -> HttpResponse:
     """Transcribe and answer with the text; a client that hangs up leaves the job running."""
     format, job_id = await sync_to_async(_submit)(request)
-    job = await endpoint.ended(job_id)
+    job = await finished(job_id)
     answer = await sync_to_async(_transcribed)(job, format)
     answer["X-Job-Id"] = str(job_id)
     return answer
 
 
 def _submit(request: HttpRequest) -> tuple[str, UUID]:
-    asked = endpoint.asked(TranscribeRequest, request)
+    asked = read_form(TranscribeRequest, request)
     owner = cast(AbstractBaseUser, request.user)
-    job = jobs.submit(owner, asked.upload, mark=endpoint.mark(request), **asked.wishes)
+    job = jobs.submit(owner, asked.upload, request_key=request_key(request), **asked.wishes)
     request.close()  # The body's own copy of the recording would lie on the disk for as long as we wait.
     return asked.validated_data["format"], job.pk
 
@@ -76,13 +75,13 @@ def _transcribed(job: Job, format: str) -> HttpResponse:
 # ------------------------------------------------------------------ GET /job/{id}, /models, /health
 
 
-@door("GET")
+@endpoint("GET")
 async def job(request: HttpRequest, job_id: str) -> HttpResponse:
     return await sync_to_async(_job)(request, job_id)
 
 
 def _job(request: HttpRequest, job_id: str) -> HttpResponse:
-    found = endpoint.find(request, job_id)
+    found = find_job(request, job_id)
     told: dict[str, Any] = {"job_id": str(found.pk), "status": found.status, "progress": found.progress}
     if found.status == Job.Status.DONE:
         told |= transcript.body(found)
@@ -95,26 +94,26 @@ def _job(request: HttpRequest, job_id: str) -> HttpResponse:
 FILE = re.compile(r"(?P<job_id>[0-9a-f-]{36})_.+\.(?P<kind>txt|wav)")
 
 
-@door("GET")
+@endpoint("GET")
 async def file(request: HttpRequest, name: str) -> HttpResponseBase:
     """The text or the recording that `result_file` and `uploaded_file` of a job name."""
     job, kind = await sync_to_async(_named)(request, name)
     if kind == "wav":
         return await sync_to_async(media.respond)(request, job.recording)
     if job.status != Job.Status.DONE:
-        raise Refused(404, _("This job has no text yet."))
+        raise EndpointError(404, _("This job has no text yet."))
     return HttpResponse(job.text, content_type="text/plain; charset=utf-8")
 
 
 def _named(request: HttpRequest, name: str) -> tuple[Job, str]:
     found = FILE.fullmatch(name)
-    job = endpoint.find(request, found["job_id"]) if found else None
+    job = find_job(request, found["job_id"]) if found else None
     if found is None or job is None or name not in transcript.file_names(job):
-        raise Refused(404, _("There is no such file."))
+        raise EndpointError(404, _("There is no such file."))
     return job, found["kind"]
 
 
-@door("GET")
+@endpoint("GET")
 async def models(request: HttpRequest) -> HttpResponse:
     return Json(await sync_to_async(_models)())
 
@@ -141,7 +140,7 @@ def _models() -> dict[str, Any]:
 
 
 def _default_model() -> str:
-    """The default model's name, also when DEFAULT_MODEL names none that is there: these doors only report."""
+    """The default model's name, also when DEFAULT_MODEL names none that is there: these endpoints only report."""
     try:
         return catalogue.default()
     except errors.UnknownModel:
@@ -153,7 +152,7 @@ _asking = ThreadPoolExecutor(1, thread_name_prefix="health")
 HEALTH_SECONDS = 5.0
 
 
-@door("GET", needs_key=False)
+@endpoint("GET", needs_key=False)
 async def health(request: HttpRequest) -> HttpResponse:
     """Whether the server can work, said in a few seconds whatever the database does."""
     asked = asyncio.get_running_loop().run_in_executor(_asking, _alive)
@@ -213,7 +212,7 @@ def _unhealthy(reason: str) -> dict[str, Any]:
 # ------------------------------------------------------------------ POST /keys/reload
 
 
-@door("POST", needs_key=False)
+@endpoint("POST", needs_key=False)
 async def reload_keys(request: HttpRequest) -> HttpResponse:
     """Read KEYS_FILE again, for whoever has a key of it, be it not read yet, or an administrator's."""
     return Json({"reloaded": await sync_to_async(_reload_keys)(request)})
@@ -227,13 +226,13 @@ def _reload_keys(request: HttpRequest) -> int:
     except OSError as error:
         log.exception("the file of keys could not be read")
         said = _("%(file)s cannot be read: %(reason)s. The keys stay as they were.")
-        raise Refused(500, said % {"file": settings.KEYS_FILE.name, "reason": error.strerror}) from error
+        raise EndpointError(500, said % {"file": settings.KEYS_FILE.name, "reason": error.strerror}) from error
 
 
 def _check_may_reload(caller: Caller) -> None:
     is_of_file = caller.token is not None and caller.token.is_from_file
     if not (is_of_file or getattr(caller.user, "is_staff", False)):
-        raise Refused(403, _("Send a key of the file, or an administrator's that may do everything."))
+        raise EndpointError(403, _("Send a key of the file, or an administrator's that may do everything."))
 
 
 # With and without a slash at the end: a client that posts would not follow a redirect.

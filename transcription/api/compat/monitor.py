@@ -1,4 +1,4 @@
-"""The second founding document's doors, under /api/: queue a recording, and watch it, the devices and the log.
+"""The compatibility API's endpoints under /api/: queue a recording, and watch it, the devices and the log.
 
 POST /api/transcribe         a form as at /transcribe; {"task_id"} at once
 GET  /api/status/{task_id}   its state (queued processing done error), and the text when it is done
@@ -22,8 +22,7 @@ from django.urls import re_path
 from django.utils.translation import gettext as _
 
 from transcription import jobs
-from transcription.api.compat import endpoint
-from transcription.api.compat.endpoint import door
+from transcription.api.compat.endpoint import endpoint, find_job, read_form, request_key
 from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, finite
 from transcription.models import Event, Job, Section, Worker
@@ -49,7 +48,7 @@ class QueueRequest(JobRequest):
     takes_what_nobody_honours = True  # the documents promise it
 
 
-@door("POST")
+@endpoint("POST")
 async def transcribe(request: HttpRequest) -> HttpResponse:
     """Queue a recording; the text is asked for later."""
     job = await sync_to_async(_submit)(request)
@@ -57,18 +56,18 @@ async def transcribe(request: HttpRequest) -> HttpResponse:
 
 
 def _submit(request: HttpRequest) -> Job:
-    asked = endpoint.asked(QueueRequest, request)
+    asked = read_form(QueueRequest, request)
     owner = cast(AbstractBaseUser, request.user)
-    return jobs.submit(owner, asked.upload, mark=endpoint.mark(request), **asked.wishes)
+    return jobs.submit(owner, asked.upload, request_key=request_key(request), **asked.wishes)
 
 
-@door("GET")
+@endpoint("GET")
 async def status(request: HttpRequest, task_id: str) -> HttpResponse:
     return Json(await sync_to_async(_status)(request, task_id))
 
 
 def _status(request: HttpRequest, task_id: str) -> dict[str, Any]:
-    job = endpoint.find(request, task_id)
+    job = find_job(request, task_id)
     turn = None if job.is_ended else forecast.latest().get(job.pk)
     told: dict[str, Any] = finite(
         {
@@ -110,7 +109,7 @@ def _time(moment: datetime | None) -> str | None:
 # ------------------------------------------------------------------ all of them
 
 
-@door("GET")
+@endpoint("GET")
 async def queue(request: HttpRequest) -> HttpResponse:
     return Json(await sync_to_async(_queue)(request))
 
@@ -156,7 +155,7 @@ def _devices() -> list[Worker]:
     return list(Worker.alive().filter(kind=Worker.Kind.DEVICE).order_by("hostname", "device", "started_at", "pk"))
 
 
-@door("GET")
+@endpoint("GET")
 async def gpus(request: HttpRequest) -> HttpResponse:
     return Json(await sync_to_async(_gpus)(), safe=False)
 
@@ -175,7 +174,7 @@ def _gpus() -> list[dict[str, Any]]:
     ]
 
 
-@door("GET")
+@endpoint("GET")
 async def model_status(request: HttpRequest) -> HttpResponse:
     return Json(await sync_to_async(_model_status)())
 
@@ -187,7 +186,7 @@ def _model_status() -> dict[str, Any]:
 # ------------------------------------------------------------------ the log
 
 
-@door("GET")
+@endpoint("GET")
 async def logs(request: HttpRequest) -> HttpResponse:
     return Json(await sync_to_async(_logs)(request), safe=False)
 

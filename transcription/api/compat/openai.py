@@ -1,4 +1,4 @@
-"""OpenAI's door, under /v1/: a client of that service's speaks with us when it is given our address.
+"""OpenAI's endpoint, under /v1/: a client of that service's speaks with us when it is given our address.
 
 POST /v1/audio/transcriptions    a form: file, model, language or languages[], prompt, keywords[], temperature, stream,
                                  response_format (json text srt vtt verbose_json), timestamp_granularities[] (segment
@@ -7,7 +7,8 @@ POST /v1/audio/translations      the same, into English
 GET  /v1/models, /v1/models/ID   the models here, and the names of OpenAI's that stand for the default one
 
 Both posts wait for the job, or with `stream=true` tell its text as it comes. A request that is sent once more joins the
-job that it made (`jobs.Mark`), and X-Job-Id names it. An error is {"error": {"message", "type", "param", "code"}}.
+job that it made (`jobs.RequestKey`), and X-Job-Id names it. An error is {"error": {"message", "type", "param",
+"code"}}.
 """
 
 import json
@@ -36,15 +37,14 @@ from rest_framework import serializers
 from transcription import errors, jobs
 from transcription.api import idempotency, transcript
 from transcription.api.authentication import key_in
-from transcription.api.compat import endpoint
+from transcription.api.compat.endpoint import EndpointError, endpoint
 from transcription.api.errors import openai_body, sentence
 from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, ModelField, always, finite
 from transcription.jobs import Wishes
 from transcription.models import ApiToken, Job, Section
 from transcription.models import Segment as Row
-from transcription.parameters import BY_NAME
-from transcription.parameters import Refused as BadValue
+from transcription.parameters import BY_NAME, Refused
 from transcription.text import exports
 from transcription.watcher import Sight, watching
 from transcription.weights import catalogue
@@ -65,7 +65,7 @@ PING = ": ping\n\n"
 log = logging.getLogger(__name__)
 
 
-class Refused(endpoint.Refused):
+class OpenAIError(EndpointError):
     """The request gets this sentence instead of an answer. `is_final`: sent once more it would get the same."""
 
     def __init__(
@@ -86,13 +86,13 @@ class Refused(endpoint.Refused):
         return answer
 
 
-def door(method: str) -> Callable[[View], View]:
+def openai_endpoint(method: str) -> Callable[[View], View]:
     """A view for one method and a key, whose refusals have OpenAI's shape and whose answers have an id."""
 
     def dressed(view: View) -> View:
-        checked = endpoint.door(method)(view)
+        checked = endpoint(method)(view)
 
-        @csrf_exempt  # no cookie opens this door
+        @csrf_exempt  # no cookie opens this endpoint
         @wraps(view)
         async def answer(request: HttpRequest, **named: str) -> HttpResponseBase:
             response = await checked(request, **named)
@@ -179,7 +179,7 @@ class TranscriptionRequest(JobRequest):
         languages = BY_NAME["language"]
         try:
             return list(dict.fromkeys(code for name in value if (code := languages.read([name])) is not None))
-        except BadValue as refused:
+        except Refused as refused:
             raise serializers.ValidationError(sentence(refused)) from refused
 
     @property
@@ -211,7 +211,7 @@ def _asked(request: HttpRequest, form: type[TranscriptionRequest]) -> Transcript
         param, said = next(iter(asked.errors.items()))
         is_unknown_model = said[0].code == MODEL_NOT_FOUND
         code = MODEL_NOT_FOUND if is_unknown_model else None
-        raise Refused(404 if is_unknown_model else 400, str(said[0]), param=param, code=code)
+        raise OpenAIError(404 if is_unknown_model else 400, str(said[0]), param=param, code=code)
     return asked
 
 
@@ -219,11 +219,11 @@ def _submit(request: HttpRequest, form: type[TranscriptionRequest]) -> tuple[Tra
     asked = _asked(request, form)
     owner = cast(AbstractBaseUser, request.user)
     try:
-        job = jobs.submit(owner, asked.upload, mark=_mark(request, asked), **asked.wishes)
+        job = jobs.submit(owner, asked.upload, request_key=_request_key(request, asked), **asked.wishes)
     except jobs.KeyTaken as error:
-        raise Refused(422, idempotency.key_taken(), code="idempotency_key_reused") from error
+        raise OpenAIError(422, idempotency.key_taken(), code="idempotency_key_reused") from error
     except idempotency.KeyTooLong as error:
-        raise Refused(400, str(error)) from error
+        raise OpenAIError(400, str(error)) from error
     retries = request.headers.get("X-Stainless-Retry-Count", "")
     if retries.isdecimal() and retries != "0":
         log.info("job %s: its client asks for it again, for the %s. time", job.pk, retries[:10])
@@ -231,7 +231,7 @@ def _submit(request: HttpRequest, form: type[TranscriptionRequest]) -> tuple[Tra
     return asked, job.pk
 
 
-def _mark(request: HttpRequest, asked: TranscriptionRequest) -> jobs.Mark:
+def _request_key(request: HttpRequest, asked: TranscriptionRequest) -> jobs.RequestKey:
     """By what this request is known if it comes once more: its sound, and all that the text depends on."""
     asking: dict[str, Any] = {**asked.wishes, "options": asked.wishes["options"].to_json()}
     token = ApiToken.digest_of(key_in(request.headers) or "")
@@ -241,12 +241,12 @@ def _mark(request: HttpRequest, asked: TranscriptionRequest) -> jobs.Mark:
 # ------------------------------------------------------------------ POST /v1/audio/…
 
 
-@door("POST")
+@openai_endpoint("POST")
 async def transcriptions(request: HttpRequest) -> HttpResponseBase:
     return await _answer(request, TranscriptionRequest)
 
 
-@door("POST")
+@openai_endpoint("POST")
 async def translations(request: HttpRequest) -> HttpResponseBase:
     return await _answer(request, TranslationRequest)
 
@@ -275,20 +275,20 @@ async def _waited(job_id: UUID, asked: TranscriptionRequest) -> HttpResponse:
     return await sync_to_async(_told)(cast(Job, job), asked)
 
 
-def _failure(job: Job | None) -> Refused | None:
+def _failure(job: Job | None) -> OpenAIError | None:
     """What is said of a job that has ended without its text; None for one that is done."""
     if job is None:
-        return Refused(404, _("The job was deleted before it ended."), code="job_deleted")
+        return OpenAIError(404, _("The job was deleted before it ended."), code="job_deleted")
     if job.status == Job.Status.CANCELLED:
-        return Refused(409, _("The job was cancelled."), code="job_cancelled", is_final=True)
+        return OpenAIError(409, _("The job was cancelled."), code="job_cancelled", is_final=True)
     if job.unknown_status_message:
-        return Refused(409, job.unknown_status_message, code="status_unknown", is_final=True)
+        return OpenAIError(409, job.unknown_status_message, code="status_unknown", is_final=True)
     if job.problem is None:
         return None
     if job.problem.is_input_at_fault:
-        return Refused(400, job.error_message, param="file", code=job.error_code)
+        return OpenAIError(400, job.error_message, param="file", code=job.error_code)
     # Final: what may pass was tried again by the queue.
-    return Refused(500, job.error_message, code=job.error_code, is_final=True)
+    return OpenAIError(500, job.error_message, code=job.error_code, is_final=True)
 
 
 def _told(job: Job, asked: TranscriptionRequest) -> HttpResponse:
@@ -402,12 +402,12 @@ def _event(told: dict[str, Any]) -> str:
 # ------------------------------------------------------------------ GET /v1/models
 
 
-@door("GET")
+@openai_endpoint("GET")
 async def models(request: HttpRequest) -> HttpResponse:
     return Json({"object": "list", "data": await sync_to_async(_models)()})
 
 
-@door("GET")
+@openai_endpoint("GET")
 async def model(request: HttpRequest, name: str) -> HttpResponse:
     return Json(await sync_to_async(_model)(name))
 
@@ -422,7 +422,7 @@ def _model(name: str) -> dict[str, Any]:
     try:
         catalogue.canonical(name)
     except errors.UnknownModel as error:
-        raise Refused(404, sentence(error), param="model", code=MODEL_NOT_FOUND) from error
+        raise OpenAIError(404, sentence(error), param="model", code=MODEL_NOT_FOUND) from error
     return next((known for known in _models() if known["id"] == name), _named(name, 0))
 
 

@@ -74,7 +74,7 @@ class NativeViewSet(viewsets.GenericViewSet[Row]):
         return super().handle_exception(self._in_our_words(exc))
 
     def _in_our_words(self, exc: Exception) -> Exception:
-        """The exception with the sentence that the other doors say in its place."""
+        """The exception with the sentence that the other endpoints say in its place."""
         match exc:
             case errors.DiskFull():  # also while the form is read, long before the view
                 return NoSpace(sentence(exc))

@@ -131,15 +131,15 @@ class JobViewSet(NativeViewSet[Job]):
         """
         owner = cast(AbstractBaseUser, request.user)
         data = form_of(request)
-        mark = idempotency.as_sent(request.path, request.headers, data, request.query_params)
-        job = None if mark is None else jobs.earlier(owner, mark)
+        request_key = idempotency.as_sent(request.path, request.headers, data, request.query_params)
+        job = None if request_key is None else jobs.earlier(owner, request_key)
         if job is None:
             asked = NewJobRequest.of(data, request.query_params, owner=owner)
             asked.is_valid(raise_exception=True)
             if (recording := asked.recording_here) is not None:
-                job = jobs.again(recording, mark=mark, **asked.wishes)
+                job = jobs.again(recording, request_key=request_key, **asked.wishes)
             else:
-                job = jobs.submit(owner, asked.upload, mark=mark, **asked.wishes)
+                job = jobs.submit(owner, asked.upload, request_key=request_key, **asked.wishes)
         headers = {"Location": reverse("api:job", args=(job.pk,)), "X-Job-Id": str(job.pk)}
         return Response(self.get_serializer(job).data, status=status.HTTP_202_ACCEPTED, headers=headers)
 

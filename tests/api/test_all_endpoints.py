@@ -1,4 +1,4 @@
-"""Many recordings by every door at once, as two users: each transcript is there once, under its own job and user."""
+"""Many recordings by every endpoint at once, as two users: each transcript is there once, under its job and user."""
 
 import hashlib
 import json
@@ -58,7 +58,7 @@ class Sent:
         return {"model": "nano", "language": self.language, "beam_size": "1", "temperature": "[0]"}
 
 
-Posted = tuple[str, str | None]  # the id of the job, and the text where the door waits for it
+Posted = tuple[str, str | None]  # the id of the job, and the text where the endpoint waits for it
 
 
 def native(client: httpx.Client, sent: Sent) -> Posted:
@@ -117,7 +117,7 @@ def asr(client: httpx.Client, sent: Sent) -> Posted:
     return answer.headers["x-job-id"], answer.json()["text"]
 
 
-DOORS: tuple[Callable[[httpx.Client, Sent], Posted], ...] = (native, in_pieces, openai, transcribe, task, asr)
+ENDPOINTS: tuple[Callable[[httpx.Client, Sent], Posted], ...] = (native, in_pieces, openai, transcribe, task, asr)
 
 
 @pytest.fixture
@@ -129,18 +129,18 @@ def keys(nano_server: Server) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("each", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_recordings_by_every_door_at_once_are_each_there_once(
+def test_recordings_by_every_endpoint_at_once_are_each_there_once(
     nano_server: Server, keys: dict[str, str], each: int
 ) -> None:
     names = list(keys)
-    plan = [(door, Sent.number(number)) for number, door in enumerate(DOORS * each)]
-    owners = [names[place % 2 == place // len(DOORS) % 2] for place in range(len(plan))]  # every door for both
+    plan = [(endpoint, Sent.number(number)) for number, endpoint in enumerate(ENDPOINTS * each)]
+    owners = [names[place % 2 == place // len(ENDPOINTS) % 2] for place in range(len(plan))]  # every endpoint for both
 
     def post(place: int) -> Posted:
-        (door, sent), key = plan[place], keys[owners[place]]
+        (endpoint, sent), key = plan[place], keys[owners[place]]
         headers = {"X-API-Key": key}
         with httpx.Client(base_url=nano_server.url, headers=headers, timeout=240) as client:
-            return door(client, sent)
+            return endpoint(client, sent)
 
     with ThreadPoolExecutor(len(plan)) as clients:
         posted = list(clients.map(post, range(len(plan))))
@@ -159,9 +159,9 @@ def test_recordings_by_every_door_at_once_are_each_there_once(
         assert Counter(recording["sha256"] for recording in recordings) == Counter(
             plan[place][1].sha256 for place in mine
         )
-        assert {plan[place][0] for place in mine} == set(DOORS)
+        assert {plan[place][0] for place in mine} == set(ENDPOINTS)
         for place in mine:
-            (_door, sent), (job_id, told) = plan[place], posted[place]
+            (_endpoint, sent), (job_id, told) = plan[place], posted[place]
             assert jobs[job_id]["status"] == "done"
             assert jobs[job_id]["recording"]["sha256"] == sent.sha256
             assert texts[job_id].strip() == sent.said

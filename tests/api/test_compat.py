@@ -1,4 +1,4 @@
-"""Every curl command of the founding documents, as it is printed there, with a real curl to a real server.
+"""Every curl command of the compatibility API's documents, as it is printed there, with a real curl to a real server.
 
 Put in their places are only the server's address, the file's path and the key; the keyless commands are let in by
 LEGACY_ANONYMOUS. `turbo` and `base` are the tests' own model under those names.
@@ -70,8 +70,8 @@ curl -X POST "http://localhost:8801/transcribe" \
 """
 
 
-def test_000_line_56_asks_for_words(founding_server: Server) -> None:
-    answer = run(founding_server, LINE_56)
+def test_000_line_56_asks_for_words(compat_server: Server) -> None:
+    answer = run(compat_server, LINE_56)
 
     told = answer.json
     assert answer.status == 200
@@ -83,8 +83,8 @@ def test_000_line_56_asks_for_words(founding_server: Server) -> None:
     assert f"x-job-id: {told['job_id']}" in answer.headers
 
 
-def test_000_line_139_names_the_language_alone(founding_server: Server) -> None:
-    answer = run(founding_server, LINE_139)
+def test_000_line_139_names_the_language_alone(compat_server: Server) -> None:
+    answer = run(compat_server, LINE_139)
 
     assert answer.status == 200
     assert answer.json["language"] == "ru"
@@ -94,12 +94,12 @@ def test_000_line_139_names_the_language_alone(founding_server: Server) -> None:
 # ------------------------------------------------------------------ 001 (no commands; its files)
 
 
-def test_001_gives_the_files_that_it_names(founding_server: Server) -> None:
-    told = run(founding_server, LINE_139).json
+def test_001_gives_the_files_that_it_names(compat_server: Server) -> None:
+    told = run(compat_server, LINE_139).json
 
-    said = run(founding_server, f"curl http://localhost:8801/files/{told['result_file']}")
-    sound = run(founding_server, f"curl -I http://localhost:8801/files/{told['uploaded_file']}")
-    looked_up = run(founding_server, f"curl http://localhost:8801/job/{told['job_id']}")
+    said = run(compat_server, f"curl http://localhost:8801/files/{told['result_file']}")
+    sound = run(compat_server, f"curl -I http://localhost:8801/files/{told['uploaded_file']}")
+    looked_up = run(compat_server, f"curl http://localhost:8801/job/{told['job_id']}")
 
     assert (said.status, said.body) == (200, told["text"])
     assert sound.status == 200
@@ -117,29 +117,29 @@ curl -X POST http://localhost:8000/api/transcribe
 """
 
 
-def test_002_line_88_is_queued_and_polled_until_it_is_done(founding_server: Server) -> None:
+def test_002_line_88_is_queued_and_polled_until_it_is_done(compat_server: Server) -> None:
     # Its last field asks for a language model, which this server has not got.
-    answer = run(founding_server, LINE_88.replace('-F "upgrade_transcribation=true"', ""))
+    answer = run(compat_server, LINE_88.replace('-F "upgrade_transcribation=true"', ""))
 
     assert answer.status == 200
     task_id = answer.json["task_id"]
     assert answer.json == {"task_id": task_id}
     assert UUID.fullmatch(task_id)
     status = f"curl http://localhost:8000/api/status/{task_id}"
-    done = wait_until(lambda: told if (told := run(founding_server, status).json)["status"] == "done" else None, 60)
+    done = wait_until(lambda: told if (told := run(compat_server, status).json)["status"] == "done" else None, 60)
     assert done is not None
     assert done["task_id"] == task_id
     assert is_same(done["result"], "Елена купила пять книг на рынке.")
     assert (done["error"], done["model"], done["device"]) == (None, "base", "cpu")
-    queue = run(founding_server, "curl http://localhost:8000/api/queue").json
+    queue = run(compat_server, "curl http://localhost:8000/api/queue").json
     assert set(queue) == {"queue", "processing", "completed", "failed"}
     assert task_id in [task["id"] for task in queue["completed"]]
-    events = run(founding_server, "curl http://localhost:8000/api/logs").json
+    events = run(compat_server, "curl http://localhost:8000/api/logs").json
     assert any(task_id in event["msg"] for event in events)
 
 
-def test_002_line_88_as_printed_is_answered_plainly_without_a_language_model(founding_server: Server) -> None:
-    answer = run(founding_server, LINE_88)
+def test_002_line_88_as_printed_is_answered_plainly_without_a_language_model(compat_server: Server) -> None:
+    answer = run(compat_server, LINE_88)
 
     assert answer.status == 422
     assert answer.json["field"] == "upgrade_transcribation"
@@ -205,52 +205,52 @@ def key_in_file(server: Server) -> str:
     return (server.data / "keys.txt").read_text().split()[0]
 
 
-def test_003_line_100_reads_the_keys_again(founding_server: Server) -> None:
-    answer = run(founding_server, LINE_100, key=key_in_file(founding_server))
+def test_003_line_100_reads_the_keys_again(compat_server: Server) -> None:
+    answer = run(compat_server, LINE_100, key=key_in_file(compat_server))
 
     assert answer.status == 200
     assert answer.json["reloaded"] >= 1
 
 
 @pytest.mark.parametrize("command", TRANSCRIBE.values(), ids=TRANSCRIBE)
-def test_003_curl_itself_refuses_d_together_with_form(founding_server: Server, command: str) -> None:
-    assert ended(founding_server, command, path=BOOKS, key="any").returncode == 2
+def test_003_curl_itself_refuses_d_together_with_form(compat_server: Server, command: str) -> None:
+    assert ended(compat_server, command, path=BOOKS, key="any").returncode == 2
 
 
 @pytest.mark.parametrize("command", TRANSCRIBE.values(), ids=TRANSCRIBE)
-def test_003_without_d_a_form_that_calls_itself_json_is_read(founding_server: Server, command: str) -> None:
-    answer = run(founding_server, without_d(command), key=key_in_file(founding_server))
+def test_003_without_d_a_form_that_calls_itself_json_is_read(compat_server: Server, command: str) -> None:
+    answer = run(compat_server, without_d(command), key=key_in_file(compat_server))
 
     assert answer.status == 200
     assert is_same(answer.json["text"], "Елена купила пять книг на рынке.")
 
 
-def test_003_line_163_is_simple(founding_server: Server) -> None:
-    answer = run(founding_server, without_d(LINE_163, as_params=True), key=key_in_file(founding_server))
+def test_003_line_163_is_simple(compat_server: Server) -> None:
+    answer = run(compat_server, without_d(LINE_163, as_params=True), key=key_in_file(compat_server))
 
     assert (answer.status, set(answer.json)) == (200, {"text"})
 
 
-def test_003_line_177_is_text(founding_server: Server) -> None:
-    answer = run(founding_server, without_d(LINE_177, as_params=True), key=key_in_file(founding_server))
+def test_003_line_177_is_text(compat_server: Server) -> None:
+    answer = run(compat_server, without_d(LINE_177, as_params=True), key=key_in_file(compat_server))
 
     assert answer.status == 200
     assert "content-type: text/plain" in answer.headers
     assert is_same(answer.body, "Елена купила пять книг на рынке.")
 
 
-def test_003_line_186_is_translated_with_words(founding_server: Server) -> None:
+def test_003_line_186_is_translated_with_words(compat_server: Server) -> None:
     command = without_d(LINE_186, as_params=True)
 
-    told = run(founding_server, command, path=BEARS, key=key_in_file(founding_server)).json
+    told = run(compat_server, command, path=BEARS, key=key_in_file(compat_server)).json
 
     assert (told["language"], told["task"], told["beam_size"], told["word_timestamps"]) == ("en", "translate", 5, True)
     assert told["temperature"] == [0.1]
     assert told["initial_prompt"] == "This is a technical presentation about AI"
 
 
-def test_003_line_236_is_healthy(founding_server: Server) -> None:
-    answer = run(founding_server, LINE_236)
+def test_003_line_236_is_healthy(compat_server: Server) -> None:
+    answer = run(compat_server, LINE_236)
 
     assert answer.status == 200
     assert answer.json["status"] == "healthy"
@@ -266,9 +266,9 @@ def test_003_errors_have_their_codes(nano_server: Server, key: str, status: int)
     assert answer.json["error"]
 
 
-def test_003_bad_parameters_are_422_and_no_file_is_400(founding_server: Server) -> None:
-    bad = run(founding_server, LINE_139.replace("language=ru", "beam_size=99"))
-    none = run(founding_server, 'curl -X POST "http://localhost:9854/transcribe" --form "language=ru"')
+def test_003_bad_parameters_are_422_and_no_file_is_400(compat_server: Server) -> None:
+    bad = run(compat_server, LINE_139.replace("language=ru", "beam_size=99"))
+    none = run(compat_server, 'curl -X POST "http://localhost:9854/transcribe" --form "language=ru"')
 
     assert (bad.status, bad.json["field"]) == (422, "beam_size")
     assert (none.status, none.json["field"]) == (400, "file")
@@ -284,15 +284,15 @@ curl -X POST \
 """
 
 
-def test_004_line_151_is_well(founding_server: Server) -> None:
-    told = run(founding_server, LINE_151).json
+def test_004_line_151_is_well(compat_server: Server) -> None:
+    told = run(compat_server, LINE_151).json
 
     assert told["ok"] is True
     assert told["model"].startswith("whisper-")
 
 
-def test_004_line_162_is_a_voice_message(founding_server: Server) -> None:
-    answer = run(founding_server, LINE_162)
+def test_004_line_162_is_a_voice_message(compat_server: Server) -> None:
+    answer = run(compat_server, LINE_162)
 
     told = answer.json
     assert answer.status == 200

@@ -1,4 +1,4 @@
-"""Every door says no in its own shape, with a sentence, and never with a page; who made a job is told which."""
+"""Every endpoint says no in its own shape, with a sentence, and never with a page; who made a job is told which."""
 
 import asyncio
 import io
@@ -22,13 +22,13 @@ from transcription.models import ApiToken, Batch, Job
 FORM = "multipart/form-data; boundary=x"
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
-# The doors that make a job of a recording, with and without a slash at the end where both are open.
+# The endpoints that make a job of a recording, with and without a slash at the end where both are open.
 UPLOADS = (
     "/api/v1/jobs/", "/api/v1/batches/", "/v1/audio/transcriptions", "/v1/audio/translations",
     "/transcribe", "/transcribe/", "/api/transcribe", "/api/transcribe/", "/asr", "/asr/",
     "/detect-language", "/detect-language/",
 )  # fmt: skip
-WAITING = tuple(door for door in UPLOADS if not door.startswith("/api/"))
+WAITING = tuple(endpoint for endpoint in UPLOADS if not endpoint.startswith("/api/"))
 READING = (
     "/api/v1/jobs/", "/api/v1/recordings/", "/api/v1/batches/", "/api/v1/models/", "/api/v1/workers/", "/api/v1/queue/",
     "/api/v1/stats/", "/api/v1/tokens/", "/api/v1/webhook/", "/api/v1/deliveries/", "/v1/models", "/v1/models/nano",
@@ -56,7 +56,7 @@ class Said(NamedTuple):
 
 
 def sentence(path: str, said: Said) -> str:
-    """The sentence of a refusal, which must have the shape of its door."""
+    """The sentence of a refusal, which must have the shape of its endpoint."""
     assert said.headers["content-type"] == "application/json"
     told = json.loads(said.body)
     if path.startswith("/v1"):
@@ -206,12 +206,12 @@ def test_a_body_that_is_no_form_with_a_recording_makes_no_job(api: Client, path:
 @pytest.mark.parametrize("address", [*UPLOADS, *READING])
 def test_nobody_comes_in_without_a_key_or_with_a_wrong_one(db: None, owner: User, address: str) -> None:
     path = filled(address, a_job(owner))
-    is_founding = not path.startswith(("/api/v1/", "/v1/"))
+    is_compat = not path.startswith(("/api/v1/", "/v1/"))
     ask = Client.post if address in UPLOADS else Client.get
 
     without, wrong = (Said.of(ask(Client(headers=headers), path)) for headers in ({}, {"X-API-Key": "st_wrong"}))
 
-    assert (without.status, wrong.status) == (401, 403 if is_founding else 401)
+    assert (without.status, wrong.status) == (401, 403 if is_compat else 401)
     assert without.headers["www-authenticate"]
     assert sentence(path, without) != sentence(path, wrong)
 
@@ -309,7 +309,7 @@ def test_an_upload_in_pieces_over_the_limit_is_413(api: Client, settings: Settin
         {"status": "cancelled"},
     ],
 )
-def test_a_waiting_door_names_its_job_however_it_ends(
+def test_a_waiting_endpoint_names_its_job_however_it_ends(
     api: Client, ends: dict[str, Any], path: str, end: dict[str, Any]
 ) -> None:
     ends |= end
@@ -320,21 +320,21 @@ def test_a_waiting_door_names_its_job_however_it_ends(
     assert answer.status_code == 200 or sentence(path, Said.of(answer))
 
 
-def test_a_door_that_does_not_wait_says_where_its_job_is(api: Client) -> None:
+def test_a_endpoint_that_does_not_wait_says_where_its_job_is(api: Client) -> None:
     answer = api.post("/api/v1/jobs/", {"file": sound()})
-    founding = api.post("/api/transcribe", {"file": sound()})
+    compat = api.post("/api/transcribe", {"file": sound()})
     batch = api.post("/api/v1/batches/", {"file": [sound(), sound()]})
 
     assert answer.status_code == batch.status_code == 202
     assert answer["Location"] == f"/api/v1/jobs/{answer['X-Job-Id']}/"
     assert api.get(answer["Location"]).json()["id"] == answer["X-Job-Id"]
-    assert founding["X-Job-Id"] == founding.json()["task_id"]
+    assert compat["X-Job-Id"] == compat.json()["task_id"]
     assert api.get(batch["Location"]).json()["jobs"]["total"] == 2
 
 
 # ------------------------------------------------------------------ the same request once more
 
-MARKED = tuple(door for door in UPLOADS if door != "/api/v1/batches/")
+MARKED = tuple(endpoint for endpoint in UPLOADS if endpoint != "/api/v1/batches/")
 
 
 @pytest.mark.parametrize("path", MARKED)
@@ -361,7 +361,7 @@ def test_a_key_of_another_request_is_refused(api: Client, ends: dict[str, Any], 
     assert Job.objects.count() == 1
 
 
-def test_a_key_belongs_to_one_door(api: Client, ends: dict[str, Any]) -> None:
+def test_a_key_belongs_to_one_endpoint(api: Client, ends: dict[str, Any]) -> None:
     """What is heard for a language is not the text of the recording."""
     headers = {"Idempotency-Key": "a"}
     api.post("/detect-language", {"file": sound()}, headers=headers)
