@@ -64,7 +64,7 @@ class Gate:
     def __init__(self, application: Application) -> None:
         self.application = application
         self.uploads_under_way = 0
-        self.wrong_keys = client_address.WrongKeys()
+        self.key_throttle = client_address.KeyThrottle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -116,9 +116,9 @@ class Gate:
         A right key never comes here, so nobody is shut out by another at the same address.
         """
         address = client_address.address_of(request)
-        seconds = self.wrong_keys.another(address)
+        seconds = self.key_throttle.another(address)
         if not seconds:
-            await asyncio.sleep(self.wrong_keys.pause(address))
+            await asyncio.sleep(self.key_throttle.pause(address))
             return None
         with translation.override(translation.get_language_from_request(request)):
             said = _("Too many wrong keys came from your address. Send one that works, or wait %(seconds)s seconds.")
@@ -221,11 +221,11 @@ def _wrong_host(request: ASGIRequest) -> HttpResponse | None:
 def _is_upload(request: ASGIRequest) -> bool:
     endpoints = (API_UPLOAD, OPENAI_UPLOAD, LEGACY_UPLOAD, PAGE_UPLOAD)
     is_whole = request.method == "POST" and any(endpoint.fullmatch(request.path) for endpoint in endpoints)
-    return is_whole or _is_piece(request)
+    return is_whole or _is_chunk(request)
 
 
-def _is_piece(request: ASGIRequest) -> bool:
-    """A piece of an upload, or the beginning of one, which may bring its first piece."""
+def _is_chunk(request: ASGIRequest) -> bool:
+    """A chunk of an upload, or the beginning of one, which may bring its first chunk."""
     return request.method in ("POST", "PATCH") and PIECES.fullmatch(request.path) is not None
 
 
@@ -239,8 +239,8 @@ def _number(said: str) -> int:
 
 
 def _too_large(request: ASGIRequest, length: int) -> HttpResponse | None:
-    if _is_piece(request):
-        return _too_large_a_piece(request) if length > settings.UPLOAD_PIECE_BYTES else None
+    if _is_chunk(request):
+        return _too_large_a_chunk(request) if length > settings.UPLOAD_CHUNK_BYTES else None
     limit = settings.MAX_UPLOAD_BYTES + FORM_AROUND_A_FILE if _is_upload(request) else SMALL_BODY
     if length <= limit:
         return None
@@ -251,9 +251,9 @@ def _too_large(request: ASGIRequest, length: int) -> HttpResponse | None:
     return refuse(request.path, 413, said % {"size": size(SMALL_BODY)})
 
 
-def _too_large_a_piece(request: ASGIRequest) -> HttpResponse:
+def _too_large_a_chunk(request: ASGIRequest) -> HttpResponse:
     said = _("A piece of an upload has at most %(size)s. Have your client send pieces of %(bytes)s bytes.")
-    most = settings.UPLOAD_PIECE_BYTES
+    most = settings.UPLOAD_CHUNK_BYTES
     return refuse(request.path, 413, said % {"size": size(most), "bytes": most})
 
 
@@ -327,7 +327,7 @@ def _no_space(request: ASGIRequest, expected: int | None = None) -> HttpResponse
 
 
 def _space_for(request: ASGIRequest) -> int:
-    if _is_piece(request):
+    if _is_chunk(request):
         # It is taken in memory and written once; who begins an upload says how long it will be.
         return max(_declared_length(request), _number(request.headers.get("Upload-Length", "")))
     return 2 * _declared_length(request)  # the body as it comes, and the file that is taken out of it

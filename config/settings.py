@@ -19,7 +19,7 @@ from django.utils.log import CallbackFilter
 from tzlocal import get_localzone_name
 
 from transcription.outbound.addresses import Address, Allowed
-from transcription.parameters import OPTIONS, Parameter, Refused
+from transcription.parameters import OPTIONS, InvalidParameter, Parameter
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -78,7 +78,7 @@ def _defaults(parameters: tuple[Parameter, ...]) -> dict[str, Any]:
 def _read(parameter: Parameter, variable: str, value: str) -> Any:
     try:
         return parameter.read([value])
-    except Refused as refused:
+    except InvalidParameter as refused:
         raise ImproperlyConfigured(f"{variable} is {value!r}: {refused}") from refused
 
 
@@ -106,7 +106,7 @@ def _chat_address(name: str) -> str:
     try:
         if url and "?" in Address.read(url).path:
             raise ValueError(url)
-    except ValueError as error:  # Refused is one
+    except ValueError as error:  # InvalidParameter is one
         mend = "write one such as http://localhost:11434/v1, without a password; LLM_API_KEY is for that."
         raise ImproperlyConfigured(f"{name} is no address of a chat endpoint: {mend}") from error
     return url
@@ -240,9 +240,9 @@ MAX_UPLOAD_BYTES = _integer("MAX_UPLOAD_BYTES", 5 * 1024**3, lowest=1)
 MAX_DURATION_SECONDS = _integer("MAX_DURATION_SECONDS", 86_400, lowest=1)
 # Uploads under way in one web process; connections are never limited.
 MAX_UPLOADS_AT_ONCE = _integer("MAX_UPLOADS_AT_ONCE", 64, lowest=1)
-# Hours after its last piece that an upload in pieces is removed, unless a job has taken it.
+# Hours after its last chunk that an upload in chunks is removed, unless a job has taken it.
 UPLOAD_EXPIRES_HOURS = _integer("UPLOAD_EXPIRES_HOURS", 24, lowest=1, highest=8760)
-UPLOAD_PIECE_BYTES = 8 * 1024**2
+UPLOAD_CHUNK_BYTES = 8 * 1024**2
 # A user's unfinished jobs, and recordings in a time, such as 60/hour; 0 is no limit.
 MAX_QUEUED_JOBS = _integer("MAX_QUEUED_JOBS", 0)
 THROTTLE_UPLOADS = _rate("THROTTLE_UPLOADS")
@@ -477,7 +477,7 @@ STORAGES = {
 FILE_UPLOAD_HANDLERS = ["transcription.api.upload_handler.HashingUploadHandler"]
 FILE_UPLOAD_TEMP_DIR = str(UPLOADS_DIR)
 FILE_UPLOAD_PERMISSIONS = 0o640
-FILE_UPLOAD_MAX_MEMORY_SIZE = UPLOAD_PIECE_BYTES  # a piece is held in memory, and so written to the disk once
+FILE_UPLOAD_MAX_MEMORY_SIZE = UPLOAD_CHUNK_BYTES  # a chunk is held in memory, and so written to the disk once
 SILENCED_SYSTEM_CHECKS = ["files.E001"]  # the handler makes that folder
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024**2
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from transcription.outbound.addresses import Address, Allowed, check, is_public, look_up
-from transcription.parameters import Refused
+from transcription.parameters import InvalidParameter
 
 PRIVATE = [
     "127.0.0.1",
@@ -62,7 +62,7 @@ def unknown(*_: object, **__: object) -> list[Any]:
 
 @pytest.mark.parametrize("place", PRIVATE)
 def test_what_is_not_on_the_public_internet_is_refused(place: str) -> None:
-    with pytest.raises(Refused, match="url leads to hook.example.org, which is not on the public internet"):
+    with pytest.raises(InvalidParameter, match="url leads to hook.example.org, which is not on the public internet"):
         check("https://hook.example.org/", (), name="url", resolve=leading_to(place))
 
 
@@ -72,7 +72,7 @@ def test_what_is_public_may_be_sent_to(place: str) -> None:
 
 
 def test_a_name_with_two_places_of_which_one_is_private_is_refused() -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(InvalidParameter):
         check("https://hook.example.org/", (), name="url", resolve=leading_to("8.8.8.8", "127.0.0.1"))
 
 
@@ -90,13 +90,13 @@ def test_a_name_that_nobody_knows_now_may_be_saved() -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_address_on_the_web_is_refused(url: str) -> None:
-    with pytest.raises(Refused, match="callback_url is a web address of at most 2000 characters"):
+    with pytest.raises(InvalidParameter, match="callback_url is a web address of at most 2000 characters"):
         check(url, (), name="callback_url", resolve=leading_to("8.8.8.8"))
 
 
 @pytest.mark.parametrize("url", ["http://user@example.org/", "http://user:secret@example.org/", "http://@example.org/"])
 def test_an_address_with_a_password_is_refused(url: str) -> None:
-    with pytest.raises(Refused, match="holds a user name or a password"):
+    with pytest.raises(InvalidParameter, match="holds a user name or a password"):
         check(url, (), name="url", resolve=leading_to("8.8.8.8"))
 
 
@@ -105,7 +105,7 @@ def test_an_address_with_a_password_is_refused(url: str) -> None:
 )
 def test_other_ways_to_write_this_machine_are_refused(host: str) -> None:
     """With this machine's own resolver."""
-    with pytest.raises(Refused):
+    with pytest.raises(InvalidParameter):
         check(f"http://{host}/", (), name="url")
 
 
@@ -141,7 +141,7 @@ def test_what_the_administrator_named_may_be_sent_to(entry: str, url: str, place
     ],
 )
 def test_nothing_beside_what_was_named_may(entry: str, url: str, place: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(InvalidParameter):
         check(url, [Allowed.read(entry)], name="url", resolve=leading_to(place))
 
 

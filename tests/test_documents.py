@@ -226,7 +226,7 @@ def test_what_an_engine_cannot_do_is_documented() -> None:
     documented = {
         codes(engine)[0]: codes(cell) for engine, cell in table_rows(PARAMETERS_PAGE, "What an engine cannot do")
     }
-    assert documented == {name: sorted(engine.cannot) for name, engine in ENGINES.items()}
+    assert documented == {name: sorted(engine.unsupported) for name, engine in ENGINES.items()}
 
 
 # ------------------------------------------------------------------ docs/api.md

@@ -108,25 +108,25 @@ def test_a_fetch_that_nobody_waits_for_any_more_ends(job: Job, worker: Worker) -
 
 
 def test_what_somebody_asked_for_is_fetched_though_no_job_waits(worker: Worker, rung: list[str]) -> None:
-    downloads.order_model("turbo")
+    downloads.request_download("turbo")
     claim = claimed(worker)
     claim.renew(progress=0.5)
     assert Download.objects.get().progress == 0.5
     assert rung == ["default"]
 
 
-def test_what_was_called_off_ends_at_the_next_beat(worker: Worker) -> None:
-    downloads.order_model("turbo")
+def test_what_was_cancelled_ends_at_the_next_beat(worker: Worker) -> None:
+    downloads.request_download("turbo")
     claim = claimed(worker)
-    downloads.call_off_model("turbo")
+    downloads.cancel_download("turbo")
     with pytest.raises(errors.LeaseLost):
         claim.renew(progress=0.5)
 
 
-def test_what_a_job_waits_for_cannot_be_called_off(job: Job, worker: Worker) -> None:
+def test_what_a_job_waits_for_cannot_be_cancelled(job: Job, worker: Worker) -> None:
     wait_for_its_model(worker)
-    downloads.order_model("base")
-    downloads.call_off_model("base")
+    downloads.request_download("base")
+    downloads.cancel_download("base")
     claimed(worker).renew(progress=0.5)
 
 
@@ -147,13 +147,13 @@ def test_who_asked_for_what_could_not_be_fetched_finds_out_why_and_can_ask_again
     worker: Worker, settings: LazySettings
 ) -> None:
     settings.MAX_ATTEMPTS = 1
-    downloads.order_model("base")
+    downloads.request_download("base")
     claimed(worker).retry(UNAVAILABLE)
     assert "the hub said: no" in Download.objects.get().error_message
     assert downloads.claim_download(worker) is None
     sweeper.sweep()
     assert downloads.claim_download(worker) is None
-    downloads.order_model("base")
+    downloads.request_download("base")
     assert Download.objects.get().error_message == ""
     assert claimed(worker).model == "base"
 
@@ -235,10 +235,10 @@ def test_what_is_done_beside_is_done_by_one_thread_at_a_time() -> None:
         go_on.wait(10)
 
     for _ in range(3):
-        process.beside(work)
+        process.run_in_background(work)
     wait_until(lambda: begun, 5)
     assert len(begun) == 1
     go_on.set()
     begun[0].join(5)
-    process.beside(work)
+    process.run_in_background(work)
     wait_until(lambda: len(begun) == 2, 5)

@@ -9,14 +9,14 @@ from django.conf import LazySettings
 
 from transcription.management.commands import serve
 from transcription.weights.catalogue import LocalModel
-from transcription.whisper.engine import ENGINES, Abilities
+from transcription.whisper.engine import ENGINES, Capabilities
 from transcription.workers import devices, enginecheck
 from transcription.workers.enginecheck import SPOKEN, Verdict, wrong_words
 
 GOOD = ENGINES["faster-whisper"]
 
 
-def broken(name: str) -> Abilities:
+def broken(name: str) -> Capabilities:
     """An engine of tests/engines, under the name of a package that is installed."""
     return replace(GOOD, name=name, module=f"tests.engines.{name}")
 
@@ -33,7 +33,7 @@ def own_folder(settings: LazySettings, tmp_path: Path, monkeypatch: pytest.Monke
     )
 
 
-def offer(monkeypatch: pytest.MonkeyPatch, *engines: Abilities) -> None:
+def offer(monkeypatch: pytest.MonkeyPatch, *engines: Capabilities) -> None:
     monkeypatch.setattr(devices, "candidates", lambda: list(engines))
 
 

@@ -61,7 +61,7 @@ def hear() -> Iterator[Hear]:
 
     def decode(pcm: Path) -> list[Event]:
         sound = Sound(pcm, ((0, pcm.stat().st_size // 2),))
-        model = catalogue.find("nano", runner.abilities.name)
+        model = catalogue.find("nano", runner.capabilities.name)
         return [event for event in runner.decode(1, sound, model, TranscriptionOptions(), beat=60) if event]
 
     yield decode

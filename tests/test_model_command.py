@@ -98,7 +98,7 @@ def test_what_unfinished_jobs_need_is_not_removed(job: Job, models: Path) -> Non
     manage("remove", "nano", "--yes")
 
 
-def test_removing_calls_off_what_is_being_fetched(hub: Hub) -> None:
+def test_removing_cancels_what_is_being_fetched(hub: Hub) -> None:
     Download.objects.create(model="pocket", is_asked_for=True, progress=0.5)
     assert "pocket faster-whisper 0 MB downloading, 50%" in manage("list")
     manage("remove", "pocket", "--yes")

@@ -75,8 +75,8 @@ ELSEWHERE = {
 def test_each_option_acts_or_is_known_not_to(engine: str, table: list[Case]) -> None:
     acting = {option for option, *_ in table} | ELSEWHERE
     named = {field.name for field in fields(TranscriptionOptions)}
-    assert named == acting | ENGINES[engine].cannot
-    assert not {option for option, *_ in table} & ENGINES[engine].cannot
+    assert named == acting | ENGINES[engine].unsupported
+    assert not {option for option, *_ in table} & ENGINES[engine].unsupported
 
 
 @pytest.fixture

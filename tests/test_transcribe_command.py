@@ -89,7 +89,7 @@ def test_what_the_engine_cannot_do_is_refused(asked: Asked) -> None:
 def test_an_engine_and_a_device_can_be_named(asked: Asked, settings: LazySettings) -> None:
     settings.MODEL_DEVICE = "cpu"
     run("--engine", "faster-whisper", "--device", "cpu", "--fp16")
-    assert (asked.runner.abilities.name, asked.runner.device) == ("faster-whisper", "cpu")
+    assert (asked.runner.capabilities.name, asked.runner.device) == ("faster-whisper", "cpu")
     assert asked.options.compute_type == "float16"
     with pytest.raises(CommandError, match="`device` is one of: cpu."):
         run("--device", "cuda")

@@ -1,4 +1,4 @@
-"""What can be had here: what the device workers announce, and what of somebody's wishes they can honour."""
+"""What can be had here: what the device workers announce, and which of the requested options they can honour."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -10,15 +10,15 @@ from django.utils.translation import gettext_noop as _
 
 from transcription import parameters
 from transcription.models import Worker
-from transcription.parameters import Refused
+from transcription.parameters import InvalidParameter
 from transcription.weights import catalogue
-from transcription.whisper.engine import ASKS_NOTHING, ENGINES, Abilities
+from transcription.whisper.engine import ASKS_NOTHING, ENGINES, Capabilities
 from transcription.whisper.options import TranscriptionOptions
 from transcription.workers import devices
 
 
 @dataclass(frozen=True)
-class Offer:
+class Capability:
     """An engine on a device. Of a device that no worker has announced yet only its kind may be known."""
 
     engine: str
@@ -27,7 +27,7 @@ class Offer:
     threads: int
 
     @property
-    def abilities(self) -> Abilities:
+    def capabilities(self) -> Capabilities:
         return ENGINES[self.engine]
 
     @property
@@ -43,47 +43,49 @@ class Offer:
             return device.partition(":")[0] == "cuda"
         return device in (self.device, self.kind)
 
-    def refusals(self, options: Mapping[str, Any]) -> dict[str, Refused]:
+    def refusals(self, options: Mapping[str, Any]) -> dict[str, InvalidParameter]:
         """Of these options those that it cannot honour, and why; one that asks for nothing is honoured by all."""
-        engine = self.abilities
+        engine = self.capabilities
         asking = {name: value for name, value in options.items() if ASKS_NOTHING.get(name) != value}
-        refused: dict[str, Refused] = {}
-        for name in sorted(asking.keys() & engine.cannot):
+        refused: dict[str, InvalidParameter] = {}
+        for name in sorted(asking.keys() & engine.unsupported):
             said = _("`%(name)s` is nothing that %(engine)s can do. Leave it out.")
-            refused[name] = Refused(said, name=name, engine=engine.name)
+            refused[name] = InvalidParameter(said, name=name, engine=engine.name)
         for name, high in engine.highest:
             if name in asking and asking[name] > high:
                 said = _("`%(name)s` goes up to %(high)s with %(engine)s.")
-                refused[name] = Refused(said, name=name, high=f"{high:g}", engine=engine.name)
-        for name, other in engine.apart:
+                refused[name] = InvalidParameter(said, name=name, high=f"{high:g}", engine=engine.name)
+        for name, other in engine.exclusive:
             if name in asking and other in asking:
                 said = _("`%(name)s` and `%(other)s` do not go together with %(engine)s. Leave one of them out.")
-                refused[name] = Refused(said, name=name, other=other, engine=engine.name)
+                refused[name] = InvalidParameter(said, name=name, other=other, engine=engine.name)
         if asking.get("patience", 1.0) * options.get("beam_size", TranscriptionOptions.beam_size) < 1:
             said = _("`%(name)s` times `beam_size` is at least 1.")
-            refused.setdefault("patience", Refused(said, name="patience"))
+            refused.setdefault("patience", InvalidParameter(said, name="patience"))
         if asking.get("compute_type") not in (None, *self.compute_types):
             refused["compute_type"] = _none_of("compute_type", self.compute_types)
         if "threads" in asking and asking["threads"] > self.threads:
-            refused.setdefault("threads", Refused(parameters.Whole.sentence, name="threads", low=1, high=self.threads))
+            refused.setdefault(
+                "threads", InvalidParameter(parameters.Whole.sentence, name="threads", low=1, high=self.threads)
+            )
         return refused
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What becomes of somebody's wishes: `engine` and `device` as a job asks for them, empty for any."""
+    """What becomes of a request: `engine` and `device` as a job asks for them, empty for any."""
 
     engine: str
     device: str
     options: TranscriptionOptions
-    refused: dict[str, Refused]  # what was asked for and nobody honours; it is not among the options
+    refused: dict[str, InvalidParameter]  # what was asked for and nobody honours; it is not among the options
 
 
-def here() -> list[Offer]:
+def here() -> list[Capability]:
     """What the living device workers announce; while there are none, what this installation would start."""
     alive = Worker.alive().filter(kind=Worker.Kind.DEVICE, engine__in=ENGINES)
     return [
-        Offer(
+        Capability(
             worker.engine,
             worker.device,
             # Announced when its engine is first loaded.
@@ -94,21 +96,21 @@ def here() -> list[Offer]:
     ] or of_this_installation()
 
 
-def of_this_installation() -> list[Offer]:
+def of_this_installation() -> list[Capability]:
     """What MODEL_DEVICE allows its engine, without looking whether it is there: that takes seconds."""
     engine = devices.engine()
     kinds = {"auto": ("cpu", engine.gpu), "gpu": (engine.gpu,)}.get(settings.MODEL_DEVICE, (settings.MODEL_DEVICE,))
-    return [Offer(engine.name, kind, engine.compute_types, os.cpu_count() or 1) for kind in kinds]
+    return [Capability(engine.name, kind, engine.compute_types, os.cpu_count() or 1) for kind in kinds]
 
 
 def can_be_honoured(name: str, value: Any) -> bool:
-    return any(name not in offer.refusals({name: value}) for offer in here())
+    return any(name not in capability.refusals({name: value}) for capability in here())
 
 
-def choose(asked: Mapping[str, Any], *, model: str, among: list[Offer] | None = None) -> Choice:
+def choose(asked: Mapping[str, Any], *, model: str, among: list[Capability] | None = None) -> Choice:
     """What can be had of what was asked, with this installation's defaults where nothing was.
 
-    `asked` are values of parameters by their names. Raises Refused for what no engine could make right.
+    `asked` are values of parameters by their names. Raises InvalidParameter for what no engine could make right.
     """
     wanted = parameters.options_in(asked)
     check_language(wanted.get("language"), model)
@@ -125,16 +127,16 @@ def _any_if_auto(name: str) -> str:
     return "" if name.lower() == "auto" else name.lower()
 
 
-def _none_of(name: str, known: Iterable[str]) -> Refused:
-    return Refused(parameters.Choice.sentence, name=name, known=", ".join(sorted(set(known))))
+def _none_of(name: str, known: Iterable[str]) -> InvalidParameter:
+    return InvalidParameter(parameters.Choice.sentence, name=name, known=", ".join(sorted(set(known))))
 
 
 def check_language(language: str | None, model: str) -> None:
-    """Raises Refused for a language that a model of the catalogue does not know."""
+    """Raises InvalidParameter for a language that a model of the catalogue does not know."""
     if language and not _knows(model, language):
         known = ", ".join(name for name in catalogue.MODELS if _knows(name, language))
         said = _("`%(name)s` is none that the model %(model)s knows. Models that know it: %(known)s.")
-        raise Refused(said, name="language", model=model, known=known)
+        raise InvalidParameter(said, name="language", model=model, known=known)
 
 
 def _knows(model: str, language: str) -> bool:
@@ -142,48 +144,56 @@ def _knows(model: str, language: str) -> bool:
     return model not in catalogue.MODELS or language in catalogue.MODELS[model].languages
 
 
-def _at(offers: list[Offer], engine: str, device: str) -> list[Offer]:
-    """Those of the offers that are of an engine and on a device. Raises Refused with what there is."""
-    of_engine = [offer for offer in offers if engine in ("", offer.engine)]
+def _at(capabilities: list[Capability], engine: str, device: str) -> list[Capability]:
+    """Those of the capabilities that are of an engine and on a device. Raises InvalidParameter with what there is."""
+    of_engine = [capability for capability in capabilities if engine in ("", capability.engine)]
     if not of_engine:
-        raise _none_of("engine", (offer.engine for offer in offers))
-    on_device = [offer for offer in of_engine if not device or offer.is_on(device)]
+        raise _none_of("engine", (capability.engine for capability in capabilities))
+    on_device = [capability for capability in of_engine if not device or capability.is_on(device)]
     if not on_device:
-        raise _none_of("device", (offer.device for offer in of_engine))
+        raise _none_of("device", (capability.device for capability in of_engine))
     return on_device
 
 
-def _honouring_most(offers: list[Offer], options: Mapping[str, Any]) -> tuple[list[Offer], dict[str, Refused]]:
-    """Those offers that honour as many of the options as any does, and what they refuse."""
-    refusals = [offer.refusals(options) for offer in offers]
+def _honouring_most(
+    capabilities: list[Capability], options: Mapping[str, Any]
+) -> tuple[list[Capability], dict[str, InvalidParameter]]:
+    """Those capabilities that honour as many of the options as any does, and what they refuse."""
+    refusals = [capability.refusals(options) for capability in capabilities]
     refused = min(refusals, key=len)
-    best = [offer for offer, its in zip(offers, refusals, strict=True) if its.keys() == refused.keys()]
+    best = [capability for capability, its in zip(capabilities, refusals, strict=True) if its.keys() == refused.keys()]
     if "compute_type" in refused:
-        refused["compute_type"] = _none_of("compute_type", (name for offer in best for name in offer.compute_types))
+        refused["compute_type"] = _none_of(
+            "compute_type", (name for capability in best for name in capability.compute_types)
+        )
     return best, refused
 
 
-def _with_defaults(options: dict[str, Any], offers: list[Offer], model: str) -> dict[str, Any]:
-    """The options and this installation's defaults, without those that would spoil what these offers can do."""
+def _with_defaults(options: dict[str, Any], capabilities: list[Capability], model: str) -> dict[str, Any]:
+    """The options and this installation's defaults, without those that would spoil what these capabilities can do."""
     made = dict(options)
     for name, value in settings.DEFAULTS.items():
         if name in options or (name == "language" and value and not _knows(model, value)):
             continue
         with_it = {**made, name: value}
         # What an engine cannot do at all it leaves out by itself; another's best is not taken away for that.
-        if not any(offer.refusals(with_it).keys() - offer.abilities.cannot for offer in offers):
+        if not any(
+            capability.refusals(with_it).keys() - capability.capabilities.unsupported for capability in capabilities
+        ):
             made = with_it
     return made
 
 
-def _meaning(fitting: list[Offer], *, among: list[Offer], engine: str, device: str) -> tuple[str, str]:
-    """The widest engine and device that mean these offers and none of the others."""
-    engines = [engine] if engine else ["", *dict.fromkeys(offer.engine for offer in fitting)]
-    names = dict.fromkeys([*(offer.kind for offer in fitting), *(offer.device for offer in fitting)])
+def _meaning(fitting: list[Capability], *, among: list[Capability], engine: str, device: str) -> tuple[str, str]:
+    """The widest engine and device that mean these capabilities and none of the others."""
+    engines = [engine] if engine else ["", *dict.fromkeys(capability.engine for capability in fitting)]
+    names = dict.fromkeys(
+        [*(capability.kind for capability in fitting), *(capability.device for capability in fitting)]
+    )
     places = [*names] if device == "gpu" else [device] if device else ["", *names]
     for place in places:
         for name in engines:
             meant = [o for o in among if name in ("", o.engine) and (not place or o.is_on(place))]
-            if meant and all(offer in fitting for offer in meant):
+            if meant and all(capability in fitting for capability in meant):
                 return name, place
     return fitting[0].engine, fitting[0].device

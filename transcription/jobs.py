@@ -62,7 +62,7 @@ class UploadGone(Exception):
 
 
 class Given(Protocol):
-    """What somebody gave, whole on our disk: a file out of a form, or an Upload that came in pieces."""
+    """What somebody gave, whole on our disk: a file out of a form, or an Upload that came in chunks."""
 
     @property
     def name(self) -> str | None: ...

@@ -1,4 +1,4 @@
-"""What every endpoint does with models: list them, ask for one, call it off, remove it."""
+"""What every endpoint does with models: list them, request one, cancel that, remove it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from transcription.workers import devices
 
 
 @dataclass(frozen=True)
-class ShelfModel:
+class LibraryModel:
     """A model for an engine: on disk, on its way, or published and not here."""
 
     name: str
@@ -53,7 +53,7 @@ class ShelfModel:
         return min(1.0, store.bytes_begun(self.name, self.engine) / self.size_bytes) if self.size_bytes else 0.0
 
 
-def models() -> list[ShelfModel]:
+def models() -> list[LibraryModel]:
     """Those of this installation's engine, in the catalogue's order, then what else lies in the models folder."""
     engine = devices.engine().name
     published = {model.name: model.weights_for(engine) for model in catalogue.MODELS.values()}
@@ -61,9 +61,9 @@ def models() -> list[ShelfModel]:
     downloads = Download.objects.in_bulk()
     default = _default()
 
-    def on_shelf(name: str, of_engine: str) -> ShelfModel:
+    def in_library(name: str, of_engine: str) -> LibraryModel:
         is_ours = of_engine == engine
-        return ShelfModel(
+        return LibraryModel(
             name=name,
             engine=of_engine,
             local=local.get((name, of_engine)),
@@ -73,10 +73,10 @@ def models() -> list[ShelfModel]:
         )
 
     ours = [(name, engine) for name, weights_of in published.items() if weights_of or (name, engine) in local]
-    return [on_shelf(*key) for key in dict.fromkeys([*ours, *local])]
+    return [in_library(*key) for key in dict.fromkeys([*ours, *local])]
 
 
-def find(name: str) -> ShelfModel:
+def find(name: str) -> LibraryModel:
     """The model that somebody means, for this installation's engine. Raises UnknownModel."""
     wanted = catalogue.canonical(name)
     engine = devices.engine().name
@@ -87,19 +87,19 @@ def find(name: str) -> ShelfModel:
     return (ours or found)[0]
 
 
-def order(name: str) -> None:
+def request_download(name: str) -> None:
     """Have a model fetched in the background unless it is here. Raises UnknownModel, ModelMissing."""
     model, engine = find(name), devices.engine().name
     if catalogue.on_disk(model.name, engine) is not None:
         return
     if not store.can_fetch(model.name, engine):
         catalogue.find(model.name, engine)
-    downloads.order_model(model.name)
+    downloads.request_download(model.name)
 
 
-def call_off(name: str) -> None:
+def cancel_download(name: str) -> None:
     """Fetch a model no longer, unless jobs wait for it. Raises UnknownModel."""
-    downloads.call_off_model(find(name).name)
+    downloads.cancel_download(find(name).name)
 
 
 def remove(name: str) -> list[LocalModel]:
@@ -114,7 +114,7 @@ def remove(name: str) -> list[LocalModel]:
         raise errors.ModelInUse(name=model.name, count=needed)
     if not found and model.state == "missing":
         catalogue.find(model.name, model.engine)
-    downloads.call_off_model(model.name)
+    downloads.cancel_download(model.name)
     for local in found:
         store.remove(local)
     store.forget_begun(model.name, model.engine)

@@ -163,7 +163,7 @@ class Batch(models.Model):
 
 
 class Upload(models.Model):
-    """A file that comes in pieces (tus): its bytes lie in UPLOADS_DIR until a job takes them or they expire."""
+    """A file that comes in chunks (tus): its bytes lie in UPLOADS_DIR until a job takes them or they expire."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")

@@ -33,7 +33,7 @@ def _(sentence: str) -> str:
     return sentence
 
 
-class Refused(ValueError):
+class InvalidParameter(ValueError):
     """What was sent for a parameter is not taken; the sentence says what is. `values` fill its places."""
 
     def __init__(self, sentence: str, *, name: str, **values: object) -> None:
@@ -266,12 +266,12 @@ class Parameter:
     variables: tuple[str, ...] = ()
 
     def read(self, sent: Sequence[Any]) -> Any:
-        """The value of what was sent, in one field or in several of the name. Raises Refused."""
+        """The value of what was sent, in one field or in several of the name. Raises InvalidParameter."""
         try:
             return self.kind.read(sent if self.kind.takes_several else sent[0])
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             said = str(sent[0])[:LONGEST_ECHO]
-            raise Refused(self.kind.sentence, name=self.name, sent=said, **self.kind.places) from error
+            raise InvalidParameter(self.kind.sentence, name=self.name, sent=said, **self.kind.places) from error
 
 
 # In the order of TranscriptionOptions' fields, which these are, but for `languages`, which OpenAI's endpoint alone asks
@@ -331,11 +331,11 @@ ALIASES = {alias: parameter.name for parameter in PARAMETERS for alias in parame
 
 
 def options_in(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the values that are options; `fp16` is a way to name a compute type. Raises Refused."""
+    """Those of the values that are options; `fp16` is a way to name a compute type. Raises InvalidParameter."""
     options = {parameter.name: asked[parameter.name] for parameter in OPTIONS if parameter.name in asked}
     if "fp16" in asked:
         named = "float16" if asked["fp16"] else "float32"
         if options.setdefault("compute_type", named) != named:
             said = _("`%(name)s` and `compute_type` disagree. Leave one of them out.")
-            raise Refused(said, name="fp16")
+            raise InvalidParameter(said, name="fp16")
     return options

@@ -1,8 +1,8 @@
-"""A file that comes in pieces: begun, added to, given up.
+"""A file that comes in chunks: begun, added to, given up.
 
 A row says up to where its bytes are here. Bytes are on the disk before the row says so: what lies after its offset was
-left by a process that died, and the next piece is written over it. Whoever writes holds the file's lock, so that two
-pieces for one place are never mixed.
+left by a process that died, and the next chunk is written over it. Whoever writes holds the file's lock, so that two
+chunks for one place are never mixed.
 """
 
 import errno
@@ -26,15 +26,15 @@ from transcription.models import Upload
 BLOCK = 256 * 1024
 
 
-class Piece(Protocol):
-    """The bytes of a piece as they are read."""
+class Chunk(Protocol):
+    """The bytes of a chunk as they are read."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
 class Sum:
-    """What a client says that a piece's bytes sum up to."""
+    """What a client says that a chunk's bytes sum up to."""
 
     algorithm: str  # one that hashlib knows
     digest: bytes
@@ -45,15 +45,15 @@ class Gone(Exception):
 
 
 class Busy(Exception):
-    """Another piece of this upload is being written."""
+    """Another chunk of this upload is being written."""
 
 
 class WrongOffset(Exception):
-    """The piece does not begin where the upload ends."""
+    """The chunk does not begin where the upload ends."""
 
 
 class WrongSum(Exception):
-    """The piece did not come as it was sent."""
+    """The chunk did not come as it was sent."""
 
 
 def begin(owner: AbstractBaseUser, name: str, size: int, metadata: str = "") -> Upload:
@@ -72,7 +72,7 @@ def begin(owner: AbstractBaseUser, name: str, size: int, metadata: str = "") -> 
     return upload
 
 
-def give_up(upload: Upload) -> bool:
+def discard(upload: Upload) -> bool:
     """Remove an upload; return False if it is not there any more, as when a job has taken it."""
     if not Upload.objects.filter(pk=upload.pk).delete()[0]:
         return False
@@ -80,10 +80,10 @@ def give_up(upload: Upload) -> bool:
     return True
 
 
-def add(upload: Upload, offset: int, piece: Piece, expected: Sum | None = None) -> Upload:
-    """Write a piece that begins at `offset`; return the upload as it is then. The last one costs a look at the whole.
+def add(upload: Upload, offset: int, chunk: Chunk, expected: Sum | None = None) -> Upload:
+    """Write a chunk that begins at `offset`; return the upload as it is then. The last one costs a look at the whole.
 
-    The caller sees to it that the piece is not longer than what is missing. Whatever is raised, the offset is as it
+    The caller sees to it that the chunk is not longer than what is missing. Whatever is raised, the offset is as it
     was. Raises Busy, DiskFull, Gone, WrongOffset, WrongSum.
     """
     with _disk_full_said(), _held(upload) as file:
@@ -92,7 +92,7 @@ def add(upload: Upload, offset: int, piece: Piece, expected: Sum | None = None) 
             raise Gone
         if now.offset != offset:
             raise WrongOffset
-        now.offset += _write(file, offset, piece, expected)
+        now.offset += _write(file, offset, chunk, expected)
         now.expires_at = _expiry()
         if now.is_complete:
             file.seek(0)
@@ -118,11 +118,11 @@ def _held(upload: Upload) -> Iterator[BufferedRandom]:
         yield file
 
 
-def _write(file: BufferedRandom, offset: int, piece: Piece, expected: Sum | None) -> int:
-    """How many bytes there are of a piece that is now on the disk."""
+def _write(file: BufferedRandom, offset: int, chunk: Chunk, expected: Sum | None) -> int:
+    """How many bytes there are of a chunk that is now on the disk."""
     digest = hashlib.new(expected.algorithm, usedforsecurity=False) if expected else None
     file.seek(offset)
-    while block := piece.read(BLOCK):
+    while block := chunk.read(BLOCK):
         file.write(block)
         if digest:
             digest.update(block)

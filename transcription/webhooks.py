@@ -114,7 +114,7 @@ def of(owner: AbstractBaseUser | int) -> Webhook:
 
 
 def check(url: str, *, name: str) -> None:
-    """Raises parameters.Refused for an address that nothing would be sent to; `name` is the field it came in."""
+    """Raises InvalidParameter for an address that nothing would be sent to; `name` is the field it came in."""
     addresses.check(url, settings.WEBHOOK_ALLOWED_HOSTS, name=name)
 
 

@@ -18,7 +18,7 @@ from transcription.parameters import PARAMETERS
 
 SENTENCE = NANO / "nano" / "bears.wav"
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-# Streams, pieces of uploads and media are tested by themselves; a key that revokes itself would end the test.
+# Streams, chunks of uploads and media are tested by themselves; a key that revokes itself would end the test.
 LEFT_OUT = r"/events/|/audio/|/uploads/|/tokens/\{id\}/"
 
 

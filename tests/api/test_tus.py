@@ -1,4 +1,4 @@
-"""A client sends a large file in pieces, by tus 1.0, and has a job made of it."""
+"""A client sends a large file in chunks, by tus 1.0, and has a job made of it."""
 
 import hashlib
 import os
@@ -37,7 +37,7 @@ UPLOADS = "/api/v1/uploads/"
 JOBS = "/api/v1/jobs/"
 SENTENCE = NANO / "nano" / "bears.wav"
 TUS = {"Tus-Resumable": "1.0.0"}
-PIECE = "application/offset+octet-stream"
+CHUNK = "application/offset+octet-stream"
 SOUND = b"RIFF" + bytes(range(256)) * 400
 
 
@@ -47,7 +47,7 @@ def base64(text: str | bytes) -> str:
 
 def begin(api: Client, length: int | str = len(SOUND), body: bytes = b"", **headers: str) -> Any:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return api.post(UPLOADS, body, content_type=PIECE, headers={**TUS, "Upload-Length": str(length), **named})
+    return api.post(UPLOADS, body, content_type=CHUNK, headers={**TUS, "Upload-Length": str(length), **named})
 
 
 def begun(api: Client, length: int = len(SOUND), name: str = "lecture.mp3") -> str:
@@ -57,9 +57,9 @@ def begun(api: Client, length: int = len(SOUND), name: str = "lecture.mp3") -> s
     return str(answer["Location"])
 
 
-def send(api: Client, address: str, offset: int, piece: bytes, **headers: str) -> Any:
+def send(api: Client, address: str, offset: int, chunk: bytes, **headers: str) -> Any:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return api.patch(address, piece, content_type=PIECE, headers={**TUS, "Upload-Offset": str(offset), **named})
+    return api.patch(address, chunk, content_type=CHUNK, headers={**TUS, "Upload-Offset": str(offset), **named})
 
 
 def complete(api: Client, content: bytes = SOUND, name: str = "lecture.mp3") -> Upload:
@@ -141,14 +141,14 @@ def test_what_cannot_be_begun_is_refused_with_a_sentence(
     assert not settings.UPLOADS_DIR.exists()
 
 
-def test_the_first_piece_may_come_with_the_beginning(api: Client) -> None:
+def test_the_first_chunk_may_come_with_the_beginning(api: Client) -> None:
     answer = begin(api, len(SOUND), SOUND[:1000], Upload_Checksum=f"md5 {base64(hashlib.md5(SOUND[:1000]).digest())}")
 
     assert (answer.status_code, answer["Upload-Offset"], answer.json()["offset"]) == (201, "1000", 1000)
     assert Upload.objects.get().path.read_bytes() == SOUND[:1000]
 
 
-def test_a_beginning_whose_piece_is_refused_leaves_nothing(api: Client, settings: Settings) -> None:
+def test_a_beginning_whose_chunk_is_refused_leaves_nothing(api: Client, settings: Settings) -> None:
     assert begin(api, 1000, SOUND).status_code == 413
     assert begin(api, len(SOUND), SOUND, Upload_Checksum=f"sha1 {base64(bytes(20))}").status_code == 460
     assert not Upload.objects.exists()
@@ -159,14 +159,14 @@ def test_a_beginning_whose_piece_is_refused_leaves_nothing(api: Client, settings
 
 
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256", "md5"])
-def test_pieces_with_their_sums_make_the_file(api: Client, algorithm: str) -> None:
+def test_chunks_with_their_sums_make_the_file(api: Client, algorithm: str) -> None:
     address = begun(api)
     for offset in range(0, len(SOUND), 30_000):
-        piece = SOUND[offset : offset + 30_000]
-        checksum = f"{algorithm} {base64(hashlib.new(algorithm, piece).digest())}"
-        answer = send(api, address, offset, piece, Upload_Checksum=checksum)
+        chunk = SOUND[offset : offset + 30_000]
+        checksum = f"{algorithm} {base64(hashlib.new(algorithm, chunk).digest())}"
+        answer = send(api, address, offset, chunk, Upload_Checksum=checksum)
         assert (answer.status_code, answer.content) == (204, b"")
-        assert (answer["Upload-Offset"], answer["Tus-Resumable"]) == (str(offset + len(piece)), "1.0.0")
+        assert (answer["Upload-Offset"], answer["Tus-Resumable"]) == (str(offset + len(chunk)), "1.0.0")
         assert parse_http_date(answer["Upload-Expires"]) > time.time()
 
     upload = Upload.objects.get()
@@ -176,7 +176,7 @@ def test_pieces_with_their_sums_make_the_file(api: Client, algorithm: str) -> No
 
 
 @pytest.mark.parametrize("offset", [0, 999, 1001, len(SOUND)])
-def test_a_piece_for_another_place_is_refused(api: Client, offset: int) -> None:
+def test_a_chunk_for_another_place_is_refused(api: Client, offset: int) -> None:
     address = begun(api)
     send(api, address, 0, SOUND[:1000])
 
@@ -188,7 +188,7 @@ def test_a_piece_for_another_place_is_refused(api: Client, offset: int) -> None:
     assert Upload.objects.get().path.read_bytes() == SOUND[:1000]
 
 
-def test_a_piece_that_came_wrong_is_sent_again(api: Client) -> None:
+def test_a_chunk_that_came_wrong_is_sent_again(api: Client) -> None:
     address = begun(api)
     send(api, address, 0, SOUND[:1000])
     checksum = f"sha256 {base64(hashlib.sha256(SOUND[1000:]).digest())}"
@@ -205,17 +205,17 @@ def test_a_piece_that_came_wrong_is_sent_again(api: Client) -> None:
 @pytest.mark.parametrize(
     ("headers", "type", "status"),
     [
-        ({"Upload-Offset": ""}, PIECE, 400),
-        ({"Upload-Offset": "0x0"}, PIECE, 400),
-        ({"Upload-Checksum": "sha512 AAAA"}, PIECE, 400),
-        ({"Upload-Checksum": "sha1 ???"}, PIECE, 400),
-        ({"Upload-Checksum": "sha1"}, PIECE, 460),
-        ({"Tus-Resumable": "2.0.0"}, PIECE, 412),
+        ({"Upload-Offset": ""}, CHUNK, 400),
+        ({"Upload-Offset": "0x0"}, CHUNK, 400),
+        ({"Upload-Checksum": "sha512 AAAA"}, CHUNK, 400),
+        ({"Upload-Checksum": "sha1 ???"}, CHUNK, 400),
+        ({"Upload-Checksum": "sha1"}, CHUNK, 460),
+        ({"Tus-Resumable": "2.0.0"}, CHUNK, 412),
         ({}, "application/octet-stream", 415),
         ({}, "multipart/form-data; boundary=x", 415),
     ],
 )
-def test_what_is_no_piece_is_not_taken(api: Client, headers: dict[str, str], type: str, status: int) -> None:
+def test_what_is_no_chunk_is_not_taken(api: Client, headers: dict[str, str], type: str, status: int) -> None:
     address = begun(api)
 
     answer = api.patch(address, b"sound", content_type=type, headers={**TUS, "Upload-Offset": "0", **headers})
@@ -225,7 +225,7 @@ def test_what_is_no_piece_is_not_taken(api: Client, headers: dict[str, str], typ
     assert Upload.objects.get().offset == 0
 
 
-def test_a_piece_may_not_go_beyond_the_length(api: Client) -> None:
+def test_a_chunk_may_not_go_beyond_the_length(api: Client) -> None:
     address = begun(api, 10)
 
     assert send(api, address, 0, bytes(11)).status_code == 413
@@ -263,7 +263,7 @@ def test_a_full_disk_is_said(api: Client, monkeypatch: pytest.MonkeyPatch) -> No
     assert Upload.objects.get().offset == 0
 
 
-def test_while_a_piece_is_written_another_is_not(api: Client) -> None:
+def test_while_a_chunk_is_written_another_is_not(api: Client) -> None:
     address = begun(api)
     upload = Upload.objects.get()
 
@@ -281,7 +281,7 @@ def test_while_a_piece_is_written_another_is_not(api: Client) -> None:
     assert upload.path.read_bytes() == SOUND
 
 
-def test_an_upload_given_up_while_a_piece_is_written_stays_away(api: Client, settings: Settings) -> None:
+def test_an_upload_given_up_while_a_chunk_is_written_stays_away(api: Client, settings: Settings) -> None:
     address = begun(api)
 
     class Slow(BytesIO):
@@ -315,7 +315,7 @@ def test_anothers_upload_is_not_there(api: Client, stranger: User) -> None:
     assert not Job.objects.exists()
 
 
-def test_a_session_sends_pieces_only_with_its_csrf_token(owner: User) -> None:
+def test_a_session_sends_chunks_only_with_its_csrf_token(owner: User) -> None:
     client = Client(enforce_csrf_checks=True)
     client.force_login(owner)
     client.cookies["csrftoken"] = "a" * 32
@@ -371,7 +371,7 @@ def test_an_upload_that_has_expired_is_gone_and_swept(api: Client, settings: Set
     assert living.path.read_bytes() == SOUND
 
 
-def test_a_piece_puts_the_end_off(api: Client) -> None:
+def test_a_chunk_puts_the_end_off(api: Client) -> None:
     address = begun(api)
     Upload.objects.update(expires_at=timezone.now() + timedelta(minutes=1))
 
@@ -387,7 +387,7 @@ def test_an_expired_upload_makes_no_job(api: Client) -> None:
     assert list(api.post(JOBS, {"upload": str(upload.pk)}).json()) == ["upload"]
 
 
-def test_pieces_without_a_row_go_and_those_of_a_row_stay(api: Client, settings: Settings) -> None:
+def test_chunks_without_a_row_go_and_those_of_a_row_stay(api: Client, settings: Settings) -> None:
     kept = complete(api).path
     stray = settings.UPLOADS_DIR / f"{uuid4()}.part"
     stray.write_bytes(b"sound")
@@ -538,7 +538,7 @@ def test_nothing_is_taken_of_a_stranger(method: str) -> None:
 
 @at_the_gate
 @pytest.mark.parametrize("declared", [True, False])
-def test_a_piece_is_at_most_8_mib(key: str, declared: bool) -> None:
+def test_a_chunk_is_at_most_8_mib(key: str, declared: bool) -> None:
     behind, most = Behind(), 8 * 1024**2
     path = f"{UPLOADS}{uuid4()}/"
 
@@ -567,7 +567,7 @@ def test_the_space_for_the_whole_is_asked_for_at_the_beginning(key: str, setting
 
 
 @at_the_gate
-def test_pieces_count_among_the_uploads_under_way(key: str, settings: Settings) -> None:
+def test_chunks_count_among_the_uploads_under_way(key: str, settings: Settings) -> None:
     settings.MAX_UPLOADS_AT_ONCE = 0
 
     assert ask(Gate(Behind()), UPLOADS, x_api_key=key).status == 503
@@ -576,13 +576,13 @@ def test_pieces_count_among_the_uploads_under_way(key: str, settings: Settings) 
 
 
 @at_the_gate
-def test_a_piece_is_written_to_the_disk_once(
+def test_a_chunk_is_written_to_the_disk_once(
     key: str, api: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    length = settings.UPLOAD_PIECE_BYTES
+    length = settings.UPLOAD_CHUNK_BYTES
     address, bodies_on_disk = begun(api, length), []
     monkeypatch.setattr(SpooledTemporaryFile, "rollover", bodies_on_disk.append)
-    headers = {"tus_resumable": "1.0.0", "upload_offset": "0", "content_type": PIECE, "x_api_key": key}
+    headers = {"tus_resumable": "1.0.0", "upload_offset": "0", "content_type": CHUNK, "x_api_key": key}
 
     answer = ask(application, address, [bytes(1024**2)] * 8, method="PATCH", content_length=str(length), **headers)
 
@@ -602,8 +602,8 @@ def upload_by(client: httpx.Client, content: bytes, name: str = "talk.wav") -> s
     return str(answer.headers["Location"])
 
 
-def piece_by(client: httpx.Client, address: str, offset: int, content: bytes | Iterator[bytes]) -> httpx.Response:
-    headers = {**TUS, "Upload-Offset": str(offset), "Content-Type": PIECE}
+def chunk_by(client: httpx.Client, address: str, offset: int, content: bytes | Iterator[bytes]) -> httpx.Response:
+    headers = {**TUS, "Upload-Offset": str(offset), "Content-Type": CHUNK}
     return client.patch(address, content=content, headers=headers)
 
 
@@ -611,14 +611,14 @@ def name_of(address: str) -> str:
     return address.rstrip("/").rpartition("/")[2]
 
 
-def test_a_file_in_pieces_gives_the_transcript_of_the_file(nano_server: Server) -> None:
+def test_a_file_in_chunks_gives_the_transcript_of_the_file(nano_server: Server) -> None:
     content = SENTENCE.read_bytes()
     with nano_server.client() as client:
         address = upload_by(client, content, SENTENCE.name)
         middle = len(content) // 2
-        assert piece_by(client, address, 0, content[:middle]).status_code == 204
+        assert chunk_by(client, address, 0, content[:middle]).status_code == 204
         # In chunks, so without its length.
-        assert piece_by(client, address, middle, iter([content[middle:]])).headers["Upload-Offset"] == str(len(content))
+        assert chunk_by(client, address, middle, iter([content[middle:]])).headers["Upload-Offset"] == str(len(content))
         answer = client.post(JOBS, json={"upload": name_of(address), "language": "en"})
         assert answer.status_code == 202, answer.text
         job = nano_server.wait(answer.json()["id"])
@@ -640,13 +640,13 @@ def test_an_empty_upload_is_a_job_that_says_so(nano_server: Server) -> None:
     assert nano_server.wait(answer.json()["id"])["error"]["code"] == "empty_file"
 
 
-def test_of_pieces_for_one_place_one_wins_whole(nano_server: Server) -> None:
+def test_of_chunks_for_one_place_one_wins_whole(nano_server: Server) -> None:
     size = 8 * 1024**2
     with nano_server.client() as client, ThreadPoolExecutor(4) as four:
         address = upload_by(client, bytes(2 * size))
         offers = [bytes([letter]) * size for letter in b"abcd"]
         for offset in (0, size):
-            answers = list(four.map(lambda offer, at=offset: piece_by(client, address, at, offer), offers))
+            answers = list(four.map(lambda offer, at=offset: chunk_by(client, address, at, offer), offers))
             assert sorted(answer.status_code == 204 for answer in answers) == [False, False, False, True]
             assert {answer.status_code for answer in answers} <= {204, 409, 423}
             assert client.head(address, headers=TUS).headers["Upload-Offset"] == str(offset + size)
@@ -666,7 +666,7 @@ def test_an_upload_used_by_many_at_once_makes_one_job(nano_server: Server) -> No
     content = SENTENCE.read_bytes()
     with nano_server.client() as client, ThreadPoolExecutor(4) as four:
         address = upload_by(client, content)
-        assert piece_by(client, address, 0, content).status_code == 204
+        assert chunk_by(client, address, 0, content).status_code == 204
         wishes = {"upload": name_of(address), "language": "en"}
         answers = list(four.map(lambda _: client.post(JOBS, json=wishes), range(4)))
 
@@ -677,22 +677,22 @@ def test_an_upload_used_by_many_at_once_makes_one_job(nano_server: Server) -> No
     assert (nano_server.data / "recordings" / made["recording"]["id"]).read_bytes() == content
 
 
-def test_a_server_killed_in_the_middle_of_a_piece_goes_on_from_the_last(
+def test_a_server_killed_in_the_middle_of_a_chunk_goes_on_from_the_last(
     nano_server: Server, long_recording: Path
 ) -> None:
     content = long_recording.read_bytes()
     third = len(content) // 3
     with nano_server.client() as client:
         address = upload_by(client, content)
-        assert piece_by(client, address, 0, content[:third]).status_code == 204
-        half_sent = _half_a_piece(nano_server, address, third, content[third:])
+        assert chunk_by(client, address, 0, content[:third]).status_code == 204
+        half_sent = _half_a_chunk(nano_server, address, third, content[third:])
         assert victims.kill(nano_server, "web")
         half_sent.close()
         wait_until(nano_server.is_healthy)
 
     with nano_server.client() as client:
         assert client.head(address, headers=TUS).headers["Upload-Offset"] == str(third)
-        assert piece_by(client, address, third, content[third:]).status_code == 204
+        assert chunk_by(client, address, third, content[third:]).status_code == 204
         answer = client.post(JOBS, json={"upload": name_of(address), **QUICKLY})
         assert answer.status_code == 202, answer.text
         made = answer.json()
@@ -702,13 +702,13 @@ def test_a_server_killed_in_the_middle_of_a_piece_goes_on_from_the_last(
     assert not [file for file in (nano_server.data / "uploads").iterdir() if name_of(address) in file.name]
 
 
-def _half_a_piece(server: Server, address: str, offset: int, piece: bytes) -> socket.socket:
-    """A connection on which half a piece has been sent."""
+def _half_a_chunk(server: Server, address: str, offset: int, chunk: bytes) -> socket.socket:
+    """A connection on which half a chunk has been sent."""
     head = (
         f"PATCH {address} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nAuthorization: Token {server.token}\r\n"
-        f"Tus-Resumable: 1.0.0\r\nUpload-Offset: {offset}\r\nContent-Type: {PIECE}\r\n"
-        f"Content-Length: {len(piece)}\r\n\r\n"
+        f"Tus-Resumable: 1.0.0\r\nUpload-Offset: {offset}\r\nContent-Type: {CHUNK}\r\n"
+        f"Content-Length: {len(chunk)}\r\n\r\n"
     )
     connection = socket.create_connection(("127.0.0.1", server.port))
-    connection.sendall(head.encode() + piece[: len(piece) // 2])
+    connection.sendall(head.encode() + chunk[: len(chunk) // 2])
     return connection

@@ -11,7 +11,7 @@ from pytest_django import Settings
 from config.asgi import application
 from config.gate import Gate
 from tests.api.test_gate import FILE, FORM, Answer, Behind, knock
-from transcription.api.client_address import WrongKeys
+from transcription.api.client_address import KeyThrottle
 from transcription.models import ApiToken
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -21,7 +21,7 @@ HERE, THERE = ("203.0.113.7", 1), ("203.0.113.8", 1)
 
 @pytest.fixture
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(WrongKeys, "LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(KeyThrottle, "LONGEST_PAUSE", 0.0)
 
 
 def knocks(gate: Gate, paths: list[str], **named: Any) -> list[Answer]:
@@ -44,9 +44,9 @@ def gate() -> Gate:
 def test_after_so_many_an_address_is_told_to_wait_and_a_right_key_still_works(
     gate: Gate, owner: User, path: str, refused: int, shape: str
 ) -> None:
-    tried = knocks(gate, [path] * (WrongKeys.TOO_MANY + 2), client=HERE, x_api_key="st_wrong")
+    tried = knocks(gate, [path] * (KeyThrottle.TOO_MANY + 2), client=HERE, x_api_key="st_wrong")
 
-    assert [answer.status for answer in tried] == [refused] * WrongKeys.TOO_MANY + [429] * 2
+    assert [answer.status for answer in tried] == [refused] * KeyThrottle.TOO_MANY + [429] * 2
     assert int(tried[-1].headers["retry-after"]) > 0
     assert shape in tried[-1].json
     [right] = knocks(gate, [path], client=HERE, x_api_key=ApiToken.make(owner))
@@ -72,7 +72,7 @@ def test_keys_tried_with_an_upload_or_in_an_address_count_too(settings: Settings
 
 def test_a_request_without_a_key_is_no_attempt(gate: Gate) -> None:
     knocks(gate, ["/models"] * 30, client=HERE)
-    assert gate.wrong_keys.level(HERE[0], time.monotonic()) == 0
+    assert gate.key_throttle.level(HERE[0], time.monotonic()) == 0
 
 
 @pytest.mark.usefixtures("_soon")
@@ -89,8 +89,8 @@ def test_the_answer_to_a_wrong_key_waits_and_holds_no_one_else_up(
     gate: Gate, owner: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = ApiToken.make(owner)
-    monkeypatch.setattr(WrongKeys, "FIRST_PAUSE", 3600.0)
-    monkeypatch.setattr(WrongKeys, "LONGEST_PAUSE", 3600.0)
+    monkeypatch.setattr(KeyThrottle, "FIRST_PAUSE", 3600.0)
+    monkeypatch.setattr(KeyThrottle, "LONGEST_PAUSE", 3600.0)
 
     async def both() -> int:
         waiting = [
@@ -98,7 +98,7 @@ def test_the_answer_to_a_wrong_key_waits_and_holds_no_one_else_up(
             for _ in range(10)
         ]
         async with asyncio.timeout(30):
-            while gate.wrong_keys.level(HERE[0], time.monotonic()) < 9:
+            while gate.key_throttle.level(HERE[0], time.monotonic()) < 9:
                 await asyncio.sleep(0.01)
         right = await knock(gate, "/models", method="GET", client=HERE, x_api_key=key)
         assert not any(task.done() for task in waiting)
@@ -114,29 +114,29 @@ def test_the_answer_to_a_wrong_key_waits_and_holds_no_one_else_up(
 
 
 def test_each_wrong_key_waits_longer_and_never_for_long() -> None:
-    counted = WrongKeys()
+    counted = KeyThrottle()
     pauses = []
     for _ in range(12):
         assert counted.another("203.0.113.7", now=0.0) == 0
         pauses.append(counted.pause("203.0.113.7", now=0.0))
 
     assert pauses == sorted(pauses)
-    assert pauses[0] == WrongKeys.FIRST_PAUSE
-    assert pauses[-1] == WrongKeys.LONGEST_PAUSE
+    assert pauses[0] == KeyThrottle.FIRST_PAUSE
+    assert pauses[-1] == KeyThrottle.LONGEST_PAUSE
 
 
 def test_what_was_tried_is_forgotten_with_time() -> None:
-    counted = WrongKeys()
+    counted = KeyThrottle()
     for _ in range(1000):
         wait = counted.another("203.0.113.7", now=0.0)
 
-    assert wait <= WrongKeys.FULL * WrongKeys.LEAKS_EVERY
-    assert counted.another("203.0.113.7", now=wait + WrongKeys.LEAKS_EVERY) == 0
+    assert wait <= KeyThrottle.FULL * KeyThrottle.LEAKS_EVERY
+    assert counted.another("203.0.113.7", now=wait + KeyThrottle.LEAKS_EVERY) == 0
     assert counted.level("203.0.113.7", now=wait + 10_000) == 0
 
 
 def test_the_addresses_of_one_household_are_one() -> None:
-    counted = WrongKeys()
+    counted = KeyThrottle()
     for last in range(5):
         counted.another(f"2001:db8:1:2::{last}", now=0.0)
     counted.another("::ffff:203.0.113.7", now=0.0)
@@ -147,8 +147,8 @@ def test_the_addresses_of_one_household_are_one() -> None:
 
 
 def test_only_so_many_addresses_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(WrongKeys, "ADDRESSES", 3)
-    counted = WrongKeys()
+    monkeypatch.setattr(KeyThrottle, "ADDRESSES", 3)
+    counted = KeyThrottle()
     for last in range(9):
         counted.another(f"203.0.113.{last}", now=0.0)
 

@@ -87,7 +87,7 @@ def test_a_deleted_job_stops_at_once_and_leaves_no_file(nano_server: Server, lon
 
 def test_what_has_ended_leaves_no_decoded_sound(nano_server: Server) -> None:
     assert [name for name in files_below(nano_server.data / "recordings") if ".pcm" in name] == []
-    # An upload in pieces that its client has left waits there until it expires.
+    # An upload in chunks that its client has left waits there until it expires.
     assert [name for name in files_below(nano_server.data / "uploads") if not name.endswith(".part")] == []
 
 

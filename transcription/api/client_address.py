@@ -63,7 +63,7 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
-class WrongKeys:
+class KeyThrottle:
     """How many wrong keys each address has shown lately: each makes it wait longer, and too many are not answered.
 
     A bucket that leaks: one is forgotten every LEAKS_EVERY seconds. A right key is never asked about here.

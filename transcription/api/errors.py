@@ -15,7 +15,7 @@ from transcription.api.authentication import CHALLENGE, KeyTooSmall, NoKey, NotA
 from transcription.api.responses import Json
 from transcription.api.upload_handler import FileTooLarge
 from transcription.errors import DiskFull, NotNow, Problem, filled
-from transcription.parameters import Refused
+from transcription.parameters import InvalidParameter
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ OPENAI_CODES = {
 }
 
 
-def sentence(problem: Problem | Refused) -> str:
+def sentence(problem: Problem | InvalidParameter) -> str:
     """What is wrong, in the reader's language."""
     return filled(gettext(problem.sentence), problem.values)
 

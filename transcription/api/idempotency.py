@@ -39,7 +39,7 @@ def key_in(headers: Mapping[str, str]) -> str:
 def as_sent(path: str, headers: Mapping[str, str], *sources: MultiValueDict[str, Any]) -> RequestKey | None:
     """The request key of all that was sent to an address; None if its client gave it no key. Raises KeyTooLong.
 
-    Not of what it means: by now another model may be the default, or an upload in pieces gone.
+    Not of what it means: by now another model may be the default, or an upload in chunks gone.
     """
     key = key_in(headers)
     if not key:

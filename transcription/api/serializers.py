@@ -18,7 +18,7 @@ from transcription import capabilities, errors, webhooks
 from transcription.api.errors import sentence
 from transcription.jobs import Given, Wishes
 from transcription.models import Batch, Job, Recording, Upload
-from transcription.parameters import ALIASES, BY_NAME, LONGEST_ECHO, PARAMETERS, Parameter, Refused
+from transcription.parameters import ALIASES, BY_NAME, LONGEST_ECHO, PARAMETERS, InvalidParameter, Parameter
 from transcription.queue import forecast
 from transcription.queue.forecast import Turn
 from transcription.text import exports
@@ -66,7 +66,7 @@ class ParameterField(serializers.Field[Any, Any, Any, Any]):
     def to_internal_value(self, data: list[Any]) -> Any:
         try:
             return self.parameter.read(data)
-        except Refused as refused:
+        except InvalidParameter as refused:
             raise serializers.ValidationError(sentence(refused)) from refused
 
 
@@ -94,13 +94,13 @@ class WebAddressField(serializers.CharField):
         url = super().to_internal_value(data)
         try:
             webhooks.check(url, name=str(self.field_name))
-        except Refused as refused:
+        except InvalidParameter as refused:
             raise serializers.ValidationError(sentence(refused)) from refused
         return url
 
 
 class UploadField(serializers.UUIDField):
-    """One of the caller's uploads in pieces that is complete, by its id."""
+    """One of the caller's uploads in chunks that is complete, by its id."""
 
     default_error_messages = always(
         gettext_lazy("`upload` is the id of one of your uploads that no job has yet, and none of them has this one.")
@@ -235,7 +235,7 @@ class ParametersRequest(serializers.Serializer[Job]):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         try:
             choice = capabilities.choose(attrs, model=attrs["model"])
-        except Refused as refused:
+        except InvalidParameter as refused:
             raise serializers.ValidationError({refused.name: [sentence(refused)]}) from refused
         if choice.refused and not self.takes_what_nobody_honours:
             raise serializers.ValidationError({name: [sentence(why)] for name, why in choice.refused.items()})
@@ -284,7 +284,7 @@ class JobRequest(ParametersRequest):
 
 
 class NewJobRequest(JobRequest):
-    """A job's parameters, and what it is for: a file, an upload in pieces, or a recording that is here.
+    """A job's parameters, and what it is for: a file, an upload in chunks, or a recording that is here.
 
     Its context has the `owner`.
     """

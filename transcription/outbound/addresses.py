@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import SplitResult, quote, urlsplit
 
-from transcription.parameters import Refused
+from transcription.parameters import InvalidParameter
 
 LONGEST = 2000
 PORTS = {"http": 80, "https": 443}
@@ -62,7 +62,7 @@ class Address:
 
     @classmethod
     def read(cls, url: str, *, name: str = "url") -> Self:
-        """Raises Refused for what is no address on the web; `name` is the field that it was sent in."""
+        """Raises InvalidParameter for what is no address on the web; `name` is the field that it was sent in."""
         try:
             if not 0 < len(url) <= LONGEST or re.search(r"[\x00-\x20\x7f-\x9f\\\ud800-\udfff]", url):
                 raise ValueError(url)
@@ -71,9 +71,9 @@ class Address:
                 raise ValueError(url)
             host = _ascii(parts.hostname)
         except ValueError as error:
-            raise Refused(NOT_AN_ADDRESS, name=name, longest=LONGEST) from error
+            raise InvalidParameter(NOT_AN_ADDRESS, name=name, longest=LONGEST) from error
         if "@" in parts.netloc:
-            raise Refused(HAS_A_PASSWORD, name=name)
+            raise InvalidParameter(HAS_A_PASSWORD, name=name)
         return cls(parts.scheme, host, parts.port or PORTS[parts.scheme], _path(parts))
 
     @property
@@ -132,8 +132,8 @@ def look_up(
 ) -> list[Place]:
     """Every place that an address leads to, all of them checked.
 
-    Raises Refused if this server may not go to one of them, whichever would be connected to, and OSError when nobody
-    knows the name.
+    Raises InvalidParameter if this server may not go to one of them, whichever would be connected to, and OSError when
+    nobody knows the name.
     """
     try:
         places = resolve(address.host, address.port, type=socket.SOCK_STREAM)
@@ -142,7 +142,7 @@ def look_up(
     for place in places:
         ip = _ip(place)
         if not is_public(ip) and not any(entry.covers(address, ip) for entry in allowed):
-            raise Refused(NOT_ALLOWED, name=name, host=address.host)
+            raise InvalidParameter(NOT_ALLOWED, name=name, host=address.host)
     return places
 
 
@@ -159,7 +159,7 @@ def is_public(ip: IP) -> bool:
 
 
 def check(url: str, allowed: Iterable[Allowed], *, name: str, resolve: LookUp = socket.getaddrinfo) -> None:
-    """Refuse an address, when it is saved, that nothing would be sent to. Raises Refused.
+    """Refuse an address, when it is saved, that nothing would be sent to. Raises InvalidParameter.
 
     One that nobody knows now is taken: the network may be down or the receiver not there yet, and what is sent later is
     checked again.

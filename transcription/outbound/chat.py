@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from django.conf import settings
 
 from transcription.outbound.addresses import Address
-from transcription.outbound.connection import Timed
+from transcription.outbound.connection import DeadlineSocket
 
 MOST_OF_AN_ANSWER = 256 * 1024  # bytes
 MOST_TOKENS = 4096  # of an answer, what a model thinks by itself before it included
@@ -99,7 +99,7 @@ class Chat:
         try:
             with _connect(self.address, clock) as plain, _secure(plain, self.address) as connected:
                 asking = http.client.HTTPConnection(self.address.host, self.address.port)
-                asking.sock = Timed(connected, clock.left, sending=CONNECT_SECONDS, is_patient=True)
+                asking.sock = DeadlineSocket(connected, clock.left, sending=CONNECT_SECONDS, is_patient=True)
                 asking.request(method, f"{self.address.path.rstrip('/')}{path}", body, self._headers())
                 with asking.getresponse() as answer:
                     if answer.status == 429 or answer.status >= 500:

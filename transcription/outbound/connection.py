@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Timed:
+class DeadlineSocket:
     """Wraps a connected socket. `left` gives the seconds that the next wait may last, or raises to end it all.
 
     With `sending`, so many seconds are for what is sent. With `is_patient`, a wait for the answer that is over is begun
@@ -24,9 +24,9 @@ class Timed:
         self.connection, self.left = connection, left
         self.sending, self.is_patient = sending, is_patient
 
-    def sendall(self, piece: Any) -> None:
+    def sendall(self, chunk: Any) -> None:
         self.connection.settimeout(self.left() if self.sending is None else self.sending)
-        self.connection.sendall(piece)
+        self.connection.sendall(chunk)
 
     def recv_into(self, buffer: Any) -> int:
         while True:
@@ -45,11 +45,11 @@ class Timed:
 
 
 class _Reader(io.RawIOBase):
-    def __init__(self, timed: Timed) -> None:
-        self.timed = timed
+    def __init__(self, connection: DeadlineSocket) -> None:
+        self.connection = connection
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        return self.timed.recv_into(buffer)
+        return self.connection.recv_into(buffer)

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from transcription.outbound.addresses import Address, Allowed, LookUp, Place, look_up
-from transcription.outbound.connection import Timed
-from transcription.parameters import Refused
+from transcription.outbound.connection import DeadlineSocket
+from transcription.parameters import InvalidParameter
 
 MOST_OF_AN_ANSWER = 16 * 1024  # bytes; nothing but the status is of interest
 
@@ -44,13 +44,13 @@ def post(
     try:
         address = Address.read(url)
         places = look_up(address, allowed, resolve=resolve)
-    except Refused as refused:
+    except InvalidParameter as refused:
         raise Undelivered("not_allowed") from refused
     except OSError as error:
         raise Undelivered("unresolved") from error
     try:
         with _connect(places, deadline) as plain, _secure(plain, address, deadline) as connected:
-            return _ask(Timed(connected, partial(_left, deadline)), address, body, headers)
+            return _ask(DeadlineSocket(connected, partial(_left, deadline)), address, body, headers)
     except TimeoutError as error:
         raise Undelivered("timeout", seconds=f"{seconds:g}") from error
     except ssl.SSLError as error:
@@ -93,7 +93,7 @@ def _left(deadline: float) -> float:
     return left
 
 
-def _ask(connected: Timed, address: Address, body: bytes, headers: Mapping[str, str]) -> int:
+def _ask(connected: DeadlineSocket, address: Address, body: bytes, headers: Mapping[str, str]) -> int:
     asking = http.client.HTTPConnection(address.host, address.port)
     asking.sock = connected  # or it would look the name up again
     asking.request("POST", address.path, body, {"Host": address.authority, "Connection": "close", **headers})

@@ -76,17 +76,17 @@ def wait_for_model(claim: JobClaim) -> None:
         changes = {"progress": 0, "attempts": F("attempts") - 1, **UNCLAIMED}
         claims.must_win(held.update(status=Job.Status.DOWNLOADING, **changes))
         model = Job.objects.values_list("model", flat=True).get(pk=claim.job)
-        _order(model)
+        _request(model)
         history.note(claim.job, "downloading", model)
 
 
-def order_model(model: str) -> None:
+def request_download(model: str) -> None:
     """Have a model fetched for whoever will want it; one that could not be fetched is tried anew."""
     with transaction.atomic():
-        _order(model, is_asked_for=True)
+        _request(model, is_asked_for=True)
 
 
-def call_off_model(model: str) -> None:
+def cancel_download(model: str) -> None:
     """Fetch a model no longer, unless jobs wait for it; what has come of it stays for another time."""
     with transaction.atomic():
         Download.objects.filter(model=model).update(is_asked_for=False)
@@ -94,7 +94,7 @@ def call_off_model(model: str) -> None:
             Download.objects.filter(model=model).delete()
 
 
-def _order(model: str, **changes: object) -> None:
+def _request(model: str, **changes: object) -> None:
     waits = {"next_attempt_at": clock.now(), "rung_at": clock.now()}
     anew = {"error_code": "", "error_values": {}, "attempts": 0, **waits}
     Download.objects.filter(model=model).exclude(error_code="").update(**anew)

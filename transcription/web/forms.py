@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from transcription import capabilities, errors
 from transcription.models import Job
-from transcription.parameters import Refused
+from transcription.parameters import InvalidParameter
 from transcription.templatetags.stenograf import size
 from transcription.web import languages
 from transcription.weights import catalogue
@@ -101,7 +101,7 @@ class IntakeForm(forms.Form):
         if {"language", "model"} <= asked.keys():
             try:
                 capabilities.check_language(language_code(asked["language"]), asked["model"])
-            except Refused as refused:
+            except InvalidParameter as refused:
                 self.add_error("language", gettext(refused.sentence) % refused.values)
         return asked
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from django.http import HttpRequest
 
 from transcription import errors, model_library
-from transcription.model_library import ShelfModel
+from transcription.model_library import LibraryModel
 from transcription.models import Download
 from transcription.weights import catalogue
 
@@ -15,10 +15,10 @@ LATER = "offer"  # the cookie of a browser that does not want to be asked again
 
 
 @dataclass(frozen=True)
-class Offer:
+class ModelOffer:
     """A model that can be had, is on its way, or has just come."""
 
-    model: ShelfModel
+    model: LibraryModel
 
     @property
     def download(self) -> Download | None:
@@ -34,7 +34,7 @@ class Offer:
         return f"{self.model.state}-{self.percent}"
 
 
-def offer(request: HttpRequest) -> Offer | None:
+def find_offer(request: HttpRequest) -> ModelOffer | None:
     """What to offer to who looks; what is on its way is shown though they said no."""
     if not getattr(request.user, "is_staff", False):
         return None
@@ -42,9 +42,9 @@ def offer(request: HttpRequest) -> Offer | None:
     if best is None:
         return None
     if best.state == "here":
-        return Offer(best) if "seen" in request.GET else None  # news only to who saw it come
+        return ModelOffer(best) if "seen" in request.GET else None  # news only to who saw it come
     is_wanted = _default() in SMALLER and LATER not in request.COOKIES
-    return Offer(best) if is_wanted or best.download is not None else None
+    return ModelOffer(best) if is_wanted or best.download is not None else None
 
 
 def _default() -> str:

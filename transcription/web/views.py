@@ -115,7 +115,7 @@ def _dashboard(request: HttpRequest, form: IntakeForm, status: int = 200) -> Htt
         "is_first_page": not before,
         "is_attended": rows.is_attended(),
         "has_models": bool(catalogue.local_models()),
-        "offer": model_offer.offer(request),
+        "offer": model_offer.find_offer(request),
         "max_bytes": settings.MAX_UPLOAD_BYTES,
         "models_dir": settings.MODELS_DIR,
         "any_job": uuid.UUID(int=0),
@@ -147,7 +147,7 @@ def sample(request: HttpRequest) -> HttpResponse:
 @fragment
 def offer(request: HttpRequest) -> HttpResponse:
     """The offer of a better model; 204 when it would look as the one that the page has."""
-    found = model_offer.offer(request)
+    found = model_offer.find_offer(request)
     if found is not None and found.fingerprint == request.GET.get("seen"):
         return HttpResponse(status=204)
     return render(request, "_model_offer.html", {"offer": found, "is_update": True})
@@ -162,9 +162,9 @@ def answer_offer(request: HttpRequest) -> HttpResponse:
     response, answer = redirect("dashboard"), request.POST.get("answer", "")
     try:
         if answer == "fetch":
-            model_library.order(model_offer.BEST)
+            model_library.request_download(model_offer.BEST)
         elif answer in ("stop", "later"):
-            model_library.call_off(model_offer.BEST)
+            model_library.cancel_download(model_offer.BEST)
     except errors.Problem as problem:
         messages.error(request, sentence(problem))
     if answer == "later":

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from transcription import webhooks
 from transcription.models import AnyUser, Delivery
-from transcription.parameters import Refused
+from transcription.parameters import InvalidParameter
 from transcription.queue import deliveries
 from transcription.web.forms import INPUT
 from transcription.web.views import fragment, page, person
@@ -41,7 +41,7 @@ class WebhookForm(forms.Form):
         try:
             if url:
                 webhooks.check(url, name=gettext("The address"))
-        except Refused as refused:
+        except InvalidParameter as refused:
             raise forms.ValidationError(gettext(refused.sentence) % refused.values) from refused
         return url
 

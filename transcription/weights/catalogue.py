@@ -15,7 +15,7 @@ from django.conf import settings
 from transcription import errors
 from transcription.weights import published
 from transcription.weights.published import Model, Weights
-from transcription.whisper.engine import ENGINES, Abilities
+from transcription.whisper.engine import ENGINES, Capabilities
 
 MODELS: dict[str, Model] = published.models()
 
@@ -76,9 +76,9 @@ def local_models() -> list[LocalModel]:
     """Every model in the models folder, by name; one a name and an engine."""
     found: dict[tuple[str, str], LocalModel] = {}
     for folder in _folders():
-        for abilities in ENGINES.values():
-            if abilities.weights_in(folder) is not None:
-                local = _local_model(folder, abilities)
+        for capabilities in ENGINES.values():
+            if capabilities.weights_in(folder) is not None:
+                local = _local_model(folder, capabilities)
                 found.setdefault((local.name, local.engine), local)
     return sorted(found.values(), key=lambda local: (local.name, local.engine))
 
@@ -131,8 +131,8 @@ def _published_sha256(local: LocalModel) -> str | None:
 
 
 def _weights_path(local: LocalModel) -> Path:
-    abilities = ENGINES[local.engine]
-    return abilities.weights_in(local.path) or local.path / abilities.weights_file
+    capabilities = ENGINES[local.engine]
+    return capabilities.weights_in(local.path) or local.path / capabilities.weights_file
 
 
 def weights_sha256(model: LocalModel) -> str:
@@ -168,7 +168,7 @@ def _folders() -> list[Path]:
     """The folders that a model may be in; those that bear an engine's prefix first, as they say what they are."""
     if not settings.MODELS_DIR.is_dir():
         return []
-    prefixes = tuple(abilities.folder_prefix for abilities in ENGINES.values())
+    prefixes = tuple(capabilities.folder_prefix for capabilities in ENGINES.values())
     folders = [
         folder
         for folder in settings.MODELS_DIR.iterdir()
@@ -177,15 +177,15 @@ def _folders() -> list[Path]:
     return sorted(folders, key=lambda folder: (not folder.name.startswith(prefixes), folder.name))
 
 
-def _local_model(folder: Path, abilities: Abilities) -> LocalModel:
-    bare = folder.name.removeprefix(abilities.folder_prefix) or folder.name
+def _local_model(folder: Path, capabilities: Capabilities) -> LocalModel:
+    bare = folder.name.removeprefix(capabilities.folder_prefix) or folder.name
     name = _published_name(bare) or bare  # large-v3-turbo, as some call it, is turbo
     return LocalModel(
         name=name,
-        engine=abilities.name,
+        engine=capabilities.name,
         path=folder,
         size_bytes=sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
-        is_catalogued=weights_for(name, abilities.name) is not None,
+        is_catalogued=weights_for(name, capabilities.name) is not None,
     )
 
 

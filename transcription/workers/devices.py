@@ -17,14 +17,14 @@ from django.conf import settings
 from transcription import errors, processes
 from transcription.weights.catalogue import LocalModel
 from transcription.whisper import device_stats
-from transcription.whisper.engine import ENGINES, Abilities, Event, Sound
+from transcription.whisper.engine import ENGINES, Capabilities, Event, Sound
 from transcription.whisper.options import TranscriptionOptions
 from transcription.workers import enginecheck
 
 CLOSE_SECONDS = 5  # a section is asked to stop at its window; after this its runner is killed
 
 
-def engine() -> Abilities:
+def engine() -> Capabilities:
     """The engine of this installation: what ENGINE names, or the best that is here and was not set aside."""
     if settings.ENGINE != "auto":
         return ENGINES[settings.ENGINE]
@@ -33,19 +33,19 @@ def engine() -> Abilities:
     return (trusted or installed or candidates())[0]
 
 
-def candidates() -> list[Abilities]:
+def candidates() -> list[Capabilities]:
     """What `ENGINE=auto` takes on this machine, the best first."""
     is_apple_silicon = sys.platform == "darwin" and platform.machine() == "arm64"
     names = ("mlx-whisper", "faster-whisper") if is_apple_silicon else ("faster-whisper",)
     return [ENGINES[name] for name in names]
 
 
-def is_installed(abilities: Abilities) -> bool:
+def is_installed(capabilities: Capabilities) -> bool:
     """Whether the engine's package is here; it is not imported."""
-    return find_spec(abilities.package.replace("-", "_")) is not None
+    return find_spec(capabilities.package.replace("-", "_")) is not None
 
 
-def here(abilities: Abilities | None = None) -> list[str]:
+def here(capabilities: Capabilities | None = None) -> list[str]:
     """The devices that MODEL_DEVICE takes of this machine's: GPUs when there are any, else the CPU.
 
     For an engine that is not the installation's own it may be named.
@@ -54,7 +54,7 @@ def here(abilities: Abilities | None = None) -> list[str]:
     wanted = settings.MODEL_DEVICE
     if wanted == "cpu":
         return ["cpu"]
-    gpus = _gpus(abilities or engine())
+    gpus = _gpus(capabilities or engine())
     if wanted == "auto":
         return gpus or ["cpu"]
     found = [gpu for gpu in gpus if wanted in ("gpu", gpu, gpu.partition(":")[0])]
@@ -63,9 +63,9 @@ def here(abilities: Abilities | None = None) -> list[str]:
     return found
 
 
-def _gpus(abilities: Abilities) -> list[str]:
+def _gpus(capabilities: Capabilities) -> list[str]:
     """The GPUs of this machine that an engine can use."""
-    if abilities.gpu == "mps":
+    if capabilities.gpu == "mps":
         return ["mps"] if sys.platform == "darwin" else []
     return [f"cuda:{index}" for index in range(_count_cuda())]
 
@@ -79,16 +79,16 @@ def _count_cuda() -> int:
     return int(answer.stdout)
 
 
-def _environment(abilities: Abilities) -> dict[str, str]:
+def _environment(capabilities: Capabilities) -> dict[str, str]:
     """The environment in which an engine's runner begins."""
     # CUDA would count the fastest GPU first: in this order `cuda:1` is the one that nvidia-smi tells of as 1.
-    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **_preloading(abilities)}
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **_preloading(capabilities)}
 
 
-def _preloading(abilities: Abilities) -> dict[str, str]:
+def _preloading(capabilities: Capabilities) -> dict[str, str]:
     if platform.system() != "Linux":  # not sys.platform, by which mypy takes what follows for unreachable
         return {}
-    found = [path for pattern in abilities.preloaded for path in sorted(Path("/").glob(pattern.lstrip("/")))]
+    found = [path for pattern in capabilities.preloaded for path in sorted(Path("/").glob(pattern.lstrip("/")))]
     before = os.environ.get("LD_PRELOAD", "").split()
     return {"LD_PRELOAD": " ".join([*before, *map(str, found)])} if found else {}
 
@@ -100,9 +100,9 @@ class RunnerExited(Exception):
 class Runner:
     """The child process that owns a device's engine: started when first needed, and again after it died."""
 
-    def __init__(self, device: str, abilities: Abilities | None = None) -> None:
+    def __init__(self, device: str, capabilities: Capabilities | None = None) -> None:
         self.device = device
-        self.abilities = abilities or engine()
+        self.capabilities = capabilities or engine()
         self.versions: dict[str, str] = {}
         self.compute_types: list[str] = []
         self.threads = 0
@@ -122,11 +122,11 @@ class Runner:
             return
         self.stop()
         program = [sys.executable, "-m", "transcription.whisper.runner"]
-        asked = ["--engine", self.abilities.module, "--device", self.device]
+        asked = ["--engine", self.capabilities.module, "--device", self.device]
         self._events = queue.SimpleQueue()
         # Its own queue: what a dead child's thread hands over late must not be taken for the next one's.
         hear = partial(self._hear, self._events)
-        self._child = processes.LineChild([*program, *asked], on_line=hear, environment=_environment(self.abilities))
+        self._child = processes.LineChild([*program, *asked], on_line=hear, environment=_environment(self.capabilities))
 
     def _hear(self, events: "queue.SimpleQueue[Event | None]", event: Event | None) -> None:
         """In the child's thread: what it says of itself is kept, the rest is for who decodes."""

@@ -16,7 +16,7 @@ from typing import Any
 from django.conf import settings
 
 from transcription.weights.catalogue import MODELS
-from transcription.whisper.engine import Abilities
+from transcription.whisper.engine import Capabilities
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def can_judge(model: str) -> bool:
     return model in MODELS and model != "tiny"
 
 
-def judge(engine: Abilities, device: str, model: str, *, language: str, text: str) -> Verdict:
+def judge(engine: Capabilities, device: str, model: str, *, language: str, text: str) -> Verdict:
     """The verdict on what an engine made of the sample in a language; a model that cannot judge finds no fault."""
     wrong = wrong_words(SPOKEN[language], text)
     is_bad = wrong > MOST_WRONG and can_judge(model)
@@ -56,7 +56,7 @@ def judge(engine: Abilities, device: str, model: str, *, language: str, text: st
     return Verdict(engine.name, installed_version(engine), device, model, round(wrong, 3), problem)
 
 
-def crashed(engine: Abilities, device: str, model: str, *, problem: str) -> Verdict:
+def crashed(engine: Capabilities, device: str, model: str, *, problem: str) -> Verdict:
     """The verdict on an engine that did not get to the end of the sample."""
     return Verdict(engine.name, installed_version(engine), device, model, 1.0, problem)
 
@@ -73,7 +73,7 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower().replace("ё", "е"))
 
 
-def installed_version(engine: Abilities) -> str:
+def installed_version(engine: Capabilities) -> str:
     try:
         return version(engine.package)
     except PackageNotFoundError:
@@ -83,7 +83,7 @@ def installed_version(engine: Abilities) -> str:
 # ------------------------------------------------------------------ what is remembered
 
 
-def verdict_on(engine: Abilities) -> Verdict | None:
+def verdict_on(engine: Capabilities) -> Verdict | None:
     """What came of the check of the installed version; None when it was not checked yet."""
     known = _remembered().get(engine.name)
     if known is None or known.get("version") != installed_version(engine):
@@ -91,13 +91,13 @@ def verdict_on(engine: Abilities) -> Verdict | None:
     return Verdict(**known)
 
 
-def is_checked(engine: Abilities, model: str) -> bool:
+def is_checked(engine: Capabilities, model: str) -> bool:
     """Whether the sample has been heard, with a model that can judge unless `model` cannot either."""
     verdict = verdict_on(engine)
     return verdict is not None and (can_judge(verdict.model) or not can_judge(model))
 
 
-def is_set_aside(engine: Abilities) -> bool:
+def is_set_aside(engine: Capabilities) -> bool:
     verdict = verdict_on(engine)
     return verdict is not None and bool(verdict.problem)
 

@@ -214,14 +214,14 @@ def transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.
         _decode(work, runner, stopping)
     claim.finish(
         seconds=time.monotonic() - started,
-        engine=runner.abilities.name,
+        engine=runner.capabilities.name,
         device=runner.device,
         versions=runner.versions,
     )
 
 
 def _decode(work: "_Work", runner: devices.Runner, stopping: threading.Event) -> None:
-    model = catalogue.find(work.section.job.model, runner.abilities.name)
+    model = catalogue.find(work.section.job.model, runner.capabilities.name)
     decoding = runner.decode(work.section.pk, work.sound, model, work.options, beat=1.0)
     alive = time.monotonic()
     try:
@@ -373,7 +373,7 @@ def transcribe_file(
     Gives `{"event": "sound", "duration": seconds}` and then the engine's events, segments in the recording's time.
     Raises Problem.
     """
-    weights = catalogue.find(model, runner.abilities.name)
+    weights = catalogue.find(model, runner.capabilities.name)
     with space.temporary_folder() as folder:
         pcm = folder / "sound.pcm"
         limit = settings.MAX_DURATION_SECONDS

@@ -53,7 +53,7 @@ class WorkerProcess:
             pid=os.getpid(),
             pid_namespace=processes.namespace(),
             pid_started=processes.started(os.getpid()),
-            engine=self.runner.abilities.name if self.runner else "",
+            engine=self.runner.capabilities.name if self.runner else "",
         )
 
     @contextmanager

@@ -56,7 +56,7 @@ def _end_uploads() -> None:
     due = Upload.objects.filter(expires_at__lte=timezone.now())
     while found := list(due.select_related("owner")[:AT_ONCE]):
         for upload in found:
-            if due.filter(pk=upload.pk).delete()[0]:  # no piece of it has come meanwhile, and no job taken it
+            if due.filter(pk=upload.pk).delete()[0]:  # no chunk of it has come meanwhile, and no job taken it
                 _remove(upload.path, f"{upload.original_name}, whose upload has expired", user=upload.owner)
 
 
@@ -124,7 +124,7 @@ def remove_strays(now: float) -> None:
     for path in _untouched(settings.UPLOADS_DIR, now - FRESH_UPLOAD):
         if UPLOAD_NAME.fullmatch(path.name):
             _remove(path, "an upload that was never finished")
-    for path in _unneeded(settings.UPLOADS_DIR, PART_NAME, _in_pieces, now - FRESH_UPLOAD):
+    for path in _unneeded(settings.UPLOADS_DIR, PART_NAME, _uploads_of, now - FRESH_UPLOAD):
         _remove(path, "an upload in pieces that no row has")
     before = now - FRESH_RECORDING
     born = _birth_of_the_database()
@@ -156,7 +156,7 @@ def _with_sound(ids: list[UUID]) -> QuerySet[Recording]:
     return Recording.objects.filter(pk__in=ids, removed_at=None)
 
 
-def _in_pieces(ids: list[UUID]) -> QuerySet[Upload]:
+def _uploads_of(ids: list[UUID]) -> QuerySet[Upload]:
     return Upload.objects.filter(pk__in=ids)
 
 

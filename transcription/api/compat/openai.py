@@ -44,7 +44,7 @@ from transcription.api.serializers import JobRequest, ModelField, always, finite
 from transcription.jobs import Wishes
 from transcription.models import ApiToken, Job, Section
 from transcription.models import Segment as Row
-from transcription.parameters import BY_NAME, Refused
+from transcription.parameters import BY_NAME, InvalidParameter
 from transcription.text import exports
 from transcription.watcher import Sight, watching
 from transcription.weights import catalogue
@@ -179,7 +179,7 @@ class TranscriptionRequest(JobRequest):
         languages = BY_NAME["language"]
         try:
             return list(dict.fromkeys(code for name in value if (code := languages.read([name])) is not None))
-        except Refused as refused:
+        except InvalidParameter as refused:
             raise serializers.ValidationError(sentence(refused)) from refused
 
     @property

@@ -33,8 +33,7 @@ from transcription.api.v1.base import (
     form_of,
 )
 from transcription.models import Job
-from transcription.parameters import BY_NAME
-from transcription.parameters import Refused as BadValue
+from transcription.parameters import BY_NAME, InvalidParameter
 from transcription.text import exports, search
 from transcription.weights import catalogue
 
@@ -90,7 +89,7 @@ class JobsQuestion(PageQuestion):
     def validate_language(self, value: str) -> str:
         try:
             return str(BY_NAME["language"].read([value]) or "")
-        except BadValue as refused:
+        except InvalidParameter as refused:
             raise serializers.ValidationError(str(refused)) from refused
 
 
@@ -125,7 +124,7 @@ class JobViewSet(NativeViewSet[Job]):
         return [JSONParser()] if is_change else super().get_parsers()
 
     def create(self, request: Request) -> Response:
-        """Queue a job for a file, for an upload that came in pieces, or for a recording that is here.
+        """Queue a job for a file, for an upload that came in chunks, or for a recording that is here.
 
         With an Idempotency-Key, a request that comes once more gets the job that it got the first time.
         """

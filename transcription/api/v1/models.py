@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from transcription import model_library
 from transcription.api.authentication import IsAdministrator
 from transcription.api.v1.base import NativeViewSet
-from transcription.model_library import ShelfModel
+from transcription.model_library import LibraryModel
 from transcription.models import Download
 from transcription.weights import catalogue
 
@@ -27,7 +27,7 @@ class ModelViewSet(NativeViewSet[Download]):
 
     def download(self, request: Request, name: str) -> Response:
         """Have a model fetched in the background; one that is here is left as it is."""
-        model_library.order(name)
+        model_library.request_download(name)
         model = model_library.find(name)
         return Response(_told(model), status=status.HTTP_200_OK if model.local else status.HTTP_202_ACCEPTED)
 
@@ -37,7 +37,7 @@ class ModelViewSet(NativeViewSet[Download]):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-def _told(model: ShelfModel) -> dict[str, Any]:
+def _told(model: LibraryModel) -> dict[str, Any]:
     published = catalogue.MODELS.get(model.name)
     failed = model.download if model.state == "failed" else None
     return {

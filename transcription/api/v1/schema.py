@@ -409,17 +409,17 @@ def describe() -> None:
     resumable = _header("Tus-Resumable", {"type": "string", "enum": [uploads.VERSION]})
     refused = {412: _refusal("Not in the words of tus 1.0.", "Send the header Tus-Resumable: 1.0.0.")}
     of_one = {410: _refusal("The upload has expired.", "This upload has expired. Begin it anew."), **FOUND}
-    piece = {uploads.PIECE_TYPE: BINARY}
+    chunk = {uploads.CHUNK_TYPE: BINARY}
     _on(
         uploads.UploadViewSet,
         create=_call(
-            piece,
+            chunk,
             {201: uploads.UploadSerializer, 409: CONFLICT, 460: WRONG_SUM, **refused, **UPLOADING},
             parameters=[length, resumable],
         ),
         retrieve=_call(None, {200: uploads.UploadSerializer, **of_one}),
         add=_call(
-            piece,
+            chunk,
             {204: GONE, 409: CONFLICT, 423: CONFLICT, 460: WRONG_SUM, **refused, **of_one, **UPLOADING},
             parameters=[offset, resumable],
         ),

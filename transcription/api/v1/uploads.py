@@ -1,12 +1,12 @@
-"""Large files in pieces over the native API: tus 1.0, https://tus.io/protocols/resumable-upload
+"""Large files in chunks over the native API: tus 1.0, https://tus.io/protocols/resumable-upload
 
 OPTIONS /api/v1/uploads/     the largest file, and what is spoken: creation, creation-with-upload, expiration, checksum,
                              termination
 POST    /api/v1/uploads/     begins a file of Upload-Length bytes: 201, Location, and the upload as JSON. Its name is
-                             `filename` or `name` in Upload-Metadata. A body of a piece's type is its first piece
+                             `filename` or `name` in Upload-Metadata. A body of a chunk's type is its first chunk
 HEAD    /api/v1/uploads/ID/  Upload-Offset, Upload-Length, Upload-Expires, and Upload-Metadata as it was sent
-PATCH   /api/v1/uploads/ID/  the next piece, application/offset+octet-stream, at most 8 MiB, from Upload-Offset on: 204
-                             with the new one. 409 if that is not where the upload ends, 423 while another piece is
+PATCH   /api/v1/uploads/ID/  the next chunk, application/offset+octet-stream, at most 8 MiB, from Upload-Offset on: 204
+                             with the new one. 409 if that is not where the upload ends, 423 while another chunk is
                              written, 460 if Upload-Checksum (sha1, sha256, md5) does not fit; the offset is as it was
 DELETE  /api/v1/uploads/ID/  gives it up
 GET     /api/v1/uploads/ID/  id, name, bytes, offset, expires_at
@@ -44,11 +44,11 @@ from transcription.templatetags.stenograf import size
 VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-with-upload,expiration,checksum,termination"
 ALGORITHMS = ("sha1", "sha256", "md5")
-PIECE_TYPE = "application/offset+octet-stream"
+CHUNK_TYPE = "application/offset+octet-stream"
 WRONG_SUM = 460
 
 
-class Refused(APIException):
+class TusError(APIException):
     def __init__(self, status_code: int, said: str) -> None:
         super().__init__(said)
         self.status_code = status_code
@@ -63,16 +63,16 @@ class UploadSerializer(serializers.ModelSerializer[Upload]):
 
 
 class PieceParser(BaseParser):
-    """Leaves a piece unread: it goes straight to its place on the disk."""
+    """Leaves a chunk unread: it goes straight to its place on the disk."""
 
-    media_type = PIECE_TYPE
+    media_type = CHUNK_TYPE
 
     def parse(self, stream: IO[Any], *_arguments: Any, **_named: Any) -> dict[str, Any]:
         return {}
 
 
 class UploadViewSet(NativeViewSet[Upload]):
-    """A user's files that come in pieces; another's are not there."""
+    """A user's files that come in chunks; another's are not there."""
 
     missing = gettext_lazy("There is no such upload. Begin it anew.")
     parser_classes = (PieceParser,)
@@ -84,19 +84,19 @@ class UploadViewSet(NativeViewSet[Upload]):
     def get_object(self) -> Upload:
         upload = super().get_object()
         if upload.expires_at <= timezone.now():
-            raise Refused(410, _("This upload has expired. Begin it anew."))
+            raise TusError(410, _("This upload has expired. Begin it anew."))
         return upload
 
     def initial(self, request: Request, *arguments: Any, **named: Any) -> None:
         super().initial(request, *arguments, **named)
         if request.method not in ("GET", "OPTIONS") and request.headers.get("Tus-Resumable") != VERSION:
-            raise Refused(412, _("Send the header Tus-Resumable: %(version)s.") % {"version": VERSION})
+            raise TusError(412, _("Send the header Tus-Resumable: %(version)s.") % {"version": VERSION})
 
     @property
     def default_response_headers(self) -> dict[str, str]:
         return {**super().default_response_headers, "Tus-Resumable": VERSION, "Tus-Version": VERSION}
 
-    def abilities(self, request: Request) -> Response:
+    def capabilities(self, request: Request) -> Response:
         headers = {
             "Tus-Extension": EXTENSIONS,
             "Tus-Max-Size": str(settings.MAX_UPLOAD_BYTES),
@@ -105,17 +105,17 @@ class UploadViewSet(NativeViewSet[Upload]):
         return Response(status=status.HTTP_204_NO_CONTENT, headers=headers)
 
     def create(self, request: Request) -> Response:
-        """Begin an upload, with its first piece if one is sent along."""
+        """Begin an upload, with its first chunk if one is sent along."""
         length, metadata = _length(request), request.headers.get("Upload-Metadata", "")
         name, expected = _name(metadata), _sum(request)
-        if has_piece := request.content_type == PIECE_TYPE:
+        if has_chunk := request.content_type == CHUNK_TYPE:
             _check_fits(request, 0, length)
         upload = uploads.begin(cast(AbstractBaseUser, request.user), name, length, metadata)
-        if has_piece:
+        if has_chunk:
             try:
                 upload = _add(upload, 0, request, expected)
             except BaseException:
-                uploads.give_up(upload)  # nobody was told of it
+                uploads.discard(upload)  # nobody was told of it
                 raise
         headers = {"Location": reverse("api:upload", args=(upload.pk,)), **_state(upload)}
         return Response(self.get_serializer(upload).data, status=status.HTTP_201_CREATED, headers=headers)
@@ -132,10 +132,10 @@ class UploadViewSet(NativeViewSet[Upload]):
         return Response(headers=headers)
 
     def add(self, request: Request, pk: UUID) -> Response:
-        """Take the next piece."""
+        """Take the next chunk."""
         upload = self.get_object()
-        if request.content_type != PIECE_TYPE:
-            raise Refused(415, _("Send a piece with Content-Type: %(type)s.") % {"type": PIECE_TYPE})
+        if request.content_type != CHUNK_TYPE:
+            raise TusError(415, _("Send a piece with Content-Type: %(type)s.") % {"type": CHUNK_TYPE})
         offset = _number(request, "Upload-Offset")
         if offset != upload.offset:
             _refuse_offset()
@@ -145,7 +145,7 @@ class UploadViewSet(NativeViewSet[Upload]):
 
     def destroy(self, request: Request, pk: UUID) -> Response:
         """Give an upload up."""
-        if not uploads.give_up(self.get_object()):
+        if not uploads.discard(self.get_object()):
             raise Http404
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -158,25 +158,27 @@ def _add(upload: Upload, offset: int, request: Request, expected: uploads.Sum | 
     try:
         return uploads.add(upload, offset, request.stream or BytesIO(), expected)
     except uploads.Busy as error:
-        raise Refused(
+        raise TusError(
             423, _("Another piece of this upload is being written. Ask for its offset, then go on.")
         ) from error
     except uploads.WrongOffset:
         _refuse_offset()
     except uploads.WrongSum as error:
-        raise Refused(WRONG_SUM, _("The piece is not what Upload-Checksum says. Send it again.")) from error
+        raise TusError(WRONG_SUM, _("The piece is not what Upload-Checksum says. Send it again.")) from error
     except uploads.Gone as error:
         raise Http404 from error
 
 
 def _refuse_offset() -> NoReturn:
-    raise Refused(409, _("The piece does not begin where the upload ends. Ask for its offset by HEAD and go on there."))
+    raise TusError(
+        409, _("The piece does not begin where the upload ends. Ask for its offset by HEAD and go on there.")
+    )
 
 
 def _check_fits(request: Request, offset: int, length: int) -> None:
     if offset + int(request.META.get("CONTENT_LENGTH") or 0) > length:
         said = _("The piece goes beyond the upload's length, which is %(bytes)s bytes.") % {"bytes": length}
-        raise Refused(413, said)
+        raise TusError(413, said)
 
 
 # ------------------------------------------------------------------ what the headers say
@@ -184,18 +186,18 @@ def _check_fits(request: Request, offset: int, length: int) -> None:
 
 def _length(request: Request) -> int:
     if "Upload-Defer-Length" in request.headers:
-        raise Refused(400, _("The length cannot be told later here. Send Upload-Length."))
+        raise TusError(400, _("The length cannot be told later here. Send Upload-Length."))
     length = _number(request, "Upload-Length")
     if length > settings.MAX_UPLOAD_BYTES:
         said = _("The file is over %(size)s. Split it, or ask the administrator to raise the limit.")
-        raise Refused(413, said % {"size": size(settings.MAX_UPLOAD_BYTES)})
+        raise TusError(413, said % {"size": size(settings.MAX_UPLOAD_BYTES)})
     return length
 
 
 def _number(request: Request, header: str) -> int:
     said = request.headers.get(header, "")
     if not (said.isdecimal() and len(said) < 20):
-        raise Refused(400, _("Send the header %(name)s: a number of bytes.") % {"name": header})
+        raise TusError(400, _("Send the header %(name)s: a number of bytes.") % {"name": header})
     return int(said)
 
 
@@ -205,7 +207,7 @@ def _name(metadata: str) -> str:
     try:
         return clean_name(b64decode(told.get("filename") or told.get("name") or "", validate=True).decode())
     except ValueError as error:  # it is not Base64, or not UTF-8
-        raise Refused(400, _("The name in Upload-Metadata is UTF-8 in Base64.")) from error
+        raise TusError(400, _("The name in Upload-Metadata is UTF-8 in Base64.")) from error
 
 
 def _sum(request: Request) -> uploads.Sum | None:
@@ -220,4 +222,4 @@ def _sum(request: Request) -> uploads.Sum | None:
     except ValueError:
         pass
     known = ", ".join(ALGORITHMS)
-    raise Refused(400, _("Upload-Checksum is one of %(known)s, then the sum in Base64.") % {"known": known})
+    raise TusError(400, _("Upload-Checksum is one of %(known)s, then the sum in Base64.") % {"known": known})

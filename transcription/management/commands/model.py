@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from transcription import errors, model_library
 from transcription.management.progress import Progress
-from transcription.model_library import ShelfModel
+from transcription.model_library import LibraryModel
 from transcription.weights import catalogue, store
 from transcription.workers import devices
 
@@ -72,7 +72,7 @@ class Command(BaseCommand):
         self.stdout.write(f"{model} is in {folder}.")
 
 
-def _state(model: ShelfModel) -> str:
+def _state(model: LibraryModel) -> str:
     if model.local is not None:
         return "here, verified" if catalogue.is_verified(model.local) else "here, unverified"
     if model.state == "missing":

@@ -24,7 +24,7 @@ from transcription import doctor, errors, keys
 from transcription.management.progress import Progress
 from transcription.models import ApiToken
 from transcription.weights import catalogue, store
-from transcription.whisper.engine import Abilities
+from transcription.whisper.engine import Capabilities
 from transcription.whisper.options import TranscriptionOptions
 from transcription.workers import devices, enginecheck, pipeline
 from transcription.workers.supervisor import Supervisor, is_port_free
@@ -133,7 +133,7 @@ class Command(BaseCommand):
             self.stdout.write(f"  {engine.name} is set aside: {verdict.problem}.")
         return devices.engine() != engine
 
-    def transcribe_sample(self, engine: Abilities, device: str, model: str) -> enginecheck.Verdict | None:
+    def transcribe_sample(self, engine: Capabilities, device: str, model: str) -> enginecheck.Verdict | None:
         """Print what an engine makes of the sample; the verdict on it, or None if something else is in the way."""
         language = "ru" if os.environ.get("LANG", "").startswith("ru") else "en"
         self.stdout.write(f"Transcribing the bundled sample with {model} on {device}:")

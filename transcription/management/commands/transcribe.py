@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from transcription import capabilities, errors
-from transcription.capabilities import Offer
+from transcription.capabilities import Capability
 from transcription.parameters import (
     DEVICE,
     ENGINE,
@@ -19,11 +19,11 @@ from transcription.parameters import (
     OPTIONS,
     AnyNumber,
     Choice,
+    InvalidParameter,
     Kind,
     Number,
     NumberAbove,
     Parameter,
-    Refused,
     Truth,
     Whole,
 )
@@ -56,19 +56,21 @@ class Command(BaseCommand):
             raise CommandError(f"There is no file {asked['file']}.")
         try:
             model = catalogue.canonical(asked["model"])
-            among = _offers(asked.get("engine", ""))
+            among = _local_capabilities(asked.get("engine", ""))
             choice = capabilities.choose(asked, model=model, among=among)
             for refused in choice.refused.values():
                 raise refused
-            offer = next(offer for offer in among if not choice.device or offer.is_on(choice.device))
-            transcript = self.transcribe(asked["file"].resolve(), model, choice.options, offer)
-        except (errors.Problem, Refused) as problem:
+            capability = next(
+                capability for capability in among if not choice.device or capability.is_on(choice.device)
+            )
+            transcript = self.transcribe(asked["file"].resolve(), model, choice.options, capability)
+        except (errors.Problem, InvalidParameter) as problem:
             raise CommandError(str(problem)) from problem
         self.stdout.write(_render(transcript, asked["format"], model, choice.options), ending="")
 
-    def transcribe(self, file: Path, model: str, options: TranscriptionOptions, offer: Offer) -> "Transcript":
+    def transcribe(self, file: Path, model: str, options: TranscriptionOptions, capability: Capability) -> "Transcript":
         transcript = Transcript()
-        runner = devices.Runner(offer.device, offer.abilities)
+        runner = devices.Runner(capability.device, capability.capabilities)
         try:
             for event in pipeline.transcribe_file(file, model=model, options=options, runner=runner):
                 transcript.take(event)
@@ -116,18 +118,21 @@ def _reader(parameter: Parameter) -> Callable[[str], Any]:
     def read(text: str) -> Any:
         try:
             return parameter.read([text])
-        except Refused as refused:
+        except InvalidParameter as refused:
             raise ArgumentTypeError(str(refused)) from refused
 
     return read
 
 
-def _offers(engine: str) -> list[Offer]:
+def _local_capabilities(engine: str) -> list[Capability]:
     """What this machine can do, the best first, with the engine of this name or else the installation's."""
     installed = {found.name: found for found in ENGINES.values() if devices.is_installed(found)}
-    abilities = installed.get(engine, devices.engine())
-    places = dict.fromkeys([*devices.here(abilities), "cpu"])
-    return [Offer(abilities.name, place, abilities.compute_types, os.cpu_count() or 1) for place in places]
+    engine_capabilities = installed.get(engine, devices.engine())
+    places = dict.fromkeys([*devices.here(engine_capabilities), "cpu"])
+    return [
+        Capability(engine_capabilities.name, place, engine_capabilities.compute_types, os.cpu_count() or 1)
+        for place in places
+    ]
 
 
 class Transcript:
