@@ -28,7 +28,7 @@ from django.utils.translation import gettext as _
 from transcription import errors, space
 from transcription.api import client_address
 from transcription.api.authentication import WRONG_KEY, NoKey, NotAdmitted, caller_by_key, caller_of
-from transcription.api.errors import IN_API, IN_LEGACY, not_now, refuse, sentence, turn_away
+from transcription.api.errors import IN_API, IN_LEGACY, refuse, retry_later, sentence, turn_away
 from transcription.models import AnyUser
 from transcription.queue import quotas
 from transcription.templatetags.stenograf import size
@@ -261,8 +261,8 @@ async def _stranger(request: ASGIRequest) -> HttpResponse | None:
     """A refusal for whoever may not upload here (by key or session on the API, by key elsewhere), or not now."""
     try:
         await sync_to_async(_admit)(request)
-    except errors.NotNow as problem:
-        return not_now(request.path, problem)
+    except errors.RetryLater as problem:
+        return retry_later(request.path, problem)
     except NotAdmitted as stranger:
         is_page = PAGE_UPLOAD.fullmatch(request.path)
         return _to_sign_in(request) if is_page else turn_away(request.path, stranger)

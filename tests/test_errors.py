@@ -67,15 +67,15 @@ def test_the_page_says_whose_fault_it_is_and_whether_trying_again_helps(problem:
     whose = {"recording", "request"} if problem.is_input_at_fault else {"machine", "settings"}
     assert fault in whose
     assert again == ("helps" if problem.retryable else "does not help")
-    assert by_itself == ("waits" if problem.waiting else "yes" if problem.is_passing else "no")
+    assert by_itself == ("waits" if problem.waiting_sentence else "yes" if problem.is_transient else "no")
 
 
 def test_what_waits_is_told_with_what_it_says_meanwhile() -> None:
     with translation.override("ru"):
         waiting = [
-            [f"`{problem.code}`", problem.waiting, gettext(problem.waiting)]
+            [f"`{problem.code}`", problem.waiting_sentence, gettext(problem.waiting_sentence)]
             for problem in errors.BY_CODE.values()
-            if problem.waiting
+            if problem.waiting_sentence
         ]
     assert rows("What a job may wait for") == waiting
 

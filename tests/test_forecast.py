@@ -61,7 +61,7 @@ def test_nothing_is_foreseen_of_an_empty_queue(db: None) -> None:
 def test_the_time_left_is_what_the_device_took_for_the_same_model(alice: User, worker: Worker) -> None:
     learned(alice, (100, 10), (50, 5))
     job = given(alice, 200, sections=2)
-    assert forecast.latest()[job.pk] == forecast.Turn(1, pytest.approx(20))
+    assert forecast.latest()[job.pk] == forecast.Forecast(1, pytest.approx(20))
 
 
 def test_another_models_or_devices_speed_says_nothing(alice: User, worker: Worker) -> None:
@@ -74,19 +74,19 @@ def test_another_models_or_devices_speed_says_nothing(alice: User, worker: Worke
 def test_those_before_it_take_their_time(alice: User, worker: Worker) -> None:
     learned(alice, (100, 10))
     short, long = given(alice, 100), given(alice, 300, sections=3)
-    turns = forecast.latest()
-    assert turns[short.pk] == forecast.Turn(1, pytest.approx(10))
-    assert turns[long.pk] == forecast.Turn(2, pytest.approx(40))
+    forecasts = forecast.latest()
+    assert forecasts[short.pk] == forecast.Forecast(1, pytest.approx(10))
+    assert forecasts[long.pk] == forecast.Forecast(2, pytest.approx(40))
 
 
 def test_a_job_is_foreseen_to_be_overtaken_until_its_latest_start(alice: User, worker: Worker) -> None:
     learned(alice, (30, 10))
     minute = given(alice, 60, latest_start=clock.after(25))
     clips = [given(alice, 5) for _ in range(6)]
-    turns = forecast.latest()
+    forecasts = forecast.latest()
     # Three clips take 30 s; the minute is one section, which takes 20.
-    assert sorted(turns, key=lambda job: turns[job].position) == [job.pk for job in (*clips[:3], minute, *clips[3:])]
-    assert turns[minute.pk].seconds == pytest.approx(50)
+    assert sorted(forecasts, key=lambda job: forecasts[job].position) == [job.pk for job in (*clips[:3], minute, *clips[3:])]
+    assert forecasts[minute.pk].seconds == pytest.approx(50)
 
 
 def test_the_decoding_time_is_that_of_the_devices_that_are_alive(alice: User, worker: Worker) -> None:
@@ -110,7 +110,7 @@ def test_what_is_being_decoded_counts_with_its_rest(alice: User, worker: Worker)
     claim = sections.claim_section(worker)
     assert claim is not None
     claim.store_progress(75)
-    assert forecast.latest()[job.pk] == forecast.Turn(0, pytest.approx(2.5 + 10))
+    assert forecast.latest()[job.pk] == forecast.Forecast(0, pytest.approx(2.5 + 10))
 
 
 def test_a_device_that_has_finished_nothing_is_judged_by_what_it_does(alice: User, worker: Worker) -> None:
@@ -135,7 +135,7 @@ def test_a_jobs_own_sections_know_best(alice: User, worker: Worker) -> None:
 def test_a_job_whose_length_nobody_knows_has_a_place_and_no_time(alice: User, worker: Worker) -> None:
     learned(alice, (100, 10))
     job = given(alice, None, status="queued")
-    assert forecast.latest()[job.pk] == forecast.Turn(1, None)
+    assert forecast.latest()[job.pk] == forecast.Forecast(1, None)
 
 
 def test_a_queued_job_counts_with_its_preparing(alice: User, worker: Worker) -> None:
@@ -150,7 +150,7 @@ def test_a_queued_job_counts_with_its_preparing(alice: User, worker: Worker) -> 
 def test_without_a_worker_there_is_a_place_and_no_time(alice: User) -> None:
     learned(alice, (100, 10))
     job = given(alice, 200)
-    assert forecast.latest()[job.pk] == forecast.Turn(1, None)
+    assert forecast.latest()[job.pk] == forecast.Forecast(1, None)
 
 
 def test_a_job_that_waits_for_space_has_no_turn(alice: User, worker: Worker) -> None:
@@ -195,7 +195,7 @@ def test_the_places_are_those_that_the_claims_then_give(alice: User, bob: User, 
             latest_start=clock.after(rng.choice([-1, 3600, 3600])),
         )
     learned(alice, (100, 10))
-    foreseen = sorted(turns := forecast.latest(), key=lambda job: turns[job].position)
+    foreseen = sorted(forecasts := forecast.latest(), key=lambda job: forecasts[job].position)
     begun: dict[object, None] = {}
     while (claim := sections.claim_section(worker)) is not None:
         begun.setdefault(Section.objects.get(pk=claim.section).job_id)
@@ -210,7 +210,7 @@ def test_the_forecast_costs_the_same_for_many_jobs(
     for _ in range(30):
         given(alice, 500, sections=5)
     with django_assert_max_num_queries(8):
-        forecast.turns_now()
+        forecast.forecast_now()
 
 
 def test_who_looks_again_soon_gets_the_same(

@@ -244,11 +244,11 @@ class Queue(RuleBasedStateMachine):
         job = job_of(piece)
         if why is None:
             piece.attempts -= 1
-        elif why.waiting:
+        elif why.waiting_sentence:
             piece.attempts -= 1
             piece.next_attempt_at = self.now + timedelta(seconds=30)
             job.waiting_for = why.code
-        elif why.is_passing and piece.attempts < settings.MAX_ATTEMPTS:
+        elif why.is_transient and piece.attempts < settings.MAX_ATTEMPTS:
             piece.next_attempt_at = self.now + timedelta(seconds=2**piece.attempts - 2)
             job.waiting_for = ""
         else:

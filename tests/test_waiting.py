@@ -60,8 +60,8 @@ class Simulation:
         recording = Recording.objects.create(
             owner=self.owner, original_name="a", bytes=1, sha256="0" * 64, duration=seconds
         )
-        wishes = jobs.Wishes(model="nano", options=TranscriptionOptions(language="en"))
-        job = jobs._queue(recording, jobs._job("a", wishes), [])
+        job_parameters = jobs.JobParameters(model="nano", options=TranscriptionOptions(language="en"))
+        job = jobs._queue(recording, jobs._job("a", job_parameters), [])
         claim = queue_jobs.claim_job(self.workers[0])
         assert claim is not None
         starts = [index * SECTION for index in range(max(1, round(seconds / SECTION)))]

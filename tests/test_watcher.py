@@ -20,7 +20,7 @@ from transcription import jobs, watcher
 from transcription.api.v1 import events
 from transcription.models import Job, Recording, Section
 from transcription.queue import forecast
-from transcription.watcher import Sight, Watched, look, watching
+from transcription.watcher import Snapshot, Watched, look, watching
 from transcription.whisper.options import TranscriptionOptions
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -50,7 +50,7 @@ class Looks:
         self.acts: list[Act] = []
         self.queries: list[int] = []
 
-    def __call__(self, before: Mapping[UUID, Sight | None]) -> dict[UUID, Sight]:
+    def __call__(self, before: Mapping[UUID, Snapshot | None]) -> dict[UUID, Snapshot]:
         if self.acts:
             self.acts.pop(0)()
         with CaptureQueriesContext(connection) as queries:
@@ -90,15 +90,15 @@ def test_a_look_tells_what_has_come_since_the_look_before(alice: User) -> None:
     second = look({job.pk: first})[job.pk]
     assert [segment.text for segment in second.segments] == [" And", " more."]
     assert (second.since, second.newest) == (first.newest, second.segments[-1].pk)
-    assert second.told != first.told
-    assert look({job.pk: second})[job.pk].told == second.told
+    assert second.fingerprint != first.fingerprint
+    assert look({job.pk: second})[job.pk].fingerprint == second.fingerprint
 
 
 def test_progress_that_nobody_would_be_told_is_no_news(alice: User) -> None:
     job = a_job(alice)
     first = look({job.pk: None})[job.pk]
     Job.objects.update(progress=0.0001)
-    assert look({job.pk: first})[job.pk].told == first.told
+    assert look({job.pk: first})[job.pk].fingerprint == first.fingerprint
 
 
 def test_a_look_costs_the_same_for_one_job_and_for_fifty(
@@ -117,15 +117,15 @@ def test_a_look_costs_the_same_for_one_job_and_for_fifty(
 # ------------------------------------------------------------------ those who wait
 
 
-async def follow(watched: Watched) -> list[Sight]:
+async def follow(watched: Watched) -> list[Snapshot]:
     """Everything that is seen of a job from now to its end."""
-    sights = []
-    sight = watched.sight
-    while sight is None or not sight.is_over:
-        sight = await watched.after(sight)
-        assert sight is not None
-        sights.append(sight)
-    return sights
+    snapshots = []
+    snapshot = watched.snapshot
+    while snapshot is None or not snapshot.is_over:
+        snapshot = await watched.after(snapshot)
+        assert snapshot is not None
+        snapshots.append(snapshot)
+    return snapshots
 
 
 async def nothing_is_left() -> bool:
@@ -146,7 +146,7 @@ async def test_a_hundred_who_wait_cost_what_one_costs(looks: Looks, alice: User)
         looks.queries.clear()
         looks.acts = [lambda: say(job, 0), lambda: say(job, 1), lambda: Job.objects.update(status="done")]
         told = await asyncio.gather(*(follow(watched) for watched in hundred))
-    assert all([len(sight.segments) for sight in sights] == [1, 1, 0] for sights in told)
+    assert all([len(snapshot.segments) for snapshot in snapshots] == [1, 1, 0] for snapshots in told)
     assert looks.queries[-3:] == [2, 2, 1]
     assert await nothing_is_left()
 
@@ -154,10 +154,10 @@ async def test_a_hundred_who_wait_cost_what_one_costs(looks: Looks, alice: User)
 async def test_only_those_whose_job_has_changed_are_woken(looks: Looks, alice: User) -> None:
     changing, still = await sync_to_async(a_job)(alice), await sync_to_async(a_job)(alice)
     async with watching(changing.pk) as one, watching(still.pk) as other:
-        sights = await one.after(None), await other.after(None)
-        waiting = asyncio.create_task(other.after(sights[1]))
+        snapshots = await one.after(None), await other.after(None)
+        waiting = asyncio.create_task(other.after(snapshots[1]))
         looks.acts = [lambda: Job.objects.filter(pk=changing.pk).update(progress=0.5)]
-        seen = await one.after(sights[0])
+        seen = await one.after(snapshots[0])
         assert seen is not None
         assert seen.job is not None
         assert seen.job.progress == 0.5
@@ -168,8 +168,8 @@ async def test_only_those_whose_job_has_changed_are_woken(looks: Looks, alice: U
 async def test_who_waits_no_longer_than_he_wants_gets_what_he_has(looks: Looks, alice: User) -> None:
     job = await sync_to_async(a_job)(alice)
     async with watching(job.pk) as watched:
-        sight = await watched.after(None)
-        assert await watched.after(sight, within=0.05) is sight
+        snapshot = await watched.after(None)
+        assert await watched.after(snapshot, within=0.05) is snapshot
 
 
 async def test_a_database_that_fails_for_a_while_is_survived(
@@ -182,9 +182,9 @@ async def test_a_database_that_fails_for_a_while_is_survived(
 
     looks.acts = [fail, fail, lambda: Job.objects.update(status="failed", error_code="not_media")]
     async with watching(job.pk) as watched:
-        (sight,) = await follow(watched)
-    assert sight.job is not None
-    assert sight.job.status == "failed"
+        (snapshot,) = await follow(watched)
+    assert snapshot.job is not None
+    assert snapshot.job.status == "failed"
     assert caplog.text.count("the database is away") == 2
     assert await nothing_is_left()
 

@@ -101,7 +101,7 @@ def test_work_beside_the_queue_that_fails_is_logged_and_its_place_is_free(caplog
         raise ValueError("nobody thought of this")
 
     for count in (1, 2):
-        process.beside(fail)
+        process.run_in_background(fail)
         wait_until(lambda: not process._beside_threads, 5)
         assert len(tries) == count
     assert "nobody thought of this" in caplog.text
@@ -119,7 +119,7 @@ def test_work_that_gets_no_thread_leaves_its_place(monkeypatch: pytest.MonkeyPat
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        process.beside(work)
-    process.beside(work)
+        process.run_in_background(work)
+    process.run_in_background(work)
     assert done.wait(5)
     process.end()

@@ -66,7 +66,7 @@ class Capability:
             refused["compute_type"] = _none_of("compute_type", self.compute_types)
         if "threads" in asking and asking["threads"] > self.threads:
             refused.setdefault(
-                "threads", InvalidParameter(parameters.Whole.sentence, name="threads", low=1, high=self.threads)
+                "threads", InvalidParameter(parameters.Integer.sentence, name="threads", low=1, high=self.threads)
             )
         return refused
 

@@ -401,7 +401,7 @@ def _jobs() -> Iterator[Finding]:
         unfinished.exclude(waiting_for="").values_list("waiting_for").annotate(Count("pk")).order_by("waiting_for")
     )
     for code, count in waiting:
-        yield note(f"Jobs that wait: {count}. {errors.filled(errors.waiting_sentence(code), {'code': code})}")
+        yield note(f"Jobs that wait: {count}. {errors.filled(errors.why_waiting(code), {'code': code})}")
     missing = sum(not recording.path.exists() for recording in Recording.objects.filter(jobs__in=unfinished)[:100])
     if missing:
         mend = "have RECORDINGS_DIR name the folder that all machines share, and see that its disk is mounted."

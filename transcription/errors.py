@@ -33,8 +33,8 @@ class Problem(Exception):
     code: ClassVar[str] = "internal"
     sentence: ClassVar[str] = _("Something went wrong on our side: %(detail)s. Try again; if it repeats, send the log.")
     retryable: ClassVar[bool] = True
-    is_passing: ClassVar[bool] = True
-    waiting: ClassVar[str] = ""  # of a problem that never fails a job
+    is_transient: ClassVar[bool] = True
+    waiting_sentence: ClassVar[str] = ""  # of a problem that never fails a job
     is_input_at_fault: ClassVar[bool] = False
     may_end_job: ClassVar[bool] = True  # what is said before there is a job never does
 
@@ -47,7 +47,7 @@ class InputProblem(Problem):
     """The recording is at fault: another try gives the same, another file will not."""
 
     retryable = False
-    is_passing = False
+    is_transient = False
     is_input_at_fault = True
 
 
@@ -82,14 +82,14 @@ class DecodingTimedOut(InputProblem):
 
 
 class RecordingMissing(Problem):
-    is_passing = False
+    is_transient = False
     code = "recording_missing"
     sentence = _("The recording is no longer on this machine's disk. Give it again.")
     retryable = False
 
 
 class FFmpegMissing(Problem):
-    is_passing = False
+    is_transient = False
     code = "ffmpeg_missing"
     sentence = _("FFmpeg is not installed on this machine. Ask the administrator to install it, then try again.")
 
@@ -100,7 +100,7 @@ class UnknownModel(InputProblem):
 
 
 class ModelMissing(Problem):
-    is_passing = False
+    is_transient = False
     code = "model_missing"
     sentence = _(
         "The model %(name)s is not on this machine. Put its files (%(files)s) into the folder %(folder)s and try again."
@@ -108,7 +108,7 @@ class ModelMissing(Problem):
 
 
 class ModelInUse(Problem):
-    is_passing = False
+    is_transient = False
     code = "model_in_use"
     sentence = _("The model %(name)s is needed by unfinished jobs (%(count)s). Wait for them or cancel them first.")
 
@@ -159,17 +159,17 @@ class WorkerLost(Problem):
     sentence = _("The worker stopped %(attempts)s times during this step. The recording is kept; try again.")
 
 
-class NotNow(Problem):
+class RetryLater(Problem):
     """Nothing is wrong with the request; sent again later it may pass."""
 
 
-class QueueFull(NotNow):
+class QueueFull(RetryLater):
     may_end_job = False
     code = "queue_full"
     sentence = _("You have %(limit)s unfinished jobs, as many as may be here. Wait until one ends, or cancel one.")
 
 
-class UploadsThrottled(NotNow):
+class UploadsThrottled(RetryLater):
     may_end_job = False
     code = "uploads_throttled"
     sentence = _(
@@ -177,10 +177,10 @@ class UploadsThrottled(NotNow):
     )
 
 
-class DiskFull(NotNow):
+class DiskFull(RetryLater):
     code = "disk_full"
     sentence = _("This machine's disk lacks space. Free some and try again.")
-    waiting = _("Waits until this machine's disk has space. Free some, and it goes on by itself.")
+    waiting_sentence = _("Waits until this machine's disk has space. Free some, and it goes on by itself.")
 
 
 class UnknownCode(Problem):
@@ -189,7 +189,9 @@ class UnknownCode(Problem):
     may_end_job = False
     code = "unknown"
     sentence = _("It failed with `%(code)s`, which this version has no words for. Try again, or ask the administrator.")
-    waiting = _("It waits for `%(code)s`, which this version has no words for. Cancel it, or ask the administrator.")
+    waiting_sentence = _(
+        "It waits for `%(code)s`, which this version has no words for. Cancel it, or ask the administrator."
+    )
 
 
 class LeaseLost(Exception):
@@ -200,7 +202,7 @@ def _all(kind: type[Problem]) -> list[type[Problem]]:
     return [kind, *(found for child in kind.__subclasses__() for found in _all(child))]
 
 
-# What jobs store. InputProblem and NotNow have no code of their own, and are not what `internal` means.
+# What jobs store. InputProblem and RetryLater have no code of their own, and are not what `internal` means.
 BY_CODE: dict[str, type[Problem]] = {
     kind.code: kind for kind in _all(Problem) if "code" in vars(kind) and kind.may_end_job
 }
@@ -211,6 +213,6 @@ def by_code(code: str) -> type[Problem]:
     return BY_CODE.get(code, UnknownCode)
 
 
-def waiting_sentence(code: str) -> str:
+def why_waiting(code: str) -> str:
     """What a job says while it waits for the problem of a stored code to pass; its place is the code."""
-    return by_code(code).waiting or UnknownCode.waiting
+    return by_code(code).waiting_sentence or UnknownCode.waiting_sentence

@@ -27,7 +27,7 @@ DONE_IS_KEPT_FOR_SECONDS = 10 * 60
 KEY_IS_KEPT_FOR_SECONDS = 24 * 3600
 
 
-class Wishes(TypedDict, total=False):
+class JobParameters(TypedDict, total=False):
     """What somebody wants of a job; without a priority it has this installation's default."""
 
     model: Required[str]
@@ -61,7 +61,7 @@ class UploadGone(Exception):
     """What was uploaded is not there any more: another job has it, or it was removed."""
 
 
-class Given(Protocol):
+class StoredFile(Protocol):
     """What somebody gave, whole on our disk: a file out of a form, or an Upload that came in chunks."""
 
     @property
@@ -78,20 +78,20 @@ class Given(Protocol):
 
 def submit(
     owner: AbstractBaseUser,
-    upload: Given,
+    upload: StoredFile,
     *,
     name: str = "",
     container: str = "",
     request_key: RequestKey | None = None,
-    **wishes: Unpack[Wishes],
+    **job_parameters: Unpack[JobParameters],
 ) -> Job:
     """Store an upload and queue a job for it; when this returns, the file is on disk and the rows are committed.
 
     `container` is audio.RAW for sound that does not say what it is; FFmpeg finds out what everything else is. With a
     request key, a request that has come before gets the job that it got then, unless that failed or is long done. An
-    Upload goes to one job only, however many ask at once. Raises NotNow, KeyTaken, UploadGone.
+    Upload goes to one job only, however many ask at once. Raises RetryLater, KeyTaken, UploadGone.
     """
-    given = Path(upload.temporary_file_path())
+    stored = Path(upload.temporary_file_path())
     recording = Recording(
         owner_id=owner.pk,
         original_name=upload.name or "",
@@ -99,7 +99,7 @@ def submit(
         sha256=upload.sha256,
         container=container,
     )
-    _keep(given, recording.path)
+    _keep(stored, recording.path)
     try:
         with transaction.atomic():
             job = None if request_key is None else _earlier(owner, request_key)
@@ -109,10 +109,12 @@ def submit(
                 quotas.check_uploads(owner)
                 if isinstance(upload, Upload):
                     _use_up(upload)
-                transaction.on_commit(partial(given.unlink, missing_ok=True), robust=True)
+                transaction.on_commit(partial(stored.unlink, missing_ok=True), robust=True)
                 recording.save(force_insert=True)
                 return _queue(
-                    recording, _job(name or recording.original_name, wishes, request_key), wishes.get("tags", [])
+                    recording,
+                    _job(name or recording.original_name, job_parameters, request_key),
+                    job_parameters.get("tags", []),
                 )
     except BaseException:
         recording.path.unlink(missing_ok=True)
@@ -148,7 +150,11 @@ def earlier(owner: AbstractBaseUser, request_key: RequestKey) -> Job | None:
 
 
 def again(
-    recording: Recording, *, name: str = "", request_key: RequestKey | None = None, **wishes: Unpack[Wishes]
+    recording: Recording,
+    *,
+    name: str = "",
+    request_key: RequestKey | None = None,
+    **job_parameters: Unpack[JobParameters],
 ) -> Job:
     """Queue a new job for a recording that is here; its other jobs keep their text.
 
@@ -164,21 +170,21 @@ def again(
         if kept is None or kept.removed_at is not None or not kept.path.exists():
             raise errors.RecordingMissing
         name = name or kept.jobs.values_list("name", flat=True).first() or kept.original_name
-        return _queue(kept, _job(name, wishes, request_key), wishes.get("tags", []))
+        return _queue(kept, _job(name, job_parameters, request_key), job_parameters.get("tags", []))
 
 
-def _job(name: str, wishes: Wishes, request_key: RequestKey | None = None) -> Job:
+def _job(name: str, job_parameters: JobParameters, request_key: RequestKey | None = None) -> Job:
     return Job(
         name=name,
-        model=wishes["model"],
-        options=wishes["options"].to_json(),
-        priority=wishes.get("priority", Job.Priority[settings.DEFAULT_PRIORITY.upper()]),
-        asked_engine=wishes.get("engine", ""),
-        asked_device=wishes.get("device", ""),
-        warnings=wishes.get("warnings", []),
-        is_to_be_improved=wishes.get("improve", settings.DEFAULT_UPGRADE_TRANSCRIBATION),
-        callback_url=wishes.get("callback_url", ""),
-        batch=wishes.get("batch"),
+        model=job_parameters["model"],
+        options=job_parameters["options"].to_json(),
+        priority=job_parameters.get("priority", Job.Priority[settings.DEFAULT_PRIORITY.upper()]),
+        asked_engine=job_parameters.get("engine", ""),
+        asked_device=job_parameters.get("device", ""),
+        warnings=job_parameters.get("warnings", []),
+        is_to_be_improved=job_parameters.get("improve", settings.DEFAULT_UPGRADE_TRANSCRIBATION),
+        callback_url=job_parameters.get("callback_url", ""),
+        batch=job_parameters.get("batch"),
         latest_start=queue_jobs.latest_start(),
         request_digest=request_key.digest if request_key else "",
         idempotency_key=request_key.key if request_key else "",
@@ -203,14 +209,14 @@ def _use_up(upload: Upload) -> None:
         raise UploadGone
 
 
-def _keep(given: Path, target: Path) -> None:
+def _keep(stored: Path, target: Path) -> None:
     """Have a file at its place so that it survives a power cut; its first name stays until the rows are stored.
 
     So whoever is killed in between still has an upload whose row is there. Raises DiskFull, UploadGone.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        disk.link_or_copy(given, target)
+        disk.link_or_copy(stored, target)
         disk.sync_file(target)
         disk.sync_folder(target.parent)
     except FileNotFoundError as error:

@@ -338,7 +338,7 @@ class Job(Claimable):
         """The sentence that says what holds an unfinished job up, in the reader's language; empty when nothing does."""
         if not self.waiting_for or self.is_ended:
             return ""
-        return errors.filled(gettext(errors.waiting_sentence(self.waiting_for)), {"code": self.waiting_for})
+        return errors.filled(gettext(errors.why_waiting(self.waiting_for)), {"code": self.waiting_for})
 
     @property
     def pcm_path(self) -> Path:

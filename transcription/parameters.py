@@ -46,7 +46,7 @@ class InvalidParameter(ValueError):
 
 
 @dataclass(frozen=True)
-class Kind:
+class ParameterType:
     """What a parameter may be. Its fields are the places of its sentence."""
 
     sentence: ClassVar[str]
@@ -64,7 +64,7 @@ class Kind:
         return asdict(self)
 
 
-class Truth(Kind):
+class Boolean(ParameterType):
     sentence = _("`%(name)s` is true or false.")
 
     def read(self, sent: Any) -> bool:
@@ -75,7 +75,7 @@ class Truth(Kind):
 
 
 @dataclass(frozen=True)
-class Choice(Kind):
+class Choice(ParameterType):
     sentence = _("`%(name)s` is one of: %(known)s.")
 
     names: tuple[str, ...]
@@ -94,7 +94,7 @@ class Choice(Kind):
 
 
 @dataclass(frozen=True)
-class Text(Kind):
+class Text(ParameterType):
     sentence = _("`%(name)s` is text of 1 to %(longest)s characters.")
 
     longest: int
@@ -108,7 +108,7 @@ class Text(Kind):
 
 
 @dataclass(frozen=True)
-class Number(Kind):
+class Number(ParameterType):
     sentence = _("`%(name)s` is a number from %(low)s to %(high)s.")
 
     low: float
@@ -122,7 +122,7 @@ class Number(Kind):
 
 
 @dataclass(frozen=True)
-class NumberAbove(Kind):
+class NumberAbove(ParameterType):
     sentence = _("`%(name)s` is a number above %(low)s, at most %(high)s.")
 
     low: float
@@ -135,7 +135,7 @@ class NumberAbove(Kind):
         return value
 
 
-class AnyNumber(Kind):
+class AnyNumber(ParameterType):
     sentence = _("`%(name)s` is a number.")
 
     def read(self, sent: Any) -> float:
@@ -143,7 +143,7 @@ class AnyNumber(Kind):
 
 
 @dataclass(frozen=True)
-class Whole(Kind):
+class Integer(ParameterType):
     sentence = _("`%(name)s` is a whole number from %(low)s to %(high)s.")
 
     low: int
@@ -157,7 +157,7 @@ class Whole(Kind):
 
 
 @dataclass(frozen=True)
-class Temperatures(Kind):
+class Temperatures(ParameterType):
     """A number, or several as a JSON list, with commas, or repeated. A 0 by itself is the whole ladder."""
 
     sentence = _("`%(name)s` is a number from 0 to 1, or a list of at most %(most)s of them.")
@@ -174,7 +174,7 @@ class Temperatures(Kind):
 
 
 @dataclass(frozen=True)
-class Clips(Kind):
+class Clips(ParameterType):
     """Pairs of start and end, as a JSON list, with commas, or repeated."""
 
     sentence = _(
@@ -195,7 +195,7 @@ class Clips(Kind):
 
 
 @dataclass(frozen=True)
-class Tokens(Kind):
+class Tokens(ParameterType):
     """Ids of tokens as a JSON list, with commas, or repeated. An empty list is none."""
 
     sentence = _(
@@ -213,7 +213,7 @@ class Tokens(Kind):
         return values
 
 
-class Language(Kind):
+class Language(ParameterType):
     """A language by its code or its name; None for `auto`, which asks for detection whatever the default is."""
 
     sentence = _("There is no language `%(sent)s`. Write a code such as ru or en, or auto to detect it.")
@@ -260,7 +260,7 @@ class Parameter:
     """One line of the contract's table. `variables` are further names of its default in the environment."""
 
     name: str
-    kind: Kind
+    kind: ParameterType
     help: str
     aliases: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
@@ -278,35 +278,35 @@ class Parameter:
 # for.
 OPTIONS = (
     Parameter("language", Language(), "what is spoken: ru, Russian; auto detects it"),
-    Parameter("multilingual", Truth(), "detect the language anew for each section"),
+    Parameter("multilingual", Boolean(), "detect the language anew for each section"),
     Parameter("task", Choice(("transcribe", "translate")), "translate is into English"),
-    Parameter("word_timestamps", Truth(), "tell the time of each word"),
-    Parameter("vad_filter", Truth(), "skip what is not speech"),
-    Parameter("sections", Whole(1, 999), "into how many parts a recording may be cut; 1: never"),
+    Parameter("word_timestamps", Boolean(), "tell the time of each word"),
+    Parameter("vad_filter", Boolean(), "skip what is not speech"),
+    Parameter("sections", Integer(1, 999), "into how many parts a recording may be cut; 1: never"),
     Parameter("clip_timestamps", Clips(MOST_CLIPS), "start,end,start,… in seconds: what of it is transcribed"),
-    Parameter("remove_silence", Truth(), "leave out silence at both ends"),
+    Parameter("remove_silence", Boolean(), "leave out silence at both ends"),
     Parameter("silence_threshold", Number(-200, 0), "what is silence, in dB of the loudest possible"),
     Parameter("silence_duration", NumberAbove(0, 3600), "how long it must last, in seconds"),
     Parameter("up_speed", Number(0.5, 3), "tempo before decoding; times stay the recording's", (), ("AUDIO_SPEEDUP",)),
-    Parameter("condition_on_previous_text", Truth(), "each window is told the text before it"),
+    Parameter("condition_on_previous_text", Boolean(), "each window is told the text before it"),
     Parameter("initial_prompt", Text(LONGEST_PROMPT), "text that seems to come before: names, style", ("prompt",)),
-    Parameter("carry_initial_prompt", Truth(), "tell it to each window, not to the first alone"),
+    Parameter("carry_initial_prompt", Boolean(), "tell it to each window, not to the first alone"),
     Parameter("prefix", Text(LONGEST_PREFIX), "how the first window's text begins"),
     Parameter("hotwords", Text(LONGEST_PROMPT), "names and terms to expect"),
     Parameter("temperature", Temperatures(MOST_TEMPERATURES), "0 to 1, or several; 0 tries higher ones where it fails"),
-    Parameter("beam_size", Whole(1, 16), "texts that are followed at temperature 0"),
-    Parameter("best_of", Whole(1, 16), "texts that are tried above temperature 0"),
+    Parameter("beam_size", Integer(1, 16), "texts that are followed at temperature 0"),
+    Parameter("best_of", Integer(1, 16), "texts that are tried above temperature 0"),
     Parameter("patience", NumberAbove(0, 100), "how long a beam search goes on"),
     Parameter("length_penalty", Number(0, 100), "power of a text's length that its score is divided by"),
     Parameter("top_p", Number(0, 1), "nucleus sampling above temperature 0"),
     Parameter("repetition_penalty", NumberAbove(0, 100), "above 1: against saying a word again"),
-    Parameter("no_repeat_ngram_size", Whole(0, 448), "so many tokens in a row never come twice; 0: they may"),
+    Parameter("no_repeat_ngram_size", Integer(0, 448), "so many tokens in a row never come twice; 0: they may"),
     Parameter("suppress_tokens", Tokens(MOST_TOKENS, LAST_TOKEN), "ids that never come; -1: what is no speech"),
-    Parameter("suppress_blank", Truth(), "no empty beginning"),
-    Parameter("max_length", Whole(1, 448), "tokens a window", ("sample_len",)),
-    Parameter("no_timestamps", Truth(), "decode without times inside a window", ("without_timestamps",)),
+    Parameter("suppress_blank", Boolean(), "no empty beginning"),
+    Parameter("max_length", Integer(1, 448), "tokens a window", ("sample_len",)),
+    Parameter("no_timestamps", Boolean(), "decode without times inside a window", ("without_timestamps",)),
     Parameter("max_initial_timestamp", Number(0, 30), "a window's text begins by then, in seconds"),
-    Parameter("seed", Whole(0, 2**32 - 1), "makes sampling repeatable"),
+    Parameter("seed", Integer(0, 2**32 - 1), "makes sampling repeatable"),
     Parameter("compression_ratio_threshold", AnyNumber(), "above it a window is too repetitive"),
     Parameter("logprob_threshold", AnyNumber(), "below it a window is too unsure", ("log_prob_threshold",)),
     Parameter("no_speech_threshold", Number(0, 1), "above it an unsure window is silence"),
@@ -314,16 +314,16 @@ OPTIONS = (
     Parameter("prepend_punctuations", Text(LONGEST_PUNCTUATIONS), "what belongs to the word after it"),
     Parameter("append_punctuations", Text(LONGEST_PUNCTUATIONS), "what belongs to the word before it"),
     Parameter("compute_type", Choice(COMPUTE_TYPES, tuple(COMPUTE_TYPE_ALIASES.items())), "type of numbers"),
-    Parameter("threads", Whole(1, 1024), "CPU threads of the engine"),
-    Parameter("batch_size", Whole(1, 64), "windows that are decoded at once"),
-    Parameter("highlight", Truth(), "subtitles mark the word being spoken"),
-    Parameter("verbose", Truth(), "a log line for each window"),
+    Parameter("threads", Integer(1, 1024), "CPU threads of the engine"),
+    Parameter("batch_size", Integer(1, 64), "windows that are decoded at once"),
+    Parameter("highlight", Boolean(), "subtitles mark the word being spoken"),
+    Parameter("verbose", Boolean(), "a log line for each window"),
 )
-FP16 = Parameter("fp16", Truth(), "another way to ask for float16 or float32")
+FP16 = Parameter("fp16", Boolean(), "another way to ask for float16 or float32")
 ENGINE = Parameter("engine", Text(30), "mlx-whisper or faster-whisper; auto: any")
 DEVICE = Parameter("device", Text(20), "cpu, gpu, cuda, cuda:1, mps; auto: any")
 PRIORITY = Parameter("priority", Choice(("high", "normal", "low")), "who is served first")
-UPGRADE = Parameter("upgrade_transcribation", Truth(), "improve the text with a language model")
+UPGRADE = Parameter("upgrade_transcribation", Boolean(), "improve the text with a language model")
 
 PARAMETERS = (*OPTIONS, FP16, ENGINE, DEVICE, PRIORITY, UPGRADE)
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}

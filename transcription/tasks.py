@@ -50,11 +50,11 @@ def work_default() -> None:
     """Finish and prepare jobs until none waits; one thread is kept for what takes a moment."""
     for process in _here:
         if downloads.has_downloads():
-            process.beside(_fetch_models)
+            process.run_in_background(_fetch_models)
         for _ in range(deliveries.deliveries_due(webhooks.AT_ONCE)):
-            process.beside(_deliver, at_once=webhooks.AT_ONCE)
+            process.run_in_background(_deliver, at_once=webhooks.AT_ONCE)
         for _ in range(queue_jobs.improvements_due(enhance.AT_ONCE)):
-            process.beside(_improve, at_once=enhance.AT_ONCE)
+            process.run_in_background(_improve, at_once=enhance.AT_ONCE)
         with process.place_for_large() as takes_large:
             most_bytes = None if takes_large else settings.SMALL_FILE_BYTES
             while process.finder and not process.stopping.is_set():

@@ -20,26 +20,26 @@ from django.db.models.functions import Coalesce
 
 from transcription.models import Job, Segment
 from transcription.queue import forecast
-from transcription.queue.forecast import Turn
+from transcription.queue.forecast import Forecast
 
 # Seconds between two looks: few at first, for who has just come may wait for a voice message.
 FIRST_PAUSE, LAST_PAUSE = 0.05, 0.25
 PAUSE_AFTER_FAILURE = 2.0
-TOLD = ("status", "progress", "language", "error_code", "error_values")
+WATCHED_COLUMNS = ("status", "progress", "language", "error_code", "error_values")
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Sight:
+class Snapshot:
     """A job as a look found it: what its row tells (None when it is gone), and how far its segments had come.
 
-    `turn` is what is foreseen for it. `segments` are those with ids above `since`, up to `newest`: what came since the
-    sight before.
+    `forecast` is what is foreseen for it. `segments` are those with ids above `since`, up to `newest`: what came since the
+    snapshot before.
     """
 
     job: Job | None
-    turn: Turn | None = None
+    forecast: Forecast | None = None
     newest: int = 0
     since: int = 0
     segments: tuple[Segment, ...] = ()
@@ -50,11 +50,11 @@ class Sight:
         return self.job is None or self.job.is_ended
 
     @property
-    def told(self) -> tuple[Any, ...]:
-        """What makes another sight news; progress as finely as anybody is told it."""
-        row = {name: getattr(self.job, name, None) for name in TOLD}
-        turn = None if self.turn is None else (self.turn.position, self.turn.about)
-        return self.newest, turn, {**row, "progress": round(row["progress"] or 0, 3)}
+    def fingerprint(self) -> tuple[Any, ...]:
+        """What makes another snapshot news; progress as finely as anybody is told it."""
+        row = {name: getattr(self.job, name, None) for name in WATCHED_COLUMNS}
+        expected = None if self.forecast is None else (self.forecast.position, self.forecast.about)
+        return self.newest, expected, {**row, "progress": round(row["progress"] or 0, 3)}
 
 
 class Watched:
@@ -62,26 +62,26 @@ class Watched:
 
     def __init__(self) -> None:
         self.watchers = 0
-        self.sight: Sight | None = None
+        self.snapshot: Snapshot | None = None
         self._next = asyncio.get_running_loop().create_future()
 
-    async def after(self, sight: Sight | None, within: float | None = None) -> Sight | None:
-        """The newest sight: at once if it is another than `sight`, otherwise when there is one or time is up."""
-        if self.sight is sight:
+    async def after(self, snapshot: Snapshot | None, within: float | None = None) -> Snapshot | None:
+        """The newest snapshot: at once if it is another than `snapshot`, otherwise when there is one or time is up."""
+        if self.snapshot is snapshot:
             await asyncio.wait((self._next,), timeout=within)
         if self._next.done():  # there will be no other: the watcher has failed
             self._next.result()
-        return self.sight
+        return self.snapshot
 
     async def end(self) -> None:
         """Return when the job has ended or is deleted."""
-        sight = None
-        while sight is None or not sight.is_over:
-            sight = await self.after(sight)
+        snapshot = None
+        while snapshot is None or not snapshot.is_over:
+            snapshot = await self.after(snapshot)
 
-    def see(self, sight: Sight) -> None:
-        if self.sight is None or sight.told != self.sight.told:
-            self.sight = sight
+    def see(self, snapshot: Snapshot) -> None:
+        if self.snapshot is None or snapshot.fingerprint != self.snapshot.fingerprint:
+            self.snapshot = snapshot
             turned, self._next = self._next, self._next.get_loop().create_future()
             turned.set_result(None)
 
@@ -139,7 +139,7 @@ class Watcher:
         self._has_come.clear()
 
     async def _look(self, thread: ThreadPoolExecutor) -> None:
-        before = {job_id: watched.sight for job_id, watched in self.jobs.items()}
+        before = {job_id: watched.snapshot for job_id, watched in self.jobs.items()}
         seen = await asyncio.get_running_loop().run_in_executor(thread, look, before)
         for job_id, watched in self.jobs.items():
             if job_id in seen:
@@ -175,23 +175,23 @@ async def watching(job_id: UUID) -> AsyncIterator[Watched]:
         watcher.remove(job_id)
 
 
-def look(before: Mapping[UUID, Sight | None]) -> dict[UUID, Sight]:
+def look(before: Mapping[UUID, Snapshot | None]) -> dict[UUID, Snapshot]:
     """See jobs as they are now: one query, one more when segments have come since `before`, and at times a forecast."""
     try:
         rows = _rows(before)
         # The rows first, then their segments: when a row says that it has ended, none of them is missing.
         since = {pk: was.newest for pk, was in before.items() if was and pk in rows and rows[pk].newest > was.newest}
         come = _segments(since) if since else {}
-        turns = forecast.latest() if any(not row.is_ended for row in rows.values()) else {}
+        forecasts = forecast.latest() if any(not row.is_ended for row in rows.values()) else {}
     except DatabaseFailure:
         close_old_connections()  # the next look gets one that may work
         raise
-    return {pk: _sight(rows.get(pk), turns.get(pk), was, come.get(pk, [])) for pk, was in before.items()}
+    return {pk: _snapshot(rows.get(pk), forecasts.get(pk), was, come.get(pk, [])) for pk, was in before.items()}
 
 
 def _rows(job_ids: Iterable[UUID]) -> dict[UUID, Any]:
     newest = Segment.objects.filter(job=OuterRef("pk")).order_by("-pk").values("pk")[:1]
-    jobs = Job.objects.filter(pk__in=job_ids).only(*TOLD)
+    jobs = Job.objects.filter(pk__in=job_ids).only(*WATCHED_COLUMNS)
     return {job.pk: job for job in jobs.annotate(newest=Coalesce(Subquery(newest), 0))}
 
 
@@ -203,8 +203,10 @@ def _segments(since: Mapping[UUID, int]) -> dict[UUID, list[Segment]]:
     return found
 
 
-def _sight(row: Any, turn: Turn | None, was: Sight | None, come: list[Segment]) -> Sight:
+def _snapshot(row: Any, expected: Forecast | None, was: Snapshot | None, come: list[Segment]) -> Snapshot:
     if row is None:
-        return Sight(None)
+        return Snapshot(None)
     newest = come[-1].pk if come else row.newest
-    return Sight(row, None if row.is_ended else turn, newest, since=was.newest if was else newest, segments=tuple(come))
+    return Snapshot(
+        row, None if row.is_ended else expected, newest, since=was.newest if was else newest, segments=tuple(come)
+    )

@@ -429,14 +429,14 @@ def test_a_complete_upload_becomes_a_job_and_is_used_up(api: Client, settings: S
 @pytest.mark.django_db(transaction=True)
 def test_an_upload_goes_to_one_job_whoever_comes_second(api: Client, owner: User, settings: Settings) -> None:
     upload = complete(api)
-    wishes: jobs.Wishes = {"model": "nano", "options": TranscriptionOptions()}
-    jobs.submit(owner, upload, **wishes)
+    job_parameters: jobs.JobParameters = {"model": "nano", "options": TranscriptionOptions()}
+    jobs.submit(owner, upload, **job_parameters)
 
     with pytest.raises(jobs.UploadGone):
-        jobs.submit(owner, upload, **wishes)
+        jobs.submit(owner, upload, **job_parameters)
     upload.path.write_bytes(SOUND)  # as if its name had not gone yet
     with pytest.raises(jobs.UploadGone):
-        jobs.submit(owner, upload, **wishes)
+        jobs.submit(owner, upload, **job_parameters)
 
     (kept,) = settings.RECORDINGS_DIR.iterdir()
     assert kept == Recording.objects.get().path
@@ -667,8 +667,8 @@ def test_an_upload_used_by_many_at_once_makes_one_job(nano_server: Server) -> No
     with nano_server.client() as client, ThreadPoolExecutor(4) as four:
         address = upload_by(client, content)
         assert chunk_by(client, address, 0, content).status_code == 204
-        wishes = {"upload": name_of(address), "language": "en"}
-        answers = list(four.map(lambda _: client.post(JOBS, json=wishes), range(4)))
+        job_parameters = {"upload": name_of(address), "language": "en"}
+        answers = list(four.map(lambda _: client.post(JOBS, json=job_parameters), range(4)))
 
         assert sorted(answer.status_code for answer in answers) == [202, 400, 400, 400]
         assert all(list(answer.json()) == ["upload"] for answer in answers if answer.status_code == 400)

@@ -14,7 +14,7 @@ from django.views.decorators.csrf import csrf_exempt
 from transcription.api.authentication import CHALLENGE, KeyTooSmall, NoKey, NotAdmitted, WrongKey
 from transcription.api.responses import Json
 from transcription.api.upload_handler import FileTooLarge
-from transcription.errors import DiskFull, NotNow, Problem, filled
+from transcription.errors import DiskFull, Problem, RetryLater, filled
 from transcription.parameters import InvalidParameter
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def sentence(problem: Problem | InvalidParameter) -> str:
     return filled(gettext(problem.sentence), problem.values)
 
 
-def not_now(path: str, problem: NotNow) -> HttpResponse:
+def retry_later(path: str, problem: RetryLater) -> HttpResponse:
     """Refuse a request that may pass later, in the shape of the endpoint at `path`; it says when to come again."""
     answer = refuse(path, status_of(problem), sentence(problem))
     if "seconds" in problem.values:
@@ -54,7 +54,7 @@ def not_now(path: str, problem: NotNow) -> HttpResponse:
     return answer
 
 
-def status_of(problem: NotNow) -> int:
+def status_of(problem: RetryLater) -> int:
     return 507 if isinstance(problem, DiskFull) else 429
 
 

@@ -16,11 +16,11 @@ from rest_framework import serializers
 
 from transcription import capabilities, errors, webhooks
 from transcription.api.errors import sentence
-from transcription.jobs import Given, Wishes
+from transcription.jobs import JobParameters, StoredFile
 from transcription.models import Batch, Job, Recording, Upload
 from transcription.parameters import ALIASES, BY_NAME, LONGEST_ECHO, PARAMETERS, InvalidParameter, Parameter
 from transcription.queue import forecast
-from transcription.queue.forecast import Turn
+from transcription.queue.forecast import Forecast
 from transcription.text import exports
 from transcription.weights import catalogue
 
@@ -242,10 +242,10 @@ class ParametersRequest(serializers.Serializer[Job]):
         return {**attrs, "choice": choice}
 
     @property
-    def wishes(self) -> Wishes:
+    def job_parameters(self) -> JobParameters:
         """What `jobs.submit` takes beside the file and its owner, `jobs.again` beside the recording."""
         choice: capabilities.Choice = self.validated_data["choice"]
-        wishes: Wishes = {
+        job_parameters: JobParameters = {
             "model": self.validated_data["model"],
             "options": choice.options,
             "engine": choice.engine,
@@ -253,16 +253,16 @@ class ParametersRequest(serializers.Serializer[Job]):
             "warnings": [f"not_honoured:{name}" for name in choice.refused],
         }
         if "priority" in self.validated_data:
-            wishes["priority"] = Job.Priority[self.validated_data["priority"].upper()]
+            job_parameters["priority"] = Job.Priority[self.validated_data["priority"].upper()]
         if "upgrade_transcribation" in self.validated_data:
-            wishes["improve"] = self.validated_data["upgrade_transcribation"]
+            job_parameters["improve"] = self.validated_data["upgrade_transcribation"]
         if "tags" in self.validated_data:
-            wishes["tags"] = self.validated_data["tags"]
+            job_parameters["tags"] = self.validated_data["tags"]
         if "batch" in self.validated_data:
-            wishes["batch"] = self.validated_data["batch"]
+            job_parameters["batch"] = self.validated_data["batch"]
         if "callback_url" in self.validated_data:
-            wishes["callback_url"] = self.validated_data["callback_url"]
-        return wishes
+            job_parameters["callback_url"] = self.validated_data["callback_url"]
+        return job_parameters
 
 
 def _is_blank(value: Any) -> bool:
@@ -278,8 +278,8 @@ class JobRequest(ParametersRequest):
     )
 
     @property
-    def upload(self) -> Given:
-        upload: Given = self.validated_data["file"]
+    def upload(self) -> StoredFile:
+        upload: StoredFile = self.validated_data["file"]
         return upload
 
 
@@ -315,8 +315,8 @@ class NewJobRequest(JobRequest):
         return super().validate(attrs)
 
     @property
-    def upload(self) -> Given:
-        upload: Given = self.validated_data.get("upload") or self.validated_data["file"]
+    def upload(self) -> StoredFile:
+        upload: StoredFile = self.validated_data.get("upload") or self.validated_data["file"]
         return upload
 
     @property
@@ -426,13 +426,13 @@ class JobInList(serializers.ModelSerializer[Job]):
 
     def get_queue_position(self, job: Job) -> int | None:
         """From 1; 0 for what has begun, null for what has ended or waits for something else than its turn."""
-        turn = _turn(job)
-        return None if turn is None else turn.position
+        expected = _forecast(job)
+        return None if expected is None else expected.position
 
     def get_eta_seconds(self, job: Job) -> float | None:
         """Seconds until it is done, or null when nobody can know."""
-        turn = _turn(job)
-        return None if turn is None or turn.seconds is None else round(turn.seconds, 1)
+        expected = _forecast(job)
+        return None if expected is None or expected.seconds is None else round(expected.seconds, 1)
 
     def get_waiting_for(self, job: Job) -> WaitingFor | None:
         return {"code": job.waiting_for, "message": job.waiting_message} if job.waiting_message else None
@@ -456,7 +456,7 @@ class JobInList(serializers.ModelSerializer[Job]):
         return representation
 
 
-def _turn(job: Job) -> Turn | None:
+def _forecast(job: Job) -> Forecast | None:
     return None if job.is_ended else forecast.latest().get(job.pk)
 
 

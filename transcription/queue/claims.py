@@ -65,7 +65,7 @@ def another_attempt(problem: errors.Problem, attempts: int) -> dict[str, object]
     """What changes for another attempt after so many; None when there shall be none."""
     if problem.waiting:  # nobody's fault: it does not count, however often it is tried
         return {"attempts": F("attempts") - 1, "next_attempt_at": clock.after(LOOK_AGAIN_SECONDS)}
-    if not problem.is_passing or attempts >= settings.MAX_ATTEMPTS:
+    if not problem.is_transient or attempts >= settings.MAX_ATTEMPTS:
         return None
     # The second attempt comes at once: the first may have failed by anybody's fault.
     return {"next_attempt_at": clock.after(min(300.0, 2.0**attempts - 2))}

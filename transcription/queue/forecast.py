@@ -30,14 +30,14 @@ WINDOW = 30.0  # seconds of sound
 UNKNOWN_PACE = 0.02  # seconds for a second of sound that a device is thought to take before it has shown any: few
 LEARNED_FROM = 30  # sections, the newest of a device and model
 OWN_SECTIONS = 3  # of a job's own that are done: from then on they know better than other jobs'
-LONGEST_PLAY = 2000  # turns; of longer queues several sections are played as one
+LONGEST_SIMULATION = 2000  # turns; of longer queues several sections are played as one
 GOOD_FOR_SECONDS = 2.0  # how long one forecast serves all who ask
 
 Sample = tuple[float, float]  # seconds of sound, seconds that decoding them took
 
 
 @dataclass(frozen=True)
-class Turn:
+class Forecast:
     """What is foreseen for an unfinished job.
 
     `position` is its place among those that have not begun, from 1; 0 when it has. `seconds` are those until it is
@@ -99,18 +99,18 @@ class Waiting:
 
 
 _lock = threading.Lock()
-_latest: tuple[float, dict[uuid.UUID, Turn]] = (-math.inf, {})
+_latest: tuple[float, dict[uuid.UUID, Forecast]] = (-math.inf, {})
 
 
-def latest() -> dict[uuid.UUID, Turn]:
+def latest() -> dict[uuid.UUID, Forecast]:
     """The turns of all unfinished jobs, at most some seconds old."""
     global _latest  # noqa: PLW0603  (one forecast serves everybody who looks within two seconds)
     with _lock:
-        made, turns = _latest
+        made, forecasts = _latest
         if time.monotonic() - made > GOOD_FOR_SECONDS:
-            turns = turns_now()
-            _latest = (time.monotonic(), turns)
-        return turns
+            forecasts = forecast_now()
+            _latest = (time.monotonic(), forecasts)
+        return forecasts
 
 
 def forget() -> None:
@@ -120,15 +120,15 @@ def forget() -> None:
         _latest = (-math.inf, {})
 
 
-def turns_now() -> dict[uuid.UUID, Turn]:
+def forecast_now() -> dict[uuid.UUID, Forecast]:
     """The turns of all unfinished jobs."""
     waiting = _waiting()
     if not waiting:
         return {}
     devices = list(Worker.alive().filter(kind=Worker.Kind.DEVICE).values_list("pk", "device"))
-    play = _Play(waiting, {str(pk): device for pk, device in devices} or {"": ""})
-    play.run()
-    return play.turns(is_attended=bool(devices))
+    simulation = Simulation(waiting, {str(pk): device for pk, device in devices} or {"": ""})
+    simulation.run()
+    return simulation.forecasts(is_attended=bool(devices))
 
 
 # ------------------------------------------------------------------ what is there
@@ -238,7 +238,7 @@ def _running() -> QuerySet[Section]:
 # ------------------------------------------------------------------ playing it forward
 
 
-class _Play:
+class Simulation:
     """The queue from now on: each device takes a section when it is free, and its owner's turn is over."""
 
     def __init__(self, waiting: list[Waiting], devices: dict[str, str]) -> None:
@@ -248,14 +248,14 @@ class _Play:
         self.turn = 0
         self.served: dict[int, float] = defaultdict(lambda: -math.inf)
         self.order: dict[uuid.UUID, None] = {}  # those that have not begun, as their turns come
-        self.stride = math.ceil(sum(job.sections for job in waiting) / LONGEST_PLAY)
+        self.stride = math.ceil(sum(job.sections for job in waiting) / LONGEST_SIMULATION)
 
     def run(self) -> None:
         self._remember_who_was_served()
         free = self._finish_what_runs()
         heapq.heapify(free)
         for _, jobs in groupby(filter(_has_sections, self.waiting), key=_priority):
-            self._play(free, list(jobs))
+            self._simulate(free, list(jobs))
 
     def _remember_who_was_served(self) -> None:
         owners = {job.owner for job in self.waiting}
@@ -280,7 +280,7 @@ class _Play:
             job.ends.append(took)
         return [(at, number, worker, known) for number, (worker, (at, known)) in enumerate(free.items())]
 
-    def _play(self, free: list[tuple[float, int, str, bool]], jobs: list[Waiting]) -> None:
+    def _simulate(self, free: list[tuple[float, int, str, bool]], jobs: list[Waiting]) -> None:
         """Play the jobs of one priority to their end."""
         by_owner: dict[int, list[Waiting]] = defaultdict(list)
         for job in jobs:
@@ -330,9 +330,9 @@ class _Play:
             self.speeds[key] = _speed(*key)
         return self.speeds[key]
 
-    def turns(self, *, is_attended: bool) -> dict[uuid.UUID, Turn]:
+    def forecasts(self, *, is_attended: bool) -> dict[uuid.UUID, Forecast]:
         places = {job_id: place for place, job_id in enumerate(self.order, 1)}
-        return {job.id: Turn(places.get(job.id, 0), _end(job) if is_attended else None) for job in self.waiting}
+        return {job.id: Forecast(places.get(job.id, 0), _end(job) if is_attended else None) for job in self.waiting}
 
 
 class _Line:

@@ -236,9 +236,9 @@ def _remove_pcm(job_id: uuid.UUID) -> None:
 
 def note_delay(job_id: uuid.UUID, problem: errors.Problem) -> None:
     """Say why a job does not go on now; what it waits for is said once."""
-    waiting_for = problem.code if problem.waiting else ""
+    waiting_for = problem.code if problem.waiting_sentence else ""
     is_news = Job.objects.filter(pk=job_id).exclude(waiting_for=waiting_for).update(waiting_for=waiting_for)
-    if not problem.waiting:
+    if not problem.waiting_sentence:
         history.note(job_id, "retrying", str(problem))
     elif is_news:
         history.note(job_id, "waiting", str(problem))

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from transcription.models import AnyUser, Job, Segment, Worker
 from transcription.queue import forecast
-from transcription.queue.forecast import Turn
+from transcription.queue.forecast import Forecast
 
 PAGE = 50
 FIRST_WORDS = 300  # characters
@@ -46,7 +46,7 @@ class Row:
     first_words: str
     last_words: str
     is_attended: bool
-    turn: Turn | None
+    forecast: Forecast | None
 
     @property
     def is_waiting(self) -> bool:
@@ -56,7 +56,7 @@ class Row:
     @property
     def place(self) -> int:
         """In the queue, from 1; 0 for what has begun."""
-        return 0 if self.turn is None or self.job.progress else self.turn.position
+        return 0 if self.forecast is None or self.job.progress else self.forecast.position
 
     @property
     def status(self) -> str:
@@ -113,7 +113,7 @@ class Row:
     @property
     def seconds_left(self) -> int | None:
         """Until it is done, about."""
-        return None if self.turn is None or self.is_waiting else self.turn.about
+        return None if self.forecast is None or self.is_waiting else self.forecast.about
 
     @cached_property
     def fingerprint(self) -> str:
@@ -147,8 +147,8 @@ def one(user: AnyUser, job_id: uuid.UUID) -> Row:
 def unfinished(user: AnyUser) -> list[Row]:
     """The newest first; when there are more than a page, those whose turn comes first."""
     jobs = _of(user).filter(status__in=Job.UNFINISHED).order_by("created_at", "id")
-    attended, turns = is_attended(), forecast.latest()
-    return [_row(job, attended, turns.get(job.pk)) for job in jobs[:PAGE]][::-1]
+    attended, forecasts = is_attended(), forecast.latest()
+    return [_row(job, attended, forecasts.get(job.pk)) for job in jobs[:PAGE]][::-1]
 
 
 def ended(user: AnyUser, before: str = "") -> tuple[list[Group], str]:
@@ -179,9 +179,9 @@ def _of(user: AnyUser) -> QuerySet[Job]:
     )
 
 
-def _row(job: Any, attended: bool, turn: Turn | None) -> Row:
+def _row(job: Any, attended: bool, expected: Forecast | None) -> Row:
     """A row of a job that `_of` has read."""
-    return Row(job, job.first_words.strip(), (job.last_words or "")[-LAST_WORDS:].strip(), attended, turn)
+    return Row(job, job.first_words.strip(), (job.last_words or "")[-LAST_WORDS:].strip(), attended, expected)
 
 
 def _place(job: Job) -> str:

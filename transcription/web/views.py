@@ -22,7 +22,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from transcription import errors, jobs, model_library
 from transcription.api.errors import sentence
-from transcription.jobs import Given
+from transcription.jobs import StoredFile
 from transcription.models import Job
 from transcription.text import exports
 from transcription.web import model_offer, rows, transcript
@@ -126,7 +126,7 @@ def _dashboard(request: HttpRequest, form: IntakeForm, status: int = 200) -> Htt
 def _take(request: HttpRequest) -> HttpResponse:
     """What the form does without a script: each file is taken or refused by itself."""
     form = IntakeForm(request.POST)
-    files = cast(list[Given], request.FILES.getlist("file"))  # as HashingUploadHandler takes them
+    files = cast(list[StoredFile], request.FILES.getlist("file"))  # as HashingUploadHandler takes them
     if not files:
         form.add_error(None, gettext("Choose at least one file."))
     if not form.is_valid():
@@ -173,7 +173,7 @@ def answer_offer(request: HttpRequest) -> HttpResponse:
 
 
 def _submit(
-    request: HttpRequest, upload: Given, model: str | None, options: TranscriptionOptions, *, improve: bool
+    request: HttpRequest, upload: StoredFile, model: str | None, options: TranscriptionOptions, *, improve: bool
 ) -> Job | None:
     """Queue a job; None when the file could not be taken, which the next page says."""
     try:

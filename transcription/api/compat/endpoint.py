@@ -18,7 +18,7 @@ from django.views.decorators.csrf import csrf_exempt
 from transcription import errors, jobs
 from transcription.api import idempotency
 from transcription.api.authentication import NotAdmitted, owner_of
-from transcription.api.errors import not_now, refuse, turn_away
+from transcription.api.errors import refuse, retry_later, turn_away
 from transcription.api.serializers import JobRequest, parameters
 from transcription.models import Job
 
@@ -55,8 +55,8 @@ def endpoint(method: str, *, needs_key: bool = True) -> Callable[[View], View]:
                     response["X-Job-Id"] = str(refused.more["job_id"])
             except jobs.KeyTaken:
                 response = refuse(request.path, 422, idempotency.key_taken(), field=idempotency.HEADER)
-            except errors.NotNow as problem:
-                response = not_now(request.path, problem)
+            except errors.RetryLater as problem:
+                response = retry_later(request.path, problem)
             if response.status_code == 405:
                 response["Allow"] = method
             return response

@@ -60,7 +60,7 @@ async def transcribe(request: HttpRequest) -> HttpResponse:
 def _submit(request: HttpRequest) -> tuple[str, UUID]:
     asked = read_form(TranscribeRequest, request)
     owner = cast(AbstractBaseUser, request.user)
-    job = jobs.submit(owner, asked.upload, request_key=request_key(request), **asked.wishes)
+    job = jobs.submit(owner, asked.upload, request_key=request_key(request), **asked.job_parameters)
     request.close()  # The body's own copy of the recording would lie on the disk for as long as we wait.
     return asked.validated_data["format"], job.pk
 

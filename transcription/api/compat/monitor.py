@@ -58,7 +58,7 @@ async def transcribe(request: HttpRequest) -> HttpResponse:
 def _submit(request: HttpRequest) -> Job:
     asked = read_form(QueueRequest, request)
     owner = cast(AbstractBaseUser, request.user)
-    return jobs.submit(owner, asked.upload, request_key=request_key(request), **asked.wishes)
+    return jobs.submit(owner, asked.upload, request_key=request_key(request), **asked.job_parameters)
 
 
 @endpoint("GET")
@@ -68,7 +68,7 @@ async def status(request: HttpRequest, task_id: str) -> HttpResponse:
 
 def _status(request: HttpRequest, task_id: str) -> dict[str, Any]:
     job = find_job(request, task_id)
-    turn = None if job.is_ended else forecast.latest().get(job.pk)
+    expected = None if job.is_ended else forecast.latest().get(job.pk)
     told: dict[str, Any] = finite(
         {
             "task_id": str(job.pk),
@@ -79,8 +79,8 @@ def _status(request: HttpRequest, task_id: str) -> dict[str, Any]:
             "model": job.model,
             "language": job.language or job.transcription_options.language,
             "progress": job.progress,
-            "queue_position": None if turn is None else turn.position,
-            "eta_seconds": None if turn is None else turn.seconds,
+            "queue_position": None if expected is None else expected.position,
+            "eta_seconds": None if expected is None else expected.seconds,
             "device": job.device or None,
             "gpu_id": _busy_with([job]).get(job.pk),
             "engine": job.engine or None,

@@ -41,12 +41,12 @@ from transcription.api.compat.endpoint import EndpointError, endpoint
 from transcription.api.errors import openai_body, sentence
 from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, ModelField, always, finite
-from transcription.jobs import Wishes
+from transcription.jobs import JobParameters
 from transcription.models import ApiToken, Job, Section
 from transcription.models import Segment as Row
 from transcription.parameters import BY_NAME, InvalidParameter
 from transcription.text import exports
-from transcription.watcher import Sight, watching
+from transcription.watcher import Snapshot, watching
 from transcription.weights import catalogue
 from transcription.whisper.options import LANGUAGES
 from transcription.whisper.result import Segment
@@ -183,14 +183,14 @@ class TranscriptionRequest(JobRequest):
             raise serializers.ValidationError(sentence(refused)) from refused
 
     @property
-    def wishes(self) -> Wishes:
+    def job_parameters(self) -> JobParameters:
         """Among several languages the one that is spoken is found; one by itself is not looked for."""
-        wishes = super().wishes
+        job_parameters = super().job_parameters
         languages = self.validated_data.get("languages", [])
         if self.validated_data.get("language") is None and languages:
             chosen = {"language": languages[0]} if len(languages) == 1 else {"languages": tuple(languages)}
-            wishes["options"] = replace(wishes["options"], **chosen)
-        return wishes
+            job_parameters["options"] = replace(job_parameters["options"], **chosen)
+        return job_parameters
 
     @property
     def granularities(self) -> set[str]:
@@ -219,7 +219,7 @@ def _submit(request: HttpRequest, form: type[TranscriptionRequest]) -> tuple[Tra
     asked = _asked(request, form)
     owner = cast(AbstractBaseUser, request.user)
     try:
-        job = jobs.submit(owner, asked.upload, request_key=_request_key(request, asked), **asked.wishes)
+        job = jobs.submit(owner, asked.upload, request_key=_request_key(request, asked), **asked.job_parameters)
     except jobs.KeyTaken as error:
         raise OpenAIError(422, idempotency.key_taken(), code="idempotency_key_reused") from error
     except idempotency.KeyTooLong as error:
@@ -233,7 +233,7 @@ def _submit(request: HttpRequest, form: type[TranscriptionRequest]) -> tuple[Tra
 
 def _request_key(request: HttpRequest, asked: TranscriptionRequest) -> jobs.RequestKey:
     """By what this request is known if it comes once more: its sound, and all that the text depends on."""
-    asking: dict[str, Any] = {**asked.wishes, "options": asked.wishes["options"].to_json()}
+    asking: dict[str, Any] = {**asked.job_parameters, "options": asked.job_parameters["options"].to_json()}
     token = ApiToken.digest_of(key_in(request.headers) or "")
     return idempotency.as_meant(request.headers, **asking, sound=asked.upload.sha256, token=token)
 
@@ -257,7 +257,7 @@ async def _answer(request: HttpRequest, form: type[TranscriptionRequest]) -> Htt
     answer: HttpResponseBase
     if asked.validated_data["stream"]:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        stream = _stream(job_id, translation.get_language(), is_told_at_once=not asked.wishes.get("improve"))
+        stream = _stream(job_id, translation.get_language(), is_told_at_once=not asked.job_parameters.get("improve"))
         answer = StreamingHttpResponse(stream, content_type="text/event-stream; charset=utf-8", headers=headers)
     else:
         answer = await _waited(job_id, asked)
@@ -356,21 +356,21 @@ Place = tuple[int, int]  # of a segment: its section, and its number there
 
 async def _stream(job_id: UUID, language: str | None, *, is_told_at_once: bool = True) -> AsyncIterator[str]:
     """The text of a job in the order of the recording: as it is stored, or when the job has ended."""
-    text, place, sight = Increments(), (-1, -1), cast(Sight | None, None)
+    text, place, snapshot = Increments(), (-1, -1), cast(Snapshot | None, None)
     async with watching(job_id) as watched:
-        while sight is None or not sight.is_over:
-            before, sight = sight, await watched.after(sight, within=SILENCE_SECONDS)
-            if sight is None or sight is before:
+        while snapshot is None or not snapshot.is_over:
+            before, snapshot = snapshot, await watched.after(snapshot, within=SILENCE_SECONDS)
+            if snapshot is None or snapshot is before:
                 yield PING
                 continue
-            if not (is_told_at_once or sight.is_over):
+            if not (is_told_at_once or snapshot.is_over):
                 continue  # a language model will change it
             for at, piece in await sync_to_async(_after)(place, job_id):
                 place = at
                 if delta := text.of(piece):
                     yield _event({"type": "transcript.text.delta", "delta": delta})
     with translation.override(language):
-        failure = _failure(sight.job)
+        failure = _failure(snapshot.job)
     yield _event(failure.body if failure else {"type": "transcript.text.done", "text": text.whole})
 
 

@@ -42,10 +42,10 @@ class Unprocessable(APIException):
     status_code = status.HTTP_422_UNPROCESSABLE_ENTITY
 
 
-class NotNow(Throttled):
+class TryAgainLater(Throttled):
     """429 with our own sentence, which DRF would add its own to."""
 
-    def __init__(self, problem: errors.NotNow) -> None:
+    def __init__(self, problem: errors.RetryLater) -> None:
         APIException.__init__(self, sentence(problem))
         self.wait = problem.values.get("seconds")  # seconds, for Retry-After
 
@@ -78,8 +78,8 @@ class NativeViewSet(viewsets.GenericViewSet[Row]):
         match exc:
             case errors.DiskFull():  # also while the form is read, long before the view
                 return NoSpace(sentence(exc))
-            case errors.NotNow():
-                return NotNow(exc)
+            case errors.RetryLater():
+                return TryAgainLater(exc)
             case errors.RecordingMissing() | errors.ModelInUse():
                 return Conflict(sentence(exc))
             case errors.UnknownModel() | errors.ModelMissing():

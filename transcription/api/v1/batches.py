@@ -138,10 +138,10 @@ class BatchViewSet(NativeViewSet[Batch]):
         name = " ".join(written(asked.validated_data.get("name", "")).split())
         batch = Batch.objects.create(owner_id=owner.pk, name=name)
         try:
-            wishes = asked.wishes
-            wishes["batch"] = batch
+            job_parameters = asked.job_parameters
+            job_parameters["batch"] = batch
             for file in files:
-                jobs.submit(owner, file, **wishes)
+                jobs.submit(owner, file, **job_parameters)
         except BaseException:
             for job in batch.jobs.select_related("recording").defer("recording__peaks"):
                 jobs.delete(job)

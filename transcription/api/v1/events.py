@@ -23,7 +23,7 @@ from transcription.api.errors import refuse
 from transcription.api.serializers import finite
 from transcription.models import Job, Segment
 from transcription.text import edits
-from transcription.watcher import Sight, watching
+from transcription.watcher import Snapshot, watching
 
 # A proxy closes a connection on which nothing comes; a comment is nothing to the client.
 SILENCE_SECONDS = 15.0
@@ -55,29 +55,29 @@ async def events(request: HttpRequest, pk: UUID) -> HttpResponseBase:
 
 async def _stream(job_id: UUID, last: int, language: str | None) -> AsyncIterator[str]:
     told: dict[str, Any] = {}
-    sight: Sight | None = None
+    snapshot: Snapshot | None = None
     async with watching(job_id) as watched:
-        while sight is None or not sight.is_over:
-            before, sight = sight, await watched.after(sight, within=SILENCE_SECONDS)
-            if sight is None or sight is before:
+        while snapshot is None or not snapshot.is_over:
+            before, snapshot = snapshot, await watched.after(snapshot, within=SILENCE_SECONDS)
+            if snapshot is None or snapshot is before:
                 yield STILL_HERE
                 continue
-            state = _state(sight, language)
+            state = _state(snapshot, language)
             if state != told:
                 told = state
                 yield _event("state", state)
-            while segments := await _after(last, sight, job_id):
+            while segments := await _after(last, snapshot, job_id):
                 last = segments[-1].pk
                 yield "".join(_event("segment", _segment(segment), segment.pk) for segment in segments)
     yield _event("end", {"status": told["status"]})
 
 
-async def _after(last: int, sight: Sight, job_id: UUID) -> Sequence[Segment]:
+async def _after(last: int, snapshot: Snapshot, job_id: UUID) -> Sequence[Segment]:
     """Some of the segments that whoever has them up to `last` lacks; none when it lacks none."""
-    if last >= sight.newest:
+    if last >= snapshot.newest:
         return []
-    if last >= sight.since:
-        return [segment for segment in sight.segments if segment.pk > last]
+    if last >= snapshot.since:
+        return [segment for segment in snapshot.segments if segment.pk > last]
     return await sync_to_async(_stored)(last, job_id)
 
 
@@ -89,8 +89,8 @@ def _stored(last: int, job_id: UUID) -> list[Segment]:
         close_old_connections()  # who goes on to wait, it may be for hours, holds none
 
 
-def _state(sight: Sight, language: str | None) -> dict[str, Any]:
-    job, turn = sight.job, sight.turn
+def _state(snapshot: Snapshot, language: str | None) -> dict[str, Any]:
+    job, expected = snapshot.job, snapshot.forecast
     if job is None:
         return {"status": "deleted"}
     with translation.override(language):
@@ -98,8 +98,8 @@ def _state(sight: Sight, language: str | None) -> dict[str, Any]:
     return {
         "status": job.status,
         "progress": round(job.progress, 3),
-        "queue_position": None if turn is None else turn.position,
-        "eta_seconds": None if turn is None else turn.about,
+        "queue_position": None if expected is None else expected.position,
+        "eta_seconds": None if expected is None else expected.about,
         "language": job.language or None,
         "error": error,
     }

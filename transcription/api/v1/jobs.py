@@ -136,9 +136,9 @@ class JobViewSet(NativeViewSet[Job]):
             asked = NewJobRequest.of(data, request.query_params, owner=owner)
             asked.is_valid(raise_exception=True)
             if (recording := asked.recording_here) is not None:
-                job = jobs.again(recording, request_key=request_key, **asked.wishes)
+                job = jobs.again(recording, request_key=request_key, **asked.job_parameters)
             else:
-                job = jobs.submit(owner, asked.upload, request_key=request_key, **asked.wishes)
+                job = jobs.submit(owner, asked.upload, request_key=request_key, **asked.job_parameters)
         headers = {"Location": reverse("api:job", args=(job.pk,)), "X-Job-Id": str(job.pk)}
         return Response(self.get_serializer(job).data, status=status.HTTP_202_ACCEPTED, headers=headers)
 

@@ -49,11 +49,11 @@ class QueueViewSet(NativeViewSet[Job]):
 
     def retrieve(self, request: Request) -> Response:
         counted = Job.objects.filter(status__in=Job.UNFINISHED).order_by().values("status").annotate(count=Count("pk"))
-        turns = forecast.latest()
-        far = len(turns) + 1
+        forecasts = forecast.latest()
+        far = len(forecasts) + 1
         own = sorted(
             self.get_queryset(),
-            key=lambda job: (turns[job.pk].position if job.pk in turns else far, job.created_at, job.pk),
+            key=lambda job: (forecasts[job.pk].position if job.pk in forecasts else far, job.created_at, job.pk),
         )
         return Response(
             {

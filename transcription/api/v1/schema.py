@@ -88,10 +88,10 @@ UPLOADING = {
 # ------------------------------------------------------------------ the parameters of a transcription
 
 
-def of_kind(kind: parameters.Kind) -> Schema:
+def of_kind(kind: parameters.ParameterType) -> Schema:
     """What a parameter of a kind may be, in JSON Schema's words."""
     match kind:
-        case parameters.Truth():
+        case parameters.Boolean():
             return {"type": "boolean"}
         case parameters.Choice(names=names):
             return {"type": "string", "enum": list(names)}
@@ -101,7 +101,7 @@ def of_kind(kind: parameters.Kind) -> Schema:
             return {"type": "number", "minimum": low, "maximum": high}
         case parameters.NumberAbove(low=low, high=high):
             return {"type": "number", "exclusiveMinimum": low, "maximum": high}
-        case parameters.Whole(low=low, high=high):
+        case parameters.Integer(low=low, high=high):
             return {"type": "integer", "minimum": low, "maximum": high}
         case parameters.AnyNumber():
             return {"type": "number"}

@@ -83,8 +83,8 @@ class TokenViewSet(NativeViewSet[ApiToken]):
     def create(self, request: Request) -> Response:
         asked = NewToken(data=request.data)
         asked.is_valid(raise_exception=True)
-        wishes = asked.validated_data
-        key = ApiToken.make(request.user, wishes["name"], scope=wishes["scope"], expires_at=wishes["expires_at"])
+        fields = asked.validated_data
+        key = ApiToken.make(request.user, fields["name"], scope=fields["scope"], expires_at=fields["expires_at"])
         token = self.get_queryset().get(digest=ApiToken.digest_of(key))
         headers = {"Cache-Control": "no-store"}
         told = {**TokenSerializer(token).data, "key": key}

@@ -18,14 +18,14 @@ from transcription.parameters import (
     FP16,
     OPTIONS,
     AnyNumber,
+    Boolean,
     Choice,
+    Integer,
     InvalidParameter,
-    Kind,
     Number,
     NumberAbove,
     Parameter,
-    Truth,
-    Whole,
+    ParameterType,
 )
 from transcription.text import exports
 from transcription.weights import catalogue
@@ -92,7 +92,7 @@ class Command(BaseCommand):
 def _add(group: _ArgumentGroup, parameter: Parameter) -> None:
     """A flag for a parameter, and one for each of its other names."""
     flags = [f"--{name.replace('_', '-')}" for name in (parameter.name, *parameter.aliases)]
-    if not isinstance(parameter.kind, Truth):
+    if not isinstance(parameter.kind, Boolean):
         written = _written(parameter.kind)
         group.add_argument(*flags, type=_reader(parameter), default=SUPPRESS, metavar=written, help=parameter.help)
     elif parameter.name.startswith("no_"):  # which the other action would take for a no
@@ -101,12 +101,12 @@ def _add(group: _ArgumentGroup, parameter: Parameter) -> None:
         group.add_argument(*flags, action=BooleanOptionalAction, default=SUPPRESS, help=parameter.help)
 
 
-def _written(kind: Kind) -> str:
+def _written(kind: ParameterType) -> str:
     """What stands for a value in the help."""
     match kind:
         case Choice(names=names):
             return "|".join(names)
-        case Whole(low=low, high=high) | Number(low=low, high=high) | NumberAbove(low=low, high=high):
+        case Integer(low=low, high=high) | Number(low=low, high=high) | NumberAbove(low=low, high=high):
             return f"{low}..{high}"
         case AnyNumber():
             return "NUMBER"
