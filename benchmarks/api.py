@@ -25,10 +25,12 @@ def main() -> None:
     parser.add_argument("--others", type=int, default=20_000)
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--folder", type=Path)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     print(f"{machine()}; load average {os.getloadavg()[0]:.2f}", flush=True)
-    with nullcontext(asked.folder) if asked.folder else tempfile.TemporaryDirectory(prefix="stenograf-api-") as folder:
-        program = f"from benchmarks import many_jobs; many_jobs.main({asked.jobs}, {asked.others}, {asked.times})"
+    temporary = tempfile.TemporaryDirectory(prefix="stenograf-api-")
+    with nullcontext(arguments.folder) if arguments.folder else temporary as folder:
+        counts = f"{arguments.jobs}, {arguments.others}, {arguments.times}"
+        program = f"from benchmarks import many_jobs; many_jobs.main({counts})"
         server = Server(Path(folder), NANO, DEFAULT_MODEL="nano", LOG_LEVEL="error", DATABASE_URL="", TZ="UTC")
         migrating = server.manage("migrate", "-v", "0")
         assert migrating.returncode == 0, migrating.stderr

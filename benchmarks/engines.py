@@ -82,17 +82,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--language", default="en", choices=list(speech.VOICES))
     parser.add_argument("--times", type=int, default=3)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     print(f"{machine()}, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory(prefix="stenograf-engines-") as folder:
         sound = Path(folder) / "said.wav"
-        speech.join(asked.language, sound, seconds=asked.seconds)
+        speech.join(arguments.language, sound, seconds=arguments.seconds)
         pcm = Path(folder) / "said.pcm"
         pcm.write_bytes(sound.read_bytes()[44:])
         seconds = pcm.stat().st_size / 32000
-        print(f"{seconds:.0f} s of {asked.language}, model base, medians of {asked.times}\n")
-        for engine in asked.engines:
-            compare(engine, Path(folder), sound, pcm, language=asked.language, times=asked.times)
+        print(f"{seconds:.0f} s of {arguments.language}, model base, medians of {arguments.times}\n")
+        for engine in arguments.engines:
+            compare(engine, Path(folder), sound, pcm, language=arguments.language, times=arguments.times)
 
 
 def compare(engine: str, folder: Path, sound: Path, pcm: Path, *, language: str, times: int) -> None:
@@ -109,9 +109,9 @@ def compare(engine: str, folder: Path, sound: Path, pcm: Path, *, language: str,
         ours(server, sound, {"language": language})  # loads the model, compiles what is compiled
         transcribe.seconds(pcm, {"language": language})
         for way, parameters in WAYS.items():
-            asked = {"language": language, **ASKED[engine, way]}
+            arguments = {"language": language, **ASKED[engine, way]}
             pairs = [
-                (transcribe.seconds(pcm, asked), ours(server, sound, {"language": language, **parameters}))
+                (transcribe.seconds(pcm, arguments), ours(server, sound, {"language": language, **parameters}))
                 for _ in range(times)
             ]
             show(f"{engine}, {way}", pairs)
@@ -146,10 +146,10 @@ class Library:
 
     process: subprocess.Popen[str]
 
-    def seconds(self, pcm: Path, asked: dict[str, object]) -> float:
+    def seconds(self, pcm: Path, arguments: dict[str, object]) -> float:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"pcm": str(pcm), "asked": asked}) + "\n")
+        self.process.stdin.write(json.dumps({"pcm": str(pcm), "asked": arguments}) + "\n")
         self.process.stdin.flush()
         return float(json.loads(self.process.stdout.readline()))
 

@@ -48,9 +48,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the memory that very large and very long recordings take.")
     parser.add_argument("--hours", type=float, default=10, help="of the long recording; 0 leaves it out")
     parser.add_argument("--gigabytes", type=float, default=5, help="of the large file; 0 leaves it out")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stenograf-memory-") as folder:
-        sys.exit(not Measurement(Path(folder)).run(asked.hours, asked.gigabytes))
+        sys.exit(not Measurement(Path(folder)).run(arguments.hours, arguments.gigabytes))
 
 
 class Measurement:
@@ -198,8 +198,8 @@ def memory(pid: int) -> Memory:
         except OSError:
             return Memory()
         return Memory(*(int(said[name].split()[0]) * 1024 for name in ("Rss", "Pss")))
-    asked = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return Memory(int(asked.stdout or 0) * 1024)
+    arguments = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return Memory(int(arguments.stdout or 0) * 1024)
 
 
 def write_silence(path: Path, size: int) -> Path:

@@ -63,16 +63,16 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=30)
     parser.add_argument("--packaged", action="store_true", help="take imageio-ffmpeg's FFmpeg, not the machine's own")
     parser.add_argument("--json", type=Path, help="where each run's parts are written")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stenograf-overhead-") as folder:
-        path = {"PATH": _without_ffmpeg(Path(folder))} if asked.packaged else {}
-        models = asked.models or (NANO if asked.model == "nano" else MODELS)
-        server = Server(Path(folder) / "data", models, DEFAULT_MODEL=asked.model, **SETTINGS, **path)
-        runs = measure(server, make_clip(Path(folder) / "clip.wav"), asked.times)
-    ffmpeg = "packaged FFmpeg" if asked.packaged else "the machine's FFmpeg"
-    title = f"{len(runs)} clips of {CLIP_SECONDS:g} s, model {asked.model}, {ffmpeg}"
-    if asked.json:
-        asked.json.write_text(json.dumps({"machine": machine(), "title": title, "runs": runs}, indent=2))
+        path = {"PATH": _without_ffmpeg(Path(folder))} if arguments.packaged else {}
+        models = arguments.models or (NANO if arguments.model == "nano" else MODELS)
+        server = Server(Path(folder) / "data", models, DEFAULT_MODEL=arguments.model, **SETTINGS, **path)
+        runs = measure(server, make_clip(Path(folder) / "clip.wav"), arguments.times)
+    ffmpeg = "packaged FFmpeg" if arguments.packaged else "the machine's FFmpeg"
+    title = f"{len(runs)} clips of {CLIP_SECONDS:g} s, model {arguments.model}, {ffmpeg}"
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"machine": machine(), "title": title, "runs": runs}, indent=2))
     show(title, runs)
 
 
@@ -116,7 +116,7 @@ def run(server: Server, client: httpx.Client, clip: Path) -> dict[str, float]:
     ended = time.time()
     assert '"status": "done"' in said, said
     row = Row(server, job["id"])
-    told = wait_until(lambda: _told(server, row.job), 10)
+    told = wait_until(lambda: _stopwatch(server, row.job), 10)
     return {
         **told,
         "upload, until 202": accepted - began,
@@ -148,7 +148,7 @@ class Row:
         self.finishing_at, self.finished_at = rest
 
 
-def _told(server: Server, job: str) -> dict[str, float] | None:
+def _stopwatch(server: Server, job: str) -> dict[str, float] | None:
     """What the stopwatch said of a job; None while a line is missing."""
     logs = "".join((server.data / "logs" / f"{name}.log").read_text() for name in ("default", "cpu"))
     told: dict[str, float] = {}

@@ -128,9 +128,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--endpoint", choices=("events", "transcribe"), default="events")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     print(f"{machine()}; load average {os.getloadavg()[0]:.2f}")
-    print(f"{asked.clients} clients at {asked.endpoint}, {asked.jobs} job(s), {asked.seconds:g} s each\n")
+    print(f"{options.clients} clients at {options.endpoint}, {options.jobs} job(s), {options.seconds:g} s each\n")
     with tempfile.TemporaryDirectory(prefix="stenograf-streams-") as folder:
         recording = make_lecture(Path(folder) / "lecture.wav", minutes=60)
         server = Server(Path(folder) / "data", NANO, DEFAULT_MODEL="nano")
@@ -138,10 +138,10 @@ def main() -> None:
         try:
             jobs = [server.submit(recording, language="en")["id"]]
             clip = make_lecture(Path(folder) / "clip.wav", minutes=0.2)
-            jobs += [server.submit(clip, language="en", priority="low")["id"] for _ in range(asked.jobs - 1)]
+            jobs += [server.submit(clip, language="en", priority="low")["id"] for _ in range(options.jobs - 1)]
             wait_until(lambda: server.segments(jobs[0]), 120)
-            clients = Clients(server, jobs) if asked.endpoint == "events" else Callers(server, compressed(recording))
-            asyncio.run(measure(server, jobs, clients, asked.clients, asked.seconds))
+            clients = Clients(server, jobs) if options.endpoint == "events" else Callers(server, compressed(recording))
+            asyncio.run(measure(server, jobs, clients, options.clients, options.seconds))
         finally:
             server.stop()
 

@@ -25,7 +25,7 @@ from django.shortcuts import resolve_url
 from django.utils import translation
 from django.utils.translation import gettext as _
 
-from transcription import errors, space
+from transcription import disk, errors
 from transcription.api import client_address
 from transcription.api.authentication import WRONG_KEY, NoKey, NotAdmitted, caller_by_key, caller_of
 from transcription.api.errors import IN_API, IN_LEGACY, refuse, retry_later, sentence, turn_away
@@ -121,8 +121,8 @@ class Gate:
             await asyncio.sleep(self.key_throttle.pause(address))
             return None
         with translation.override(translation.get_language_from_request(request)):
-            said = _("Too many wrong keys came from your address. Send one that works, or wait %(seconds)s seconds.")
-            answer = refuse(request.path, 429, said % {"seconds": seconds})
+            message = _("Too many wrong keys came from your address. Send one that works, or wait %(seconds)s seconds.")
+            answer = refuse(request.path, 429, message % {"seconds": seconds})
         answer["Retry-After"] = str(seconds)
         return answer
 
@@ -137,8 +137,10 @@ class Gate:
     def _too_many(self, request: ASGIRequest) -> HttpResponse | None:
         if self.uploads_under_way < settings.MAX_UPLOADS_AT_ONCE:
             return None
-        said = _("Too many uploads are under way. Try again in %(seconds)s seconds.") % {"seconds": RETRY_AFTER_SECONDS}
-        answer = refuse(request.path, 503, said)
+        message = _("Too many uploads are under way. Try again in %(seconds)s seconds.") % {
+            "seconds": RETRY_AFTER_SECONDS
+        }
+        answer = refuse(request.path, 503, message)
         answer["Retry-After"] = str(RETRY_AFTER_SECONDS)
         return answer
 
@@ -214,8 +216,8 @@ def _wrong_host(request: ASGIRequest) -> HttpResponse | None:
     domain, _port = split_domain_port(request.META.get("HTTP_HOST", address))
     if domain and validate_host(domain, [*settings.NAMES_SERVED, address]):
         return None
-    said = _("This server does not know itself by this name. Add the name to ALLOWED_HOSTS to serve it.")
-    return refuse(request.path, 400, said)
+    message = _("This server does not know itself by this name. Add the name to ALLOWED_HOSTS to serve it.")
+    return refuse(request.path, 400, message)
 
 
 def _is_upload(request: ASGIRequest) -> bool:
@@ -234,8 +236,8 @@ def _declared_length(request: ASGIRequest) -> int:
     return _number(request.META.get("CONTENT_LENGTH", ""))
 
 
-def _number(said: str) -> int:
-    return int(said) if said.isdecimal() and len(said) < 20 else 0
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) < 20 else 0
 
 
 def _too_large(request: ASGIRequest, length: int) -> HttpResponse | None:
@@ -245,16 +247,16 @@ def _too_large(request: ASGIRequest, length: int) -> HttpResponse | None:
     if length <= limit:
         return None
     if _is_upload(request):
-        said = _("The file is over %(size)s. Split it, or ask the administrator to raise the limit.")
-        return refuse(request.path, 413, said % {"size": size(settings.MAX_UPLOAD_BYTES)})
-    said = _("This address takes at most %(size)s.")
-    return refuse(request.path, 413, said % {"size": size(SMALL_BODY)})
+        message = _("The file is over %(size)s. Split it, or ask the administrator to raise the limit.")
+        return refuse(request.path, 413, message % {"size": size(settings.MAX_UPLOAD_BYTES)})
+    message = _("This address takes at most %(size)s.")
+    return refuse(request.path, 413, message % {"size": size(SMALL_BODY)})
 
 
 def _too_large_a_chunk(request: ASGIRequest) -> HttpResponse:
-    said = _("A piece of an upload has at most %(size)s. Have your client send pieces of %(bytes)s bytes.")
+    message = _("A piece of an upload has at most %(size)s. Have your client send pieces of %(bytes)s bytes.")
     most = settings.UPLOAD_CHUNK_BYTES
-    return refuse(request.path, 413, said % {"size": size(most), "bytes": most})
+    return refuse(request.path, 413, message % {"size": size(most), "bytes": most})
 
 
 async def _stranger(request: ASGIRequest) -> HttpResponse | None:
@@ -320,8 +322,8 @@ def _user_of_session(request: ASGIRequest) -> AnyUser | None:
 def _no_space(request: ASGIRequest, expected: int | None = None) -> HttpResponse | None:
     reserve = settings.FREE_SPACE_RESERVE_BYTES
     needed = reserve + (_space_for(request) if expected is None else expected)
-    has_space = space.free_bytes(settings.DATA_DIR) >= reserve and all(
-        space.free_bytes(folder) >= needed for folder in (settings.UPLOADS_DIR, settings.RECORDINGS_DIR)
+    has_space = disk.free_bytes(settings.DATA_DIR) >= reserve and all(
+        disk.free_bytes(folder) >= needed for folder in (settings.UPLOADS_DIR, settings.RECORDINGS_DIR)
     )
     return None if has_space else _disk_full(request)
 
@@ -338,8 +340,8 @@ def _disk_full(request: ASGIRequest) -> HttpResponse:
 
 
 def _too_slow(request: ASGIRequest) -> HttpResponse:
-    said = _("Nothing came for %(seconds)s seconds, so the upload was ended. Send it again.")
-    return refuse(request.path, 408, said % {"seconds": int(READ_DEADLINE)})
+    message = _("Nothing came for %(seconds)s seconds, so the upload was ended. Send it again.")
+    return refuse(request.path, 408, message % {"seconds": int(READ_DEADLINE)})
 
 
 # ------------------------------------------------------------------ answering before the end, and later

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-from transcription import disk, space
+from transcription import disk
 
 
 def another_disk(*_: object) -> NoReturn:
@@ -41,4 +41,4 @@ def test_a_copy_that_finds_the_disk_full_is_not_there_at_all(tmp_path: Path, mon
 
 
 def test_the_space_of_a_folder_that_is_not_there_yet_is_that_of_its_disk(tmp_path: Path) -> None:
-    assert space.free_bytes(tmp_path / "a" / "b") == pytest.approx(space.free_bytes(tmp_path), rel=0.1)
+    assert disk.free_bytes(tmp_path / "a" / "b") == pytest.approx(disk.free_bytes(tmp_path), rel=0.1)

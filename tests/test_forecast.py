@@ -85,7 +85,9 @@ def test_a_job_is_foreseen_to_be_overtaken_until_its_latest_start(alice: User, w
     clips = [given(alice, 5) for _ in range(6)]
     forecasts = forecast.latest()
     # Three clips take 30 s; the minute is one section, which takes 20.
-    assert sorted(forecasts, key=lambda job: forecasts[job].position) == [job.pk for job in (*clips[:3], minute, *clips[3:])]
+    assert sorted(forecasts, key=lambda job: forecasts[job].position) == [
+        job.pk for job in (*clips[:3], minute, *clips[3:])
+    ]
     assert forecasts[minute.pk].seconds == pytest.approx(50)
 
 

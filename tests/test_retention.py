@@ -307,9 +307,9 @@ def test_what_a_killed_process_was_making_goes_and_what_another_makes_stays(sett
     making = """
 import sys, pathlib
 from django.conf import settings
-from transcription import space
+from transcription import disk
 settings.TEMPORARY_DIR = pathlib.Path(sys.argv[1])
-with space.temporary_folder() as folder:
+with disk.temporary_folder() as folder:
     (folder / "sound.pcm").write_bytes(b"sound")
     print(folder, flush=True)
     input()

@@ -49,19 +49,19 @@ class Capability:
         asking = {name: value for name, value in options.items() if ASKS_NOTHING.get(name) != value}
         refused: dict[str, InvalidParameter] = {}
         for name in sorted(asking.keys() & engine.unsupported):
-            said = _("`%(name)s` is nothing that %(engine)s can do. Leave it out.")
-            refused[name] = InvalidParameter(said, name=name, engine=engine.name)
+            message = _("`%(name)s` is nothing that %(engine)s can do. Leave it out.")
+            refused[name] = InvalidParameter(message, name=name, engine=engine.name)
         for name, high in engine.highest:
             if name in asking and asking[name] > high:
-                said = _("`%(name)s` goes up to %(high)s with %(engine)s.")
-                refused[name] = InvalidParameter(said, name=name, high=f"{high:g}", engine=engine.name)
+                message = _("`%(name)s` goes up to %(high)s with %(engine)s.")
+                refused[name] = InvalidParameter(message, name=name, high=f"{high:g}", engine=engine.name)
         for name, other in engine.exclusive:
             if name in asking and other in asking:
-                said = _("`%(name)s` and `%(other)s` do not go together with %(engine)s. Leave one of them out.")
-                refused[name] = InvalidParameter(said, name=name, other=other, engine=engine.name)
+                message = _("`%(name)s` and `%(other)s` do not go together with %(engine)s. Leave one of them out.")
+                refused[name] = InvalidParameter(message, name=name, other=other, engine=engine.name)
         if asking.get("patience", 1.0) * options.get("beam_size", TranscriptionOptions.beam_size) < 1:
-            said = _("`%(name)s` times `beam_size` is at least 1.")
-            refused.setdefault("patience", InvalidParameter(said, name="patience"))
+            message = _("`%(name)s` times `beam_size` is at least 1.")
+            refused.setdefault("patience", InvalidParameter(message, name="patience"))
         if asking.get("compute_type") not in (None, *self.compute_types):
             refused["compute_type"] = _none_of("compute_type", self.compute_types)
         if "threads" in asking and asking["threads"] > self.threads:
@@ -135,8 +135,8 @@ def check_language(language: str | None, model: str) -> None:
     """Raises InvalidParameter for a language that a model of the catalogue does not know."""
     if language and not _knows(model, language):
         known = ", ".join(name for name in catalogue.MODELS if _knows(name, language))
-        said = _("`%(name)s` is none that the model %(model)s knows. Models that know it: %(known)s.")
-        raise InvalidParameter(said, name="language", model=model, known=known)
+        message = _("`%(name)s` is none that the model %(model)s knows. Models that know it: %(known)s.")
+        raise InvalidParameter(message, name="language", model=model, known=known)
 
 
 def _knows(model: str, language: str) -> bool:

@@ -1,9 +1,84 @@
-"""Files that come to their place from another disk, and stay there when the power goes."""
+"""Files on a disk: whether there is room, temporary ones, and those that must survive a power cut."""
 
+import contextlib
 import errno
+import fcntl
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+from django.conf import settings
+
+from transcription import errors
+
+
+def free_bytes(folder: Path) -> int:
+    """How much is free on the disk of a folder, which need not be there yet."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def check(folder: Path, needed: float = 0) -> None:
+    """See that `needed` bytes fit onto the disk of `folder` and leave FREE_SPACE_RESERVE_BYTES. Raises DiskFull."""
+    if free_bytes(folder) < needed + settings.FREE_SPACE_RESERVE_BYTES:
+        raise errors.DiskFull
+
+
+@contextmanager
+def full_disk_is_a_problem() -> Iterator[None]:
+    """Raises DiskFull for what the system says of a disk or a quota that is used up."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise errors.DiskFull from error
+        raise
+
+
+def temporary_file(*, in_memory: int) -> IO[bytes]:
+    """A file without a name, in memory up to so many bytes and on the data disk above. Raises DiskFull."""
+    return tempfile.SpooledTemporaryFile(in_memory, dir=str(_temporary()))
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder on the data disk, held while it is used and gone at the end. Raises DiskFull."""
+    with full_disk_is_a_problem():
+        folder = Path(tempfile.mkdtemp(dir=_temporary()))
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+
+
+def abandoned_folders(before: float) -> Iterator[Path]:
+    """The temporary folders, untouched since `before`, that nobody holds: their makers were killed."""
+    folders = list(settings.TEMPORARY_DIR.iterdir()) if settings.TEMPORARY_DIR.is_dir() else []
+    for folder in folders:
+        with contextlib.suppress(OSError):  # no folder, not ours, gone meanwhile, or held
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if folder.stat().st_ctime < before:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    yield folder
+            finally:
+                os.close(held)
+
+
+def _temporary() -> Path:
+    """The folder for all of these, made if it is missing. Raises DiskFull when there is no room left."""
+    with full_disk_is_a_problem():
+        settings.TEMPORARY_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check(settings.TEMPORARY_DIR)
+    return Path(settings.TEMPORARY_DIR)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -37,7 +37,7 @@ from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from transcription import errors, keys, processes, space
+from transcription import disk, errors, keys, processes
 from transcription.models import ApiToken, Job, Recording, Worker
 from transcription.outbound import chat
 from transcription.queue import wakeups
@@ -259,7 +259,7 @@ def _space() -> Iterator[Finding]:
     reserve = settings.FREE_SPACE_RESERVE_BYTES
     shared = (settings.RECORDINGS_DIR, settings.UPLOADS_DIR)
     for folder in (settings.DATA_DIR, *(path for path in shared if not path.is_relative_to(settings.DATA_DIR))):
-        free = space.free_bytes(folder)
+        free = disk.free_bytes(folder)
         there = f"{filesizeformat(free)} free on the disk of {folder}"
         if free < reserve:
             mend = "Free some, or lower FREE_SPACE_RESERVE_BYTES."

@@ -31,8 +31,8 @@ class StandsInFile(Exception):
     """Only the file makes an end of this key."""
 
     def __init__(self, token: ApiToken) -> None:
-        said = gettext("This key stands in %(file)s. Remove its line there and have the file read again.")
-        super().__init__(said % {"file": token.name})
+        message = gettext("This key stands in %(file)s. Remove its line there and have the file read again.")
+        super().__init__(message % {"file": token.name})
 
 
 def of_user(user: AnyUser) -> QuerySet[ApiToken]:

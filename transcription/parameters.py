@@ -270,8 +270,8 @@ class Parameter:
         try:
             return self.kind.read(sent if self.kind.takes_several else sent[0])
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            said = str(sent[0])[:LONGEST_ECHO]
-            raise InvalidParameter(self.kind.sentence, name=self.name, sent=said, **self.kind.places) from error
+            message = str(sent[0])[:LONGEST_ECHO]
+            raise InvalidParameter(self.kind.sentence, name=self.name, sent=message, **self.kind.places) from error
 
 
 # In the order of TranscriptionOptions' fields, which these are, but for `languages`, which OpenAI's endpoint alone asks
@@ -336,6 +336,6 @@ def options_in(asked: Mapping[str, Any]) -> dict[str, Any]:
     if "fp16" in asked:
         named = "float16" if asked["fp16"] else "float32"
         if options.setdefault("compute_type", named) != named:
-            said = _("`%(name)s` and `compute_type` disagree. Leave one of them out.")
-            raise InvalidParameter(said, name="fp16")
+            message = _("`%(name)s` and `compute_type` disagree. Leave one of them out.")
+            raise InvalidParameter(message, name="fp16")
     return options

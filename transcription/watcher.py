@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 class Snapshot:
     """A job as a look found it: what its row tells (None when it is gone), and how far its segments had come.
 
-    `forecast` is what is foreseen for it. `segments` are those with ids above `since`, up to `newest`: what came since the
-    snapshot before.
+    `forecast` is what is foreseen for it. `segments` are those with ids above `since`, up to `newest`: what came since
+    the snapshot before.
     """
 
     job: Job | None

@@ -22,9 +22,9 @@ FORWARDED = ("Forwarded", "X-Forwarded-For")
 def address_of(request: HttpRequest) -> str:
     """The address that a request counts for: its peer's, or what the last of NUM_PROXIES proxies of ours was told."""
     proxies = _proxies()
-    told = request.headers.get("X-Forwarded-For", "")
-    if proxies and told:
-        addresses = told.split(",")
+    forwarded = request.headers.get("X-Forwarded-For", "")
+    if proxies and forwarded:
+        addresses = forwarded.split(",")
         return addresses[-min(proxies, len(addresses))].strip()
     return str(request.META.get("REMOTE_ADDR", ""))
 
@@ -35,9 +35,9 @@ def is_near(request: HttpRequest) -> bool:
     A request that went through a proxy which NUM_PROXIES does not count is of unknown origin, and so is one that did
     not go through those which it counts.
     """
-    told = request.headers.get("X-Forwarded-For", "")
+    forwarded = request.headers.get("X-Forwarded-For", "")
     if proxies := _proxies():
-        is_of_known_origin = bool(told) and len(told.split(",")) >= proxies
+        is_of_known_origin = bool(forwarded) and len(forwarded.split(",")) >= proxies
     else:
         is_of_known_origin = not any(name in request.headers for name in FORWARDED)
     # The peer's own too: whoever reaches this port past the proxy writes into that header what they like.

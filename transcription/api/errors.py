@@ -62,15 +62,15 @@ def answers_in_json(path: str) -> bool:
     return any(endpoint.match(path) for endpoint in (IN_API, IN_OPENAI, IN_LEGACY, IN_ASR))
 
 
-def refuse(path: str, status: int, said: str, **more: object) -> HttpResponse:
+def refuse(path: str, status: int, message: str, **more: object) -> HttpResponse:
     """An error answer in the shape of the endpoint at `path`."""
     if IN_LEGACY.match(path):
-        return Json({"error": said, **more}, status=status)
+        return Json({"error": message, **more}, status=status)
     if IN_API.match(path) or IN_ASR.match(path):
-        return Json({"detail": said, **more}, status=status)
+        return Json({"detail": message, **more}, status=status)
     if IN_OPENAI.match(path):
-        return Json(openai_body(status, said, **more), status=status)
-    return HttpResponse(said, status=status, content_type="text/plain; charset=utf-8")
+        return Json(openai_body(status, message, **more), status=status)
+    return HttpResponse(message, status=status, content_type="text/plain; charset=utf-8")
 
 
 def turn_away(path: str, stranger: NotAdmitted) -> HttpResponse:
@@ -83,10 +83,14 @@ def turn_away(path: str, stranger: NotAdmitted) -> HttpResponse:
     return refuse(path, 403, str(stranger))
 
 
-def openai_body(status: int, said: str, param: object = None, code: object = None, **more: object) -> dict[str, object]:
+def openai_body(
+    status: int, message: str, param: object = None, code: object = None, **more: object
+) -> dict[str, object]:
     """An error in the one shape that OpenAI's clients read; `param` is the field at fault."""
     kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
-    return {"error": {"message": said, "type": kind, "param": param, "code": code or OPENAI_CODES.get(status), **more}}
+    return {
+        "error": {"message": message, "type": kind, "param": param, "code": code or OPENAI_CODES.get(status), **more}
+    }
 
 
 @csrf_exempt
@@ -121,7 +125,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
         return defaults.server_error(request)
     request_id = uuid.uuid4().hex
     log.error("request %s: %s %s", request_id, request.method, request.path, exc_info=sys.exc_info())
-    said = _("Something went wrong on our side. Try again; if it repeats, give the administrator the request id.")
-    answer = refuse(request.path, 500, said, request_id=request_id)
+    message = _("Something went wrong on our side. Try again; if it repeats, give the administrator the request id.")
+    answer = refuse(request.path, 500, message, request_id=request_id)
     answer["X-Request-Id"] = request_id
     return answer

@@ -77,8 +77,8 @@ def bytes_wanted(header: str, size: int) -> range | None:
 def respond(request: HttpRequest, recording: Recording) -> HttpResponseBase:
     """The recording's bytes as the request wants them. Whether the request may have them is the caller's question."""
     if recording.removed_at is not None:
-        said = _("The sound is removed, as this server keeps it for a limited time; the text is kept.")
-        return refuse(request.path, 410, said)
+        message = _("The sound is removed, as this server keeps it for a limited time; the text is kept.")
+        return refuse(request.path, 410, message)
     try:
         head = _head(recording)
         size = len(head) + recording.path.stat().st_size

@@ -36,25 +36,25 @@ def _segment(row: Row) -> Segment:
 
 def body(job: Job) -> dict[str, Any]:
     """The transcript as `/transcribe` gives it: openai-whisper's fields, and what was asked; no NaN, no infinity."""
-    sound, said = file_names(job)
+    sound, text = file_names(job)
     stored, options = segments(job), job.transcription_options
-    told: dict[str, Any] = finite(
+    result: dict[str, Any] = finite(
         {
             **options.to_json(),  # first: what was found out stands above what was asked
             "text": (job.text or "".join(segment.text for segment in stored)).strip(),
-            "segments": [_told(index, segment) for index, segment in enumerate(stored)],
+            "segments": [_segment_body(index, segment) for index, segment in enumerate(stored)],
             "language": job.language or options.language,
             "model": job.model,
             "upgrade_transcribation": job.is_to_be_improved,
             "uploaded_file": sound,
-            "result_file": said,
+            "result_file": text,
             "job_id": str(job.pk),
             "duration": job.recording.duration,
             "processing_seconds": job.processing_seconds,
             "warnings": job.warnings,
         }
     )
-    return told
+    return result
 
 
 def file_names(job: Job) -> tuple[str, str]:
@@ -69,9 +69,9 @@ def safe_name(name: str) -> str:
     return stem or "recording"
 
 
-def _told(index: int, segment: Segment) -> dict[str, Any]:
-    told = {"id": index, **segment.to_json(), "text": segment.text.strip()}
-    words = told.pop("words")
+def _segment_body(index: int, segment: Segment) -> dict[str, Any]:
+    result = {"id": index, **segment.to_json(), "text": segment.text.strip()}
+    words = result.pop("words")
     if words is not None:
-        told["words"] = [{**word, "word": word["word"].strip()} for word in words]
-    return told
+        result["words"] = [{**word, "word": word["word"].strip()} for word in words]
+    return result

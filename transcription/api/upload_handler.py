@@ -56,8 +56,8 @@ class FileTooLarge(BadRequest):
     """Django answers it by our handler of bad requests, wherever the form was read, in the shape of the endpoint."""
 
     def __init__(self) -> None:
-        said = _("The file is over %(size)s. Split it, or ask the administrator to raise the limit.")
-        super().__init__(said % {"size": size(settings.MAX_UPLOAD_BYTES)})
+        message = _("The file is over %(size)s. Split it, or ask the administrator to raise the limit.")
+        super().__init__(message % {"size": size(settings.MAX_UPLOAD_BYTES)})
 
 
 class HashedUpload(TemporaryUploadedFile):

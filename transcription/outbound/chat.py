@@ -37,8 +37,8 @@ class Unanswered(Exception):
 class _Failed(Exception):
     """One try failed; another may not, after so many seconds."""
 
-    def __init__(self, said: str, pause: float | None = None) -> None:
-        super().__init__(said)
+    def __init__(self, message: str, pause: float | None = None) -> None:
+        super().__init__(message)
         self.pause = pause
 
 

@@ -63,7 +63,7 @@ def lock_job(job_id: uuid.UUID, status: Job.Status) -> bool:
 
 def another_attempt(problem: errors.Problem, attempts: int) -> dict[str, object] | None:
     """What changes for another attempt after so many; None when there shall be none."""
-    if problem.waiting:  # nobody's fault: it does not count, however often it is tried
+    if problem.waiting_sentence:  # nobody's fault: it does not count, however often it is tried
         return {"attempts": F("attempts") - 1, "next_attempt_at": clock.after(LOOK_AGAIN_SECONDS)}
     if not problem.is_transient or attempts >= settings.MAX_ATTEMPTS:
         return None

@@ -527,7 +527,7 @@ EMPTY_WORDS = re.compile(
 
 def _unreadable(report: str, name: str) -> errors.Problem:
     """The problem of a file that FFmpeg could not open."""
-    words = _said(report)
+    words = _messages(report)
     if FOREIGN.search(report) or not words:
         return errors.NotMedia(name=name)
     return errors.DamagedFile(detail=words[-1])
@@ -555,11 +555,11 @@ def _undecodable(ended: _Ended, name: str, max_seconds: int) -> errors.Problem:
         return errors.DamagedFile(detail=f"FFmpeg crashed on it ({signal.Signals(-ended.returncode).name})")
     if _input(ended.report) is None:
         return _unreadable(ended.words, name)
-    words = _said(ended.words) or [line.rpartition(": ")[2] for line in _complaints(ended.words)]
+    words = _messages(ended.words) or [line.rpartition(": ")[2] for line in _complaints(ended.words)]
     return errors.DamagedFile(detail=words[-1] if words else "FFmpeg gave no reason")
 
 
-def _said(words: str) -> list[str]:
+def _messages(words: str) -> list[str]:
     """FFmpeg's sentences, one line each and short, without its addresses, our paths and our lists."""
     lines = [
         re.sub(r"file:.*?(?=: |\.?$)|(?<=whitelist) '.*", "", line).strip(" .:")

@@ -33,9 +33,9 @@ def edit(segment: Segment, text: str | None) -> bool:
         )
         if job is None:
             return False
-        said = None if text is None else like(segment, text)
+        message = None if text is None else like(segment, text)
         Segment.objects.filter(pk=segment.pk).update(
-            edited_text=said, edited_at=None if said is None else timezone.now()
+            edited_text=message, edited_at=None if message is None else timezone.now()
         )
         rejoin(segment.job_id)
         history.note(segment.job_id, "edited", f"{segment.start:.2f}-{segment.end:.2f} s")
@@ -79,13 +79,13 @@ def carried(heard: Sequence[Word], text: str, start: float, end: float) -> tuple
     and have their mean probability; words that were put in share the pause they stand in, and are certain: a person
     says so.
     """
-    said = _split(text, has_spaces=any(word.word.startswith(" ") for word in heard[1:]) or len(heard) < 2)
+    message = _split(text, has_spaces=any(word.word.startswith(" ") for word in heard[1:]) or len(heard) < 2)
     matcher = SequenceMatcher(
-        None, [_plain(word.word) for word in heard], [_plain(word) for word in said], autojunk=False
+        None, [_plain(word.word) for word in heard], [_plain(word) for word in message], autojunk=False
     )
     words: list[Word] = []
     for kind, first, last, begin, stop in matcher.get_opcodes():
-        new = said[begin:stop]
+        new = message[begin:stop]
         if kind == "equal":
             pairs = zip(heard[first:last], new, strict=True)
             words += [Word(word, old.start, old.end, old.probability) for old, word in pairs]

@@ -99,10 +99,10 @@ def _one_line(text: str) -> str:
 
 def _believed(piece: Sequence[Line], answer: str) -> dict[int, str]:
     """The texts of a piece by an answer; none when it is no answer to it, or most of its lines drifted."""
-    said = _numbered(answer)
-    if said is None or [number for number, _ in said] != list(range(1, len(piece) + 1)):
+    message = _numbered(answer)
+    if message is None or [number for number, _ in message] != list(range(1, len(piece) + 1)):
         return {}
-    texts = {line.id: text for line, (_, text) in zip(piece, said, strict=True)}
+    texts = {line.id: text for line, (_, text) in zip(piece, message, strict=True)}
     heard = {line.id: line.heard for line in piece if has_drifted(line.heard, texts[line.id])}
     return texts | heard if 2 * len(heard) <= len(piece) else {}
 
@@ -121,12 +121,12 @@ def _numbered(answer: str) -> list[tuple[int, str]] | None:
     return [(int(line[1]), _one_line(line[2])) for line in found if line]
 
 
-def has_drifted(heard: str, said: str) -> bool:
+def has_drifted(heard: str, message: str) -> bool:
     """Whether a text says something else than what was heard, and not the same better."""
-    heard, said = _one_line(heard), _one_line(said)
-    if not len(heard) / 2 <= len(said) <= 2 * len(heard) + 8:
+    heard, message = _one_line(heard), _one_line(message)
+    if not len(heard) / 2 <= len(message) <= 2 * len(heard) + 8:
         return True
-    before, after = _words(heard), _words(said)
+    before, after = _words(heard), _words(message)
     if len(before) < FEW_WORDS:  # or a script that has no spaces
         return _likeness("".join(before), "".join(after)) < LIKE_IN_LETTERS
     return _likeness(before, after) < LIKE_IN_WORDS

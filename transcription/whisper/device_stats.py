@@ -52,7 +52,7 @@ def _nvidia(index: int) -> Reading:
     if program is None:
         return Reading()
     query = (f"--query-gpu={NVIDIA_FIELDS}", "--format=csv,noheader,nounits", "-i", _nvidia_id(index))
-    return nvidia_reading(_said([str(Path(program).absolute()), *query]))
+    return nvidia_reading(_output([str(Path(program).absolute()), *query]))
 
 
 def _nvidia_id(index: int) -> str:
@@ -77,7 +77,7 @@ def nvidia_reading(line: str) -> Reading:
 def _processor() -> str:
     """What the processor is called; on Apple silicon the GPU bears the same name."""
     if platform.system() == "Darwin":  # not sys.platform, by which mypy takes what follows for unreachable
-        return _said(["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]).strip() or platform.machine()
+        return _output(["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]).strip() or platform.machine()
     try:
         return processor_in(Path("/proc/cpuinfo").read_text()) or platform.machine()
     except OSError:
@@ -111,7 +111,7 @@ def _load() -> int:
     return round(100 * min(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
 
 
-def _said(arguments: Sequence[str]) -> str:
+def _output(arguments: Sequence[str]) -> str:
     """What a program prints; nothing when it cannot."""
     try:
         # Without close_fds a Mac spawns instead of forking, which it could not beside Metal's threads.

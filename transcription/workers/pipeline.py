@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F, QuerySet
 
-from transcription import errors, history, logs, space
+from transcription import disk, errors, history, logs
 from transcription.logs import timed
 from transcription.models import Job, Recording, Section, Segment
 from transcription.outbound import chat
@@ -374,7 +374,7 @@ def transcribe_file(
     Raises Problem.
     """
     weights = catalogue.find(model, runner.capabilities.name)
-    with space.temporary_folder() as folder:
+    with disk.temporary_folder() as folder:
         pcm = folder / "sound.pcm"
         limit = settings.MAX_DURATION_SECONDS
         seconds = audio.decode(
@@ -408,7 +408,7 @@ def _check_space(folder: Path, probe: audio.Probe) -> None:
     """
     # Whatever a file claims, no more than this is decoded.
     seconds = min(probe.duration or 0, settings.MAX_DURATION_SECONDS)
-    space.check(folder, seconds * audio.BYTES_A_SECOND)
+    disk.check(folder, seconds * audio.BYTES_A_SECOND)
 
 
 def _decode_part(

@@ -21,7 +21,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Exists, Min, OuterRef, QuerySet
 from django.utils import timezone
 
-from transcription import history, jobs, space
+from transcription import disk, history, jobs
 from transcription.models import Delivery, Job, Recording, Upload
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def _remove(path: Path, why: str, **about: object) -> None:
 
 def remove_strays(now: float) -> None:
     """Remove what ended uploads, deleted users and killed processes left; a file whose name is not ours stays."""
-    for folder in space.abandoned_folders(now - FRESH_FOLDER):
+    for folder in disk.abandoned_folders(now - FRESH_FOLDER):
         shutil.rmtree(folder, ignore_errors=True)  # what stays is tried again each hour
         log.info("removed %s: a process was killed that made something in it", folder)
     for path in _untouched(settings.UPLOADS_DIR, now - FRESH_UPLOAD):

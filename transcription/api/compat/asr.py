@@ -76,17 +76,17 @@ class LanguageRequest(ListenRequest):
 @endpoint("POST")
 async def asr(request: HttpRequest) -> HttpResponse:
     """Transcribe and answer with the text in the form that was asked for."""
-    asked = await sync_to_async(_asked)(AsrRequest, request)
-    job_id = await sync_to_async(_submit)(request, asked)
+    form = await sync_to_async(_read_form)(AsrRequest, request)
+    job_id = await sync_to_async(_submit)(request, form)
     job = await finished(job_id)
-    return await sync_to_async(_transcribed)(job, asked.validated_data["output"])
+    return await sync_to_async(_transcribed)(job, form.validated_data["output"])
 
 
 @endpoint("POST")
 async def detect_language(request: HttpRequest) -> HttpResponse:
     """Say what is spoken at the beginning of a recording."""
-    asked = await sync_to_async(_asked)(LanguageRequest, request)
-    job_id = await sync_to_async(_submit)(request, asked)
+    form = await sync_to_async(_read_form)(LanguageRequest, request)
+    job_id = await sync_to_async(_submit)(request, form)
     job = await finished(job_id)
     if not job.language:
         raise EndpointError(422, _("The recording is too short to hear a language in it."), job_id=str(job_id))
@@ -94,14 +94,14 @@ async def detect_language(request: HttpRequest) -> HttpResponse:
     return Json({**language, "confidence": finite(job.language_probability)}, headers={"X-Job-Id": str(job_id)})
 
 
-def _asked(kind: type[Form], request: HttpRequest) -> Form:
+def _read_form(kind: type[Form], request: HttpRequest) -> Form:
     return read_form(kind, request, no_file=422)
 
 
-def _submit(request: HttpRequest, asked: ListenRequest) -> UUID:
+def _submit(request: HttpRequest, form: ListenRequest) -> UUID:
     owner = cast(AbstractBaseUser, request.user)
     job = jobs.submit(
-        owner, asked.upload, container=asked.container, request_key=request_key(request), **asked.job_parameters
+        owner, form.upload, container=form.container, request_key=request_key(request), **form.job_parameters
     )
     request.close()  # The body's own copy of the recording would lie on the disk for as long as we wait.
     return job.pk
@@ -110,9 +110,9 @@ def _submit(request: HttpRequest, asked: ListenRequest) -> UUID:
 def _transcribed(job: Job, output: str) -> HttpResponse:
     segments = transcript.segments(job)
     if output == "json":
-        told = {"text": "".join(segment.text for segment in segments), "language": job.language}
+        body = {"text": "".join(segment.text for segment in segments), "language": job.language}
         listed = [{"id": index, **segment.to_json()} for index, segment in enumerate(segments)]
-        answer: HttpResponse = Json(finite({**told, "segments": listed}))
+        answer: HttpResponse = Json(finite({**body, "segments": listed}))
     else:
         answer = HttpResponse(exports.FORMATS[output].render(segments, job.transcription_options.highlight))
     answer["Content-Type"] = "text/plain; charset=utf-8"

@@ -29,9 +29,9 @@ Form = TypeVar("Form", bound=JobRequest)
 class EndpointError(Exception):
     """The request gets this sentence instead of an answer."""
 
-    def __init__(self, status: int, said: str, **more: object) -> None:
-        super().__init__(said)
-        self.status, self.said, self.more = status, said, more
+    def __init__(self, status: int, message: str, **more: object) -> None:
+        super().__init__(message)
+        self.status, self.message, self.more = status, message, more
 
 
 def endpoint(method: str, *, needs_key: bool = True) -> Callable[[View], View]:
@@ -50,7 +50,7 @@ def endpoint(method: str, *, needs_key: bool = True) -> Callable[[View], View]:
             except NotAdmitted as stranger:
                 response = turn_away(request.path, stranger)
             except EndpointError as refused:
-                response = refuse(request.path, refused.status, refused.said, **refused.more)
+                response = refuse(request.path, refused.status, refused.message, **refused.more)
                 if "job_id" in refused.more:
                     response["X-Job-Id"] = str(refused.more["job_id"])
             except jobs.KeyTaken:
@@ -91,8 +91,8 @@ async def finished(job_id: UUID) -> Job:
         raise EndpointError(409, _("The job was cancelled."), **named)
     if job.problem is not None:
         # The job's id is what the log knows this by.
-        told = {"code": job.error_code, "request_id": str(job_id), **named}
-        raise EndpointError(422 if job.problem.is_input_at_fault else 500, job.error_message, **told)
+        body = {"code": job.error_code, "request_id": str(job_id), **named}
+        raise EndpointError(422 if job.problem.is_input_at_fault else 500, job.error_message, **body)
     if job.unknown_status_message:
         raise EndpointError(409, job.unknown_status_message, **named)
     return job
@@ -108,8 +108,8 @@ def read_form(kind: type[Form], request: HttpRequest, *, no_file: int = 400) -> 
     params = form.pop("params", [])
     read = kind.of(form, request.FILES, request.GET, *(_parameters(text) for text in params))
     if not read.is_valid():
-        field, said = next(iter(read.errors.items()))
-        raise EndpointError(no_file if "file" in read.errors else 422, str(said[0]), field=field)
+        field, message = next(iter(read.errors.items()))
+        raise EndpointError(no_file if "file" in read.errors else 422, str(message[0]), field=field)
     return read
 
 

@@ -58,11 +58,11 @@ async def transcribe(request: HttpRequest) -> HttpResponse:
 
 
 def _submit(request: HttpRequest) -> tuple[str, UUID]:
-    asked = read_form(TranscribeRequest, request)
+    form = read_form(TranscribeRequest, request)
     owner = cast(AbstractBaseUser, request.user)
-    job = jobs.submit(owner, asked.upload, request_key=request_key(request), **asked.job_parameters)
+    job = jobs.submit(owner, form.upload, request_key=request_key(request), **form.job_parameters)
     request.close()  # The body's own copy of the recording would lie on the disk for as long as we wait.
-    return asked.validated_data["format"], job.pk
+    return form.validated_data["format"], job.pk
 
 
 def _transcribed(job: Job, format: str) -> HttpResponse:
@@ -82,12 +82,12 @@ async def job(request: HttpRequest, job_id: str) -> HttpResponse:
 
 def _job(request: HttpRequest, job_id: str) -> HttpResponse:
     found = find_job(request, job_id)
-    told: dict[str, Any] = {"job_id": str(found.pk), "status": found.status, "progress": found.progress}
+    body: dict[str, Any] = {"job_id": str(found.pk), "status": found.status, "progress": found.progress}
     if found.status == Job.Status.DONE:
-        told |= transcript.body(found)
+        body |= transcript.body(found)
     elif found.problem is not None:
-        told["error"] = found.error_message
-    return Json(told)
+        body["error"] = found.error_message
+    return Json(body)
 
 
 # What `/transcribe` calls its files: a label, never a path.
@@ -155,14 +155,14 @@ HEALTH_SECONDS = 5.0
 @endpoint("GET", needs_key=False)
 async def health(request: HttpRequest) -> HttpResponse:
     """Whether the server can work, said in a few seconds whatever the database does."""
-    asked = asyncio.get_running_loop().run_in_executor(_asking, _alive)
+    form = asyncio.get_running_loop().run_in_executor(_asking, _alive)
     try:
-        alive = await asyncio.wait_for(asked, HEALTH_SECONDS)
+        alive = await asyncio.wait_for(form, HEALTH_SECONDS)
     except (DatabaseFailure, TimeoutError):
-        told = _unhealthy(_("The database does not answer."))
+        body = _unhealthy(_("The database does not answer."))
     else:
-        told = await sync_to_async(_health)(alive)
-    return Json(told, status=200 if told["ok"] else 503)
+        body = await sync_to_async(_health)(alive)
+    return Json(body, status=200 if body["ok"] else 503)
 
 
 def _alive() -> list[Worker]:
@@ -176,7 +176,7 @@ def _health(alive: list[Worker]) -> dict[str, Any]:
     loaded = next((worker.model_loaded for worker in alive if worker.model_loaded), "")
     name = loaded or _default_model()
     kinds = {worker.kind for worker in alive}
-    told = {
+    body = {
         "model_loaded": bool(loaded),
         "model_name": name,
         "model": f"whisper-{name}",
@@ -185,7 +185,7 @@ def _health(alive: list[Worker]) -> dict[str, Any]:
         "version": _version(),
     }
     reason = _missing(kinds)
-    return {**_unhealthy(reason), **told} if reason else {"status": "healthy", "ok": True, **told}
+    return {**_unhealthy(reason), **body} if reason else {"status": "healthy", "ok": True, **body}
 
 
 def _missing(alive: set[str]) -> str:
@@ -225,8 +225,8 @@ def _reload_keys(request: HttpRequest) -> int:
         return keys.reload()
     except OSError as error:
         log.exception("the file of keys could not be read")
-        said = _("%(file)s cannot be read: %(reason)s. The keys stay as they were.")
-        raise EndpointError(500, said % {"file": settings.KEYS_FILE.name, "reason": error.strerror}) from error
+        message = _("%(file)s cannot be read: %(reason)s. The keys stay as they were.")
+        raise EndpointError(500, message % {"file": settings.KEYS_FILE.name, "reason": error.strerror}) from error
 
 
 def _check_may_reload(caller: Caller) -> None:

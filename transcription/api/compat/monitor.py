@@ -56,9 +56,9 @@ async def transcribe(request: HttpRequest) -> HttpResponse:
 
 
 def _submit(request: HttpRequest) -> Job:
-    asked = read_form(QueueRequest, request)
+    form = read_form(QueueRequest, request)
     owner = cast(AbstractBaseUser, request.user)
-    return jobs.submit(owner, asked.upload, request_key=request_key(request), **asked.job_parameters)
+    return jobs.submit(owner, form.upload, request_key=request_key(request), **form.job_parameters)
 
 
 @endpoint("GET")
@@ -69,7 +69,7 @@ async def status(request: HttpRequest, task_id: str) -> HttpResponse:
 def _status(request: HttpRequest, task_id: str) -> dict[str, Any]:
     job = find_job(request, task_id)
     expected = None if job.is_ended else forecast.latest().get(job.pk)
-    told: dict[str, Any] = finite(
+    body: dict[str, Any] = finite(
         {
             "task_id": str(job.pk),
             "status": next((word for word, statuses in WORDS.items() if job.status in statuses), "error"),
@@ -92,7 +92,7 @@ def _status(request: HttpRequest, task_id: str) -> dict[str, Any]:
             "warnings": job.warnings,
         }
     )
-    return told
+    return body
 
 
 def _error(job: Job) -> str:
@@ -196,10 +196,10 @@ def _logs(request: HttpRequest) -> list[dict[str, Any]]:
     with_names = known.select_related("job__recording", "worker")
     light = with_names.defer("job__text", "job__searchable", "job__recording__peaks")
     newest = list(light.order_by("-id")[:NEWEST_EVENTS])
-    return [{"time": _time(event.at), "msg": _said(event)} for event in reversed(newest)]
+    return [{"time": _time(event.at), "msg": _message(event)} for event in reversed(newest)]
 
 
-def _said(event: Event) -> str:
+def _message(event: Event) -> str:
     """The event in a line, in English like the log."""
     if event.job is not None:
         return f"Task {event.job_id} ({event.job.recording.original_name}) {event}"

@@ -69,14 +69,14 @@ class OpenAIError(EndpointError):
     """The request gets this sentence instead of an answer. `is_final`: sent once more it would get the same."""
 
     def __init__(
-        self, status: int, said: str, *, param: str | None = None, code: str | None = None, is_final: bool = False
+        self, status: int, message: str, *, param: str | None = None, code: str | None = None, is_final: bool = False
     ) -> None:
-        super().__init__(status, said, param=param, code=code)
+        super().__init__(status, message, param=param, code=code)
         self.is_final = is_final
 
     @property
     def body(self) -> dict[str, object]:
-        return openai_body(self.status, self.said, **self.more)
+        return openai_body(self.status, self.message, **self.more)
 
     @property
     def answer(self) -> HttpResponse:
@@ -115,8 +115,8 @@ class NamedModelField(ModelField):
         try:
             return super().to_internal_value(data)
         except serializers.ValidationError as error:
-            said = [str(detail) for detail in cast(list[str], error.detail)]  # which bear a code of their own
-            raise serializers.ValidationError(said, code=MODEL_NOT_FOUND) from error
+            message = [str(detail) for detail in cast(list[str], error.detail)]  # which bear a code of their own
+            raise serializers.ValidationError(message, code=MODEL_NOT_FOUND) from error
 
 
 class TranscriptionRequest(JobRequest):
@@ -162,16 +162,16 @@ class TranscriptionRequest(JobRequest):
             sent["word_timestamps"] = ["true"]
 
     def _refusal(self, name: str, values: list[Any]) -> str:
-        asked = str(values[0]).strip().lower()
-        is_of_speakers = asked == "diarized_json" or (name == "model" and asked.endswith("-diarize"))
+        value = str(values[0]).strip().lower()
+        is_of_speakers = value == "diarized_json" or (name == "model" and value.endswith("-diarize"))
         if name in SPEAKERS or is_of_speakers:
             return _("Speakers are not told apart here yet. Ask for another model and format.")
         return super()._refusal(name, values)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "word" in attrs.get("timestamp_granularities", ()) and attrs["response_format"] != "verbose_json":
-            said = _("The times of words come with `response_format` verbose_json alone.")
-            raise serializers.ValidationError({"timestamp_granularities": [said]})
+            message = _("The times of words come with `response_format` verbose_json alone.")
+            raise serializers.ValidationError({"timestamp_granularities": [message]})
         return super().validate(attrs)
 
     def validate_languages(self, value: list[str]) -> list[str]:
@@ -205,21 +205,21 @@ class TranslationRequest(TranscriptionRequest):
         sent.pop("timestamp_granularities", None)  # no field of this address
 
 
-def _asked(request: HttpRequest, form: type[TranscriptionRequest]) -> TranscriptionRequest:
-    asked = form.of(request.POST, request.FILES)
-    if not asked.is_valid():
-        param, said = next(iter(asked.errors.items()))
-        is_unknown_model = said[0].code == MODEL_NOT_FOUND
+def _read_form(request: HttpRequest, kind: type[TranscriptionRequest]) -> TranscriptionRequest:
+    form = kind.of(request.POST, request.FILES)
+    if not form.is_valid():
+        param, message = next(iter(form.errors.items()))
+        is_unknown_model = message[0].code == MODEL_NOT_FOUND
         code = MODEL_NOT_FOUND if is_unknown_model else None
-        raise OpenAIError(404 if is_unknown_model else 400, str(said[0]), param=param, code=code)
-    return asked
+        raise OpenAIError(404 if is_unknown_model else 400, str(message[0]), param=param, code=code)
+    return form
 
 
-def _submit(request: HttpRequest, form: type[TranscriptionRequest]) -> tuple[TranscriptionRequest, UUID]:
-    asked = _asked(request, form)
+def _submit(request: HttpRequest, kind: type[TranscriptionRequest]) -> tuple[TranscriptionRequest, UUID]:
+    form = _read_form(request, kind)
     owner = cast(AbstractBaseUser, request.user)
     try:
-        job = jobs.submit(owner, asked.upload, request_key=_request_key(request, asked), **asked.job_parameters)
+        job = jobs.submit(owner, form.upload, request_key=_request_key(request, form), **form.job_parameters)
     except jobs.KeyTaken as error:
         raise OpenAIError(422, idempotency.key_taken(), code="idempotency_key_reused") from error
     except idempotency.KeyTooLong as error:
@@ -228,14 +228,14 @@ def _submit(request: HttpRequest, form: type[TranscriptionRequest]) -> tuple[Tra
     if retries.isdecimal() and retries != "0":
         log.info("job %s: its client asks for it again, for the %s. time", job.pk, retries[:10])
     request.close()  # The body's own copy of the recording would lie on the disk for as long as we wait.
-    return asked, job.pk
+    return form, job.pk
 
 
-def _request_key(request: HttpRequest, asked: TranscriptionRequest) -> jobs.RequestKey:
+def _request_key(request: HttpRequest, form: TranscriptionRequest) -> jobs.RequestKey:
     """By what this request is known if it comes once more: its sound, and all that the text depends on."""
-    asking: dict[str, Any] = {**asked.job_parameters, "options": asked.job_parameters["options"].to_json()}
+    asking: dict[str, Any] = {**form.job_parameters, "options": form.job_parameters["options"].to_json()}
     token = ApiToken.digest_of(key_in(request.headers) or "")
-    return idempotency.as_meant(request.headers, **asking, sound=asked.upload.sha256, token=token)
+    return idempotency.as_meant(request.headers, **asking, sound=form.upload.sha256, token=token)
 
 
 # ------------------------------------------------------------------ POST /v1/audio/…
@@ -251,28 +251,28 @@ async def translations(request: HttpRequest) -> HttpResponseBase:
     return await _answer(request, TranslationRequest)
 
 
-async def _answer(request: HttpRequest, form: type[TranscriptionRequest]) -> HttpResponseBase:
+async def _answer(request: HttpRequest, kind: type[TranscriptionRequest]) -> HttpResponseBase:
     """Answer with the text, at once or as it comes; a client that hangs up leaves the job running."""
-    asked, job_id = await sync_to_async(_submit)(request, form)
+    form, job_id = await sync_to_async(_submit)(request, kind)
     answer: HttpResponseBase
-    if asked.validated_data["stream"]:
+    if form.validated_data["stream"]:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        stream = _stream(job_id, translation.get_language(), is_told_at_once=not asked.job_parameters.get("improve"))
+        stream = _stream(job_id, translation.get_language(), is_told_at_once=not form.job_parameters.get("improve"))
         answer = StreamingHttpResponse(stream, content_type="text/event-stream; charset=utf-8", headers=headers)
     else:
-        answer = await _waited(job_id, asked)
+        answer = await _waited(job_id, form)
     answer["X-Job-Id"] = str(job_id)
     return answer
 
 
-async def _waited(job_id: UUID, asked: TranscriptionRequest) -> HttpResponse:
+async def _waited(job_id: UUID, form: TranscriptionRequest) -> HttpResponse:
     try:
         job = await jobs.wait(job_id)
     except Job.DoesNotExist:
         job = None
     if (failure := _failure(job)) is not None:
         return failure.answer
-    return await sync_to_async(_told)(cast(Job, job), asked)
+    return await sync_to_async(_answer_body)(cast(Job, job), form)
 
 
 def _failure(job: Job | None) -> OpenAIError | None:
@@ -291,15 +291,15 @@ def _failure(job: Job | None) -> OpenAIError | None:
     return OpenAIError(500, job.error_message, code=job.error_code, is_final=True)
 
 
-def _told(job: Job, asked: TranscriptionRequest) -> HttpResponse:
-    format = asked.validated_data["response_format"]
+def _answer_body(job: Job, form: TranscriptionRequest) -> HttpResponse:
+    format = form.validated_data["response_format"]
     if format == "text":
         return HttpResponse(f"{job.text}\n", content_type=PLAIN)
     if format in SUBTITLES:
         file = exports.FORMATS[format].render(transcript.segments(job), job.transcription_options.highlight)
         return HttpResponse(file, content_type=PLAIN)
     if format == "verbose_json":
-        return Json(_verbose(job, asked.granularities))
+        return Json(_verbose(job, form.granularities))
     return Json({"text": job.text, "usage": _usage(job)})
 
 
@@ -307,7 +307,7 @@ def _verbose(job: Job, granularities: set[str]) -> dict[str, Any]:
     segments = transcript.segments(job)
     options = job.transcription_options
     language = job.language or options.language or ""
-    told: dict[str, Any] = {
+    body: dict[str, Any] = {
         "task": options.task,
         "language": "english" if options.task == "translate" else LANGUAGES.get(language, language),
         "duration": job.recording.duration or 0.0,
@@ -315,17 +315,17 @@ def _verbose(job: Job, granularities: set[str]) -> dict[str, Any]:
         "usage": _usage(job),
     }
     if "segment" in granularities:
-        told["segments"] = [_segment(index, segment) for index, segment in enumerate(segments)]
+        body["segments"] = [_segment(index, segment) for index, segment in enumerate(segments)]
     if "word" in granularities:
         words = [word for segment in segments for word in segment.words or ()]
-        told["words"] = [{"word": word.word, "start": word.start, "end": word.end} for word in words]
-    return cast(dict[str, Any], finite(told))
+        body["words"] = [{"word": word.word, "start": word.start, "end": word.end} for word in words]
+    return cast(dict[str, Any], finite(body))
 
 
 def _segment(index: int, segment: Segment) -> dict[str, Any]:
-    told = {"id": index, **segment.to_json()}
-    del told["words"]  # they have their own list
-    return told
+    body = {"id": index, **segment.to_json()}
+    del body["words"]  # they have their own list
+    return body
 
 
 def _usage(job: Job) -> dict[str, Any]:
@@ -336,19 +336,19 @@ def _usage(job: Job) -> dict[str, Any]:
 
 
 class Increments:
-    """A text that comes in pieces: its increments, one after the other, are the text without the space around it."""
+    """A text that comes in parts: its increments, one after the other, are the text without the space around it."""
 
     def __init__(self) -> None:
         self.whole = ""
         self._held = ""  # the space at the end, which is only told if something follows
 
-    def of(self, piece: str) -> str:
-        """What a piece adds to what was told; it may be empty."""
-        piece = self._held + piece if self.whole else piece.lstrip()
-        told = piece.rstrip()
-        self._held = piece[len(told) :]
-        self.whole += told
-        return told
+    def of(self, part: str) -> str:
+        """What a part adds to what was told; it may be empty."""
+        part = self._held + part if self.whole else part.lstrip()
+        added = part.rstrip()
+        self._held = part[len(added) :]
+        self.whole += added
+        return added
 
 
 Place = tuple[int, int]  # of a segment: its section, and its number there
@@ -394,9 +394,9 @@ def _after(place: Place, job_id: UUID) -> list[tuple[Place, str]]:
         close_old_connections()  # who goes on to wait, it may be for hours, holds none
 
 
-def _event(told: dict[str, Any]) -> str:
+def _event(content: dict[str, Any]) -> str:
     # json.dumps escapes every line end, so no text can end the event early.
-    return f"data: {json.dumps(finite(told), ensure_ascii=False, allow_nan=False)}\n\n"
+    return f"data: {json.dumps(finite(content), ensure_ascii=False, allow_nan=False)}\n\n"
 
 
 # ------------------------------------------------------------------ GET /v1/models

@@ -21,7 +21,7 @@ from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from transcription import jobs, space
+from transcription import disk, jobs
 from transcription.api.serializers import ParametersRequest, TagsField, always, written
 from transcription.api.upload_handler import clean_name
 from transcription.api.v1.base import (
@@ -61,12 +61,12 @@ class ArchiveQuestion(Question):
     formats = serializers.CharField(default=DEFAULT_FORMATS)
 
     def validate_formats(self, value: str) -> list[str]:
-        asked = list(dict.fromkeys(format.strip().lower() for format in value.split(",") if format.strip()))
+        batch_form = list(dict.fromkeys(format.strip().lower() for format in value.split(",") if format.strip()))
         known = (*exports.FORMATS, "json")
-        if not asked or any(format not in known for format in asked):
-            said = _("`formats` are some of these, with commas: %(known)s.")
-            raise serializers.ValidationError(said % {"known": ", ".join(known)})
-        return asked
+        if not batch_form or any(format not in known for format in batch_form):
+            message = _("`formats` are some of these, with commas: %(known)s.")
+            raise serializers.ValidationError(message % {"known": ", ".join(known)})
+        return batch_form
 
 
 class BatchSerializer(serializers.ModelSerializer[Batch]):
@@ -133,12 +133,12 @@ class BatchViewSet(NativeViewSet[Batch]):
         files = [file for name in ("file", "audio_file") for file in form.pop(name, [])]
         if not all(isinstance(file, UploadedFile) for file in files):
             raise serializers.ValidationError({"file": [_("`file` is a recording, sent as a form field.")]})
-        asked = BatchRequest.of(form, request.query_params, owner=owner)
-        asked.is_valid(raise_exception=True)
-        name = " ".join(written(asked.validated_data.get("name", "")).split())
+        batch_form = BatchRequest.of(form, request.query_params, owner=owner)
+        batch_form.is_valid(raise_exception=True)
+        name = " ".join(written(batch_form.validated_data.get("name", "")).split())
         batch = Batch.objects.create(owner_id=owner.pk, name=name)
         try:
-            job_parameters = asked.job_parameters
+            job_parameters = batch_form.job_parameters
             job_parameters["batch"] = batch
             for file in files:
                 jobs.submit(owner, file, **job_parameters)
@@ -161,17 +161,17 @@ class BatchViewSet(NativeViewSet[Batch]):
 
     def archive(self, request: Request, pk: UUID) -> HttpResponseBase:
         """A zip of the batch's transcripts in some formats, a file a job and format."""
-        asked = ArchiveQuestion.read(request)
+        batch_form = ArchiveQuestion.read(request)
         batch = self.get_object()
         held = (
             batch.jobs.select_related("recording").defer("recording__peaks", "searchable").order_by("created_at", "pk")
         )
-        if not asked["partial"] and held.filter(status__in=Job.UNFINISHED).exists():
+        if not batch_form["partial"] and held.filter(status__in=Job.UNFINISHED).exists():
             raise Conflict(_("Some jobs still run. Wait until they end, or add ?partial=true for what there is."))
-        file = space.temporary_file(in_memory=HELD_IN_MEMORY)  # closed when it is sent
+        file = disk.temporary_file(in_memory=HELD_IN_MEMORY)  # closed when it is sent
         try:
-            with space.full_disk_is_a_problem():
-                _pack(file, held.iterator(chunk_size=50), asked["formats"])
+            with disk.full_disk_is_a_problem():
+                _pack(file, held.iterator(chunk_size=50), batch_form["formats"])
         except BaseException:
             file.close()
             raise
@@ -189,10 +189,10 @@ def _pack(file: IO[bytes], held: Iterable[Job], formats: list[str]) -> None:
     failed: list[str] = []
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for job in held:
-            space.check(settings.TEMPORARY_DIR)
+            disk.check(settings.TEMPORARY_DIR)
             name = _free_name(stem(job), taken)
-            if said := job.error_message or job.unknown_status_message:
-                failed.append(f"{job.name}: {said}\n")
+            if message := job.error_message or job.unknown_status_message:
+                failed.append(f"{job.name}: {message}\n")
             for format in formats:
                 archive.writestr(f"{name}.{format}", export(job, format)[0])
         if failed:

@@ -54,7 +54,7 @@ async def events(request: HttpRequest, pk: UUID) -> HttpResponseBase:
 
 
 async def _stream(job_id: UUID, last: int, language: str | None) -> AsyncIterator[str]:
-    told: dict[str, Any] = {}
+    body: dict[str, Any] = {}
     snapshot: Snapshot | None = None
     async with watching(job_id) as watched:
         while snapshot is None or not snapshot.is_over:
@@ -63,13 +63,13 @@ async def _stream(job_id: UUID, last: int, language: str | None) -> AsyncIterato
                 yield STILL_HERE
                 continue
             state = _state(snapshot, language)
-            if state != told:
-                told = state
+            if state != body:
+                body = state
                 yield _event("state", state)
             while segments := await _after(last, snapshot, job_id):
                 last = segments[-1].pk
                 yield "".join(_event("segment", _segment(segment), segment.pk) for segment in segments)
-    yield _event("end", {"status": told["status"]})
+    yield _event("end", {"status": body["status"]})
 
 
 async def _after(last: int, snapshot: Snapshot, job_id: UUID) -> Sequence[Segment]:
@@ -106,9 +106,9 @@ def _state(snapshot: Snapshot, language: str | None) -> dict[str, Any]:
 
 
 def _segment(row: Segment) -> dict[str, Any]:
-    told: dict[str, Any] = {"id": row.pk, "start": row.start, "end": row.end, "text": row.reads.strip()}
+    body: dict[str, Any] = {"id": row.pk, "start": row.start, "end": row.end, "text": row.reads.strip()}
     words = edits.spoken(row)
-    return told if words is None else {**told, "words": [asdict(word) for word in words]}
+    return body if words is None else {**body, "words": [asdict(word) for word in words]}
 
 
 def _event(kind: str, data: dict[str, Any], identity: int | None = None) -> str:

@@ -74,11 +74,11 @@ class JobsQuestion(PageQuestion):
     )
 
     def validate_status(self, value: list[str]) -> list[str]:
-        asked = [status.strip() for statuses in value for status in statuses.split(",") if status.strip()]
-        if wrong := sorted({*asked} - {*Job.Status.values}):
-            said = _("There is no status `%(name)s`. Choose among: %(known)s.")
-            raise serializers.ValidationError(said % {"name": wrong[0], "known": ", ".join(Job.Status.values)})
-        return list(dict.fromkeys(asked))
+        form = [status.strip() for statuses in value for status in statuses.split(",") if status.strip()]
+        if wrong := sorted({*form} - {*Job.Status.values}):
+            message = _("There is no status `%(name)s`. Choose among: %(known)s.")
+            raise serializers.ValidationError(message % {"name": wrong[0], "known": ", ".join(Job.Status.values)})
+        return list(dict.fromkeys(form))
 
     def validate_model(self, value: str) -> str:
         try:
@@ -103,8 +103,8 @@ def asked_for(question: dict[str, Any]) -> Q:
 
 class JobPages(NewestFirst):
     def get_ordering(self, request: Request, queryset: QuerySet[Any], view: Any) -> tuple[str, ...]:
-        asked = request.query_params.get("ordering") or "-created_at"
-        return (asked, "-id" if asked.startswith("-") else "id")
+        form = request.query_params.get("ordering") or "-created_at"
+        return (form, "-id" if form.startswith("-") else "id")
 
 
 class JobViewSet(NativeViewSet[Job]):
@@ -133,12 +133,12 @@ class JobViewSet(NativeViewSet[Job]):
         request_key = idempotency.as_sent(request.path, request.headers, data, request.query_params)
         job = None if request_key is None else jobs.earlier(owner, request_key)
         if job is None:
-            asked = NewJobRequest.of(data, request.query_params, owner=owner)
-            asked.is_valid(raise_exception=True)
-            if (recording := asked.recording_here) is not None:
-                job = jobs.again(recording, request_key=request_key, **asked.job_parameters)
+            form = NewJobRequest.of(data, request.query_params, owner=owner)
+            form.is_valid(raise_exception=True)
+            if (recording := form.recording_here) is not None:
+                job = jobs.again(recording, request_key=request_key, **form.job_parameters)
             else:
-                job = jobs.submit(owner, asked.upload, request_key=request_key, **asked.job_parameters)
+                job = jobs.submit(owner, form.upload, request_key=request_key, **form.job_parameters)
         headers = {"Location": reverse("api:job", args=(job.pk,)), "X-Job-Id": str(job.pk)}
         return Response(self.get_serializer(job).data, status=status.HTTP_202_ACCEPTED, headers=headers)
 
@@ -212,8 +212,8 @@ def export(job: Job, extension: str) -> tuple[bytes, str]:
         return answer.content, answer["Content-Type"]
     format = exports.FORMATS.get(extension)
     if format is None:
-        said = _("There is no format `%(name)s`. Choose one of: %(known)s.")
-        raise NotFound(said % {"name": extension, "known": ", ".join((*exports.FORMATS, "json"))})
+        message = _("There is no format `%(name)s`. Choose one of: %(known)s.")
+        raise NotFound(message % {"name": extension, "known": ", ".join((*exports.FORMATS, "json"))})
     highlight = job.transcription_options.highlight
     return format.render(transcript.segments(job), highlight, title=job.name), format.content_type
 

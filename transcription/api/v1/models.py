@@ -23,13 +23,13 @@ class ModelViewSet(NativeViewSet[Download]):
         return [IsAdministrator() if needs_admin else permissions.IsAuthenticated()]
 
     def list(self, request: Request) -> Response:
-        return Response({"results": [_told(model) for model in model_library.models()]})
+        return Response({"results": [_to_dict(model) for model in model_library.models()]})
 
     def download(self, request: Request, name: str) -> Response:
         """Have a model fetched in the background; one that is here is left as it is."""
         model_library.request_download(name)
         model = model_library.find(name)
-        return Response(_told(model), status=status.HTTP_200_OK if model.local else status.HTTP_202_ACCEPTED)
+        return Response(_to_dict(model), status=status.HTTP_200_OK if model.local else status.HTTP_202_ACCEPTED)
 
     def destroy(self, request: Request, name: str) -> Response:
         """Remove a model from this machine, or call its download off."""
@@ -37,7 +37,7 @@ class ModelViewSet(NativeViewSet[Download]):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-def _told(model: LibraryModel) -> dict[str, Any]:
+def _to_dict(model: LibraryModel) -> dict[str, Any]:
     published = catalogue.MODELS.get(model.name)
     failed = model.download if model.state == "failed" else None
     return {

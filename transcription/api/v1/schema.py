@@ -57,9 +57,9 @@ REFUSAL_BY_FIELD: Schema = {
 }
 
 
-def _refusal(said: str, example: str, schema: Schema | None = None) -> OpenApiResponse:
+def _refusal(message: str, example: str, schema: Schema | None = None) -> OpenApiResponse:
     value: object = {"detail": example}
-    return OpenApiResponse(schema or REFUSAL, said, examples=[OpenApiExample("sentence", value)])
+    return OpenApiResponse(schema or REFUSAL, message, examples=[OpenApiExample("sentence", value)])
 
 
 BAD = OpenApiResponse(
@@ -270,8 +270,8 @@ def _header(name: str, schema: Schema) -> OpenApiParameter:
     return OpenApiParameter(name, schema, OpenApiParameter.HEADER, required=True)
 
 
-def _file(said: str) -> OpenApiResponse:
-    return OpenApiResponse(BINARY, said)
+def _file(message: str) -> OpenApiResponse:
+    return OpenApiResponse(BINARY, message)
 
 
 FOUND = {404: MISSING}

@@ -68,12 +68,12 @@ class SegmentSerializer(serializers.ModelSerializer[Segment]):
     def get_words(self, segment: Segment) -> list[dict[str, Any]] | None:
         """With times; null unless `word_timestamps` was asked for. Words of an edit have theirs from those heard."""
         words = edits.spoken(segment)
-        return None if words is None else [_told(word.word, word.start, word.end, word.probability) for word in words]
+        return None if words is None else [_word(word.word, word.start, word.end, word.probability) for word in words]
 
     def get_heard(self, segment: Segment) -> dict[str, Any]:
         words = None if segment.words is None else [Word.from_json(word) for word in segment.words]
-        told = None if words is None else [_told(word.word, word.start, word.end, word.probability) for word in words]
-        return {"text": segment.text.strip(), "words": told}
+        body = None if words is None else [_word(word.word, word.start, word.end, word.probability) for word in words]
+        return {"text": segment.text.strip(), "words": body}
 
     def get_improved(self, segment: Segment) -> str | None:
         return None if segment.improved_text is None else segment.improved_text.strip()
@@ -83,7 +83,7 @@ class SegmentSerializer(serializers.ModelSerializer[Segment]):
         return representation
 
 
-def _told(word: str, start: float, end: float, probability: float) -> dict[str, Any]:
+def _word(word: str, start: float, end: float, probability: float) -> dict[str, Any]:
     return {"word": word.strip(), "start": start, "end": end, "probability": probability}
 
 
@@ -98,9 +98,9 @@ class SegmentViewSet(NativeViewSet[Segment]):
 
     def list(self, request: Request, job_pk: UUID) -> Response:
         """Some of the segments, in the order of the recording."""
-        asked = SegmentsQuestion.read(request)
+        form = SegmentsQuestion.read(request)
         stored = self.get_queryset()
-        page = stored[asked["offset"] : asked["offset"] + asked["page_size"]]
+        page = stored[form["offset"] : form["offset"] + form["page_size"]]
         return Response({"count": stored.count(), "results": self.get_serializer(page, many=True).data})
 
     def partial_update(self, request: Request, job_pk: UUID, pk: int) -> Response:

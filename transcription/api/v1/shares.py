@@ -38,8 +38,8 @@ class NewShare(serializers.Serializer[Any]):
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         sent = set(data) if isinstance(data, dict) else {""}
         if unknown := sorted(map(str, sent - set(self.fields))):
-            said = _("There is no parameter `%(name)s`.") % {"name": unknown[0]}
-            raise serializers.ValidationError({unknown[0]: [said]})
+            message = _("There is no parameter `%(name)s`.") % {"name": unknown[0]}
+            raise serializers.ValidationError({unknown[0]: [message]})
         values: dict[str, Any] = super().to_internal_value(data)
         return values
 
@@ -69,10 +69,10 @@ class ShareViewSet(NativeViewSet[Share]):
     def create(self, request: Request, job_pk: UUID) -> Response:
         """Make a link. Its address is in this answer alone."""
         job = self._job()
-        asked = NewShare(data=request.data)
-        asked.is_valid(raise_exception=True)
-        expires_at = timezone.now() + timedelta(days=asked.validated_data["expires_in_days"])
-        share, secret = shares.make(job, expires_at=expires_at, has_audio=asked.validated_data["has_audio"])
+        form = NewShare(data=request.data)
+        form.is_valid(raise_exception=True)
+        expires_at = timezone.now() + timedelta(days=form.validated_data["expires_in_days"])
+        share, secret = shares.make(job, expires_at=expires_at, has_audio=form.validated_data["has_audio"])
         address = request.build_absolute_uri(reverse("shared", args=(secret,)))
         return Response({**self.get_serializer(share).data, "url": address}, status=status.HTTP_201_CREATED)
 

@@ -54,8 +54,8 @@ class NewToken(serializers.Serializer[Any]):
         # A misspelt `scope` would make a key that may more than was meant.
         if isinstance(data, Mapping) and (unknown := [name for name in data if name not in self.fields]):
             raise serializers.ValidationError({unknown[0]: [_("There is no such field.")]})
-        asked: dict[str, Any] = super().to_internal_value(data)
-        return asked
+        form: dict[str, Any] = super().to_internal_value(data)
+        return form
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs["expires_in_days"] is not None:
@@ -81,14 +81,14 @@ class TokenViewSet(NativeViewSet[ApiToken]):
         return Response({"results": TokenSerializer(self.get_queryset(), many=True).data})
 
     def create(self, request: Request) -> Response:
-        asked = NewToken(data=request.data)
-        asked.is_valid(raise_exception=True)
-        fields = asked.validated_data
+        form = NewToken(data=request.data)
+        form.is_valid(raise_exception=True)
+        fields = form.validated_data
         key = ApiToken.make(request.user, fields["name"], scope=fields["scope"], expires_at=fields["expires_at"])
         token = self.get_queryset().get(digest=ApiToken.digest_of(key))
         headers = {"Cache-Control": "no-store"}
-        told = {**TokenSerializer(token).data, "key": key}
-        return Response(told, status=status.HTTP_201_CREATED, headers=headers)
+        body = {**TokenSerializer(token).data, "key": key}
+        return Response(body, status=status.HTTP_201_CREATED, headers=headers)
 
     def destroy(self, request: Request, pk: int) -> Response:
         """Revoke a key: it stops working at once."""

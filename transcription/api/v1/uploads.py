@@ -49,8 +49,8 @@ WRONG_SUM = 460
 
 
 class TusError(APIException):
-    def __init__(self, status_code: int, said: str) -> None:
-        super().__init__(said)
+    def __init__(self, status_code: int, message: str) -> None:
+        super().__init__(message)
         self.status_code = status_code
 
 
@@ -177,8 +177,8 @@ def _refuse_offset() -> NoReturn:
 
 def _check_fits(request: Request, offset: int, length: int) -> None:
     if offset + int(request.META.get("CONTENT_LENGTH") or 0) > length:
-        said = _("The piece goes beyond the upload's length, which is %(bytes)s bytes.") % {"bytes": length}
-        raise TusError(413, said)
+        message = _("The piece goes beyond the upload's length, which is %(bytes)s bytes.") % {"bytes": length}
+        raise TusError(413, message)
 
 
 # ------------------------------------------------------------------ what the headers say
@@ -189,16 +189,16 @@ def _length(request: Request) -> int:
         raise TusError(400, _("The length cannot be told later here. Send Upload-Length."))
     length = _number(request, "Upload-Length")
     if length > settings.MAX_UPLOAD_BYTES:
-        said = _("The file is over %(size)s. Split it, or ask the administrator to raise the limit.")
-        raise TusError(413, said % {"size": size(settings.MAX_UPLOAD_BYTES)})
+        message = _("The file is over %(size)s. Split it, or ask the administrator to raise the limit.")
+        raise TusError(413, message % {"size": size(settings.MAX_UPLOAD_BYTES)})
     return length
 
 
 def _number(request: Request, header: str) -> int:
-    said = request.headers.get(header, "")
-    if not (said.isdecimal() and len(said) < 20):
+    message = request.headers.get(header, "")
+    if not (message.isdecimal() and len(message) < 20):
         raise TusError(400, _("Send the header %(name)s: a number of bytes.") % {"name": header})
-    return int(said)
+    return int(message)
 
 
 def _name(metadata: str) -> str:
@@ -212,10 +212,10 @@ def _name(metadata: str) -> str:
 
 def _sum(request: Request) -> uploads.Sum | None:
     """What Upload-Checksum says, or None."""
-    said = request.headers.get("Upload-Checksum")
-    if said is None:
+    message = request.headers.get("Upload-Checksum")
+    if message is None:
         return None
-    algorithm, _space, digest = said.partition(" ")
+    algorithm, _space, digest = message.partition(" ")
     try:
         if algorithm in ALGORITHMS:
             return uploads.Sum(algorithm, b64decode(digest, validate=True))

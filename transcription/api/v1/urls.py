@@ -42,7 +42,7 @@ urlpatterns = [
     path("workers/", WorkerViewSet.as_view({"get": "list"}), name="workers"),
     path("queue/", QueueViewSet.as_view({"get": "retrieve"}), name="queue"),
     path("stats/", StatsViewSet.as_view({"get": "retrieve"}), name="stats"),
-    path("uploads/", UploadViewSet.as_view({"options": "abilities", "post": "create"}), name="uploads"),
+    path("uploads/", UploadViewSet.as_view({"options": "capabilities", "post": "create"}), name="uploads"),
     path(
         "uploads/<uuid:pk>/",
         UploadViewSet.as_view({"get": "retrieve", "head": "state", "patch": "add", "delete": "destroy"}),

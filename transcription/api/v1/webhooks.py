@@ -29,13 +29,13 @@ class WebhookViewSet(NativeViewSet[Webhook]):
     """The caller's own webhook: there is always one, and it may have no address."""
 
     def retrieve(self, request: Request) -> Response:
-        return Response(_told(request, webhooks.of(_person(request))))
+        return Response(_to_dict(request, webhooks.of(_person(request))))
 
     def update(self, request: Request) -> Response:
         """Set the address; the secret stays."""
-        asked = WebhookRequest(data=request.data)
-        asked.is_valid(raise_exception=True)
-        return Response(_told(request, webhooks.point(_person(request), asked.validated_data["url"])))
+        form = WebhookRequest(data=request.data)
+        form.is_valid(raise_exception=True)
+        return Response(_to_dict(request, webhooks.point(_person(request), form.validated_data["url"])))
 
     def destroy(self, request: Request) -> Response:
         """Send nothing more to the address; the secret stays, for jobs that name an address of their own."""
@@ -44,7 +44,7 @@ class WebhookViewSet(NativeViewSet[Webhook]):
 
     def secret(self, request: Request) -> Response:
         """Make a new secret; the old one signs nothing more."""
-        return Response(_told(request, webhooks.renew_secret(_person(request))))
+        return Response(_to_dict(request, webhooks.renew_secret(_person(request))))
 
     def test(self, request: Request) -> Response:
         """Send a test message; what comes of it stands in the delivery."""
@@ -105,7 +105,7 @@ class DeliveryViewSet(NativeViewSet[Delivery]):
         return Response(self.get_serializer(delivery).data, status=status.HTTP_202_ACCEPTED)
 
 
-def _told(request: Request, webhook: Webhook) -> dict[str, Any]:
+def _to_dict(request: Request, webhook: Webhook) -> dict[str, Any]:
     """Whoever may only read gets no secret: with it they could write messages in our name."""
     may_sign = not isinstance(request.auth, Caller) or request.auth.may(Scope.WRITE)
     return {"url": webhook.url or None, "secret": webhook.secret if may_sign else None}

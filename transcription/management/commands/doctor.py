@@ -20,18 +20,18 @@ class Command(BaseCommand):
         parser.add_argument("question", nargs="*", help=f"only these: {', '.join(doctor.QUESTIONS)}")
         parser.add_argument("--json", action="store_true", help="for programs")
 
-    def handle(self, *args: Any, **asked: Any) -> None:
-        names = asked["question"]
+    def handle(self, *args: Any, **arguments: Any) -> None:
+        names = arguments["question"]
         if unknown := set(names) - doctor.QUESTIONS.keys():
             raise CommandError(f"There is no {', '.join(sorted(unknown))}. Ask for {', '.join(doctor.QUESTIONS)}.")
         findings = []
         for name, finding in doctor.examine(names):
             findings.append({"question": name, "state": finding.state, "said": finding.said})
-            if not asked["json"]:
+            if not arguments["json"]:
                 self.stdout.write(f"{MARKS[finding.state]} {finding.said}")
                 self.stdout.flush()
         is_well = all(finding["state"] != State.WRONG for finding in findings)
-        if asked["json"]:
+        if arguments["json"]:
             self.stdout.write(json.dumps({"ok": is_well, "findings": findings}, ensure_ascii=False, indent=2))
         if not is_well:
             raise CommandError("What is marked ✗ is wrong, and says how to mend it.")

@@ -30,9 +30,9 @@ class Command(BaseCommand):
         convert.add_argument("name")
         convert.add_argument("--to", choices=FORMATS, default="mlx")
 
-    def handle(self, *args: Any, command: str, **asked: Any) -> None:
+    def handle(self, *args: Any, command: str, **arguments: Any) -> None:
         try:
-            getattr(self, command)(**{name: asked[name] for name in ("name", "yes", "to") if name in asked})
+            getattr(self, command)(**{name: arguments[name] for name in ("name", "yes", "to") if name in arguments})
         except errors.Problem as problem:
             raise CommandError(str(problem)) from problem
 

@@ -51,22 +51,22 @@ class Command(BaseCommand):
         for parameter in (*OPTIONS, FP16, ENGINE, DEVICE):
             _add(how, parameter)
 
-    def handle(self, *args: Any, **asked: Any) -> None:
-        if not asked["file"].is_file():
-            raise CommandError(f"There is no file {asked['file']}.")
+    def handle(self, *args: Any, **arguments: Any) -> None:
+        if not arguments["file"].is_file():
+            raise CommandError(f"There is no file {arguments['file']}.")
         try:
-            model = catalogue.canonical(asked["model"])
-            among = _local_capabilities(asked.get("engine", ""))
-            choice = capabilities.choose(asked, model=model, among=among)
+            model = catalogue.canonical(arguments["model"])
+            among = _local_capabilities(arguments.get("engine", ""))
+            choice = capabilities.choose(arguments, model=model, among=among)
             for refused in choice.refused.values():
                 raise refused
             capability = next(
                 capability for capability in among if not choice.device or capability.is_on(choice.device)
             )
-            transcript = self.transcribe(asked["file"].resolve(), model, choice.options, capability)
+            transcript = self.transcribe(arguments["file"].resolve(), model, choice.options, capability)
         except (errors.Problem, InvalidParameter) as problem:
             raise CommandError(str(problem)) from problem
-        self.stdout.write(_render(transcript, asked["format"], model, choice.options), ending="")
+        self.stdout.write(_render(transcript, arguments["format"], model, choice.options), ending="")
 
     def transcribe(self, file: Path, model: str, options: TranscriptionOptions, capability: Capability) -> "Transcript":
         transcript = Transcript()
