@@ -7,6 +7,7 @@ wrong value stops the program with the name of the variable.
 import os
 import secrets
 import socket
+import warnings
 from importlib.util import find_spec
 from logging import LogRecord
 from pathlib import Path
@@ -182,7 +183,8 @@ def _database(name: str) -> dict[str, Any]:
         # Not made into an address: a folder may have a # or a ? in its name.
         return {"ENGINE": SQLITE, "NAME": str(DATA_DIR / "stenograf.sqlite3")}
     try:
-        database: dict[str, Any] = env.db(name)
+        with warnings.catch_warnings(action="ignore"):  # environ's repeats a part of the address
+            database: dict[str, Any] = env.db(name)
     except (ImproperlyConfigured, ValueError):
         database = {}
     if database.get("ENGINE") not in (SQLITE, POSTGRESQL) or not database["NAME"]:

@@ -70,7 +70,9 @@ SERVERS = ("compat_server", "mlx_server", "base_server", "nano_server", "server"
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: minutes of work, left out unless SLOW is set")
-    config.addinivalue_line("markers", "heavy: starts servers, browsers or models; `make quick` leaves it out")
+    config.addinivalue_line(
+        "markers", "heavy: starts servers, browsers or models, or takes long; left out of `make quick`"
+    )
     config.addinivalue_line("markers", "two_machines: on PostgreSQL and Redis alone (`make test-scale`)")
     config.addinivalue_line("markers", "sqlite: about an SQLite file itself")
     config.addinivalue_line("markers", "needs(*programs): skipped, and named at the end, where one is missing")

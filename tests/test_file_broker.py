@@ -27,6 +27,8 @@ from tests.broker import POLLING, connect, consume, produce, publish
 from tests.server import ROOT, wait_until
 from transcription.queue import wakeups
 
+pytestmark = pytest.mark.heavy
+
 
 def receive(connection: Connection, count: int, seconds: float = 5.0) -> list[Any]:
     """The next messages of the queue, acknowledged."""

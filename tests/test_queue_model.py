@@ -666,6 +666,7 @@ def stored_segments() -> dict[int, list[tuple[int, int]]]:
     return found
 
 
+@pytest.mark.heavy
 @pytest.mark.django_db(transaction=True)
 def test_the_queue_does_what_its_model_says(
     monkeypatch: pytest.MonkeyPatch, settings: LazySettings, alice: User, bob: User

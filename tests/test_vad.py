@@ -316,8 +316,8 @@ time.sleep(60)
 
 def test_ctrl_c_and_what_libraries_print_do_not_reach_the_events(tmp_path: Path) -> None:
     program = """
-from transcription.whisper import lines
-parent = lines.Parent()
+from transcription.whisper import json_lines
+parent = json_lines.Parent()
 print("a library's words")
 parent.say(parent.commands.get())
 """
