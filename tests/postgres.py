@@ -23,6 +23,13 @@ def new_database() -> str:
     return urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()
 
 
+def copy(source: str, target: str) -> None:
+    """Make a database anew as another one is, which nobody is connected to."""
+    name, template = urlsplit(target).path[1:], urlsplit(source).path[1:]
+    _administer(f"DROP DATABASE {name} WITH (FORCE)")
+    _administer(f"CREATE DATABASE {name} TEMPLATE {template}")
+
+
 def _administer(statement: str) -> None:
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
         connection.execute(statement)

@@ -89,12 +89,14 @@ class Server:
 
     def prepare(self) -> None:
         """Make what each first start makes the same: empty tables and the static files."""
+        database = self.environment.get("DATABASE_URL", "")
+        prepared = _prepared(is_on_postgresql=bool(database))
         self.data.mkdir(parents=True)
-        shutil.copytree(_prepared() / "static", self.data / "static")
-        if self.environment.get("DATABASE_URL"):
-            assert self.manage("migrate", "-v", "0").returncode == 0
+        shutil.copytree(prepared.data / "static", self.data / "static")
+        if database:
+            postgres.copy(prepared.environment["DATABASE_URL"], database)
         else:
-            shutil.copy(_prepared() / "stenograf.sqlite3", self.data)
+            shutil.copy(prepared.data / "stenograf.sqlite3", self.data)
 
     @property
     def log(self) -> Path:
@@ -107,7 +109,8 @@ class Server:
             program = [sys.executable, "manage.py", "serve"]
             self.process = subprocess.Popen(program, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
         wait_until(self.is_healthy, 120)
-        self.token = (self.data / "keys.txt").read_text().strip()
+        keys = self.data / "keys.txt"
+        self.token = keys.read_text().strip() if keys.exists() else ""  # another machine's first start has made it
 
     def is_healthy(self) -> bool:
         assert self.process is not None
@@ -195,12 +198,14 @@ class Server:
 
 
 @cache
-def _prepared() -> Path:
+def _prepared(*, is_on_postgresql: bool) -> Server:
+    """A server that has its tables and static files, and is never started."""
     data = Path(tempfile.mkdtemp(prefix="stenograf-prepared-"))
     atexit.register(shutil.rmtree, data, ignore_errors=True)
-    ran = Server(data, NANO, DATABASE_URL="").manage("shell", "-v", "0", "-c", PREPARE)
+    server = Server(data, NANO) if is_on_postgresql else Server(data, NANO, DATABASE_URL="")
+    ran = server.manage("shell", "-v", "0", "-c", PREPARE)
     assert ran.returncode == 0, ran.stderr
-    return data
+    return server
 
 
 def processes() -> list[tuple[int, int, str]]:

@@ -54,8 +54,7 @@ Pair = tuple[Process, Process]
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Two processes over one database."""
     server = Server(tmp_path_factory.mktemp("races") / "data", NANO)
-    migrated = server.manage("migrate", "-v", "0")
-    assert migrated.returncode == 0, migrated.stderr
+    server.prepare()
     processes = Process(server), Process(server)
     yield processes
     for process in processes:

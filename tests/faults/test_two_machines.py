@@ -22,6 +22,10 @@ AT_WORK = """
 """
 
 
+WORKERS = "SELECT hostname, kind FROM transcription_worker ORDER BY hostname, kind"
+EVERY_WORKER = [("first", "default"), ("first", "device"), ("second", "default"), ("second", "device")]
+
+
 @pytest.fixture
 def machines(tmp_path: Path) -> Iterator[list[Server]]:
     """Two servers that were started at the same moment over a new database."""
@@ -35,8 +39,13 @@ def machines(tmp_path: Path) -> Iterator[list[Server]]:
     servers = [
         Server(tmp_path / name, NANO, DEFAULT_MODEL="nano", MACHINE=name, **shared) for name in ("first", "second")
     ]
+    for server in servers:
+        server.data.mkdir()  # nothing is prepared: each makes everything itself
     with ThreadPoolExecutor() as threads:
         list(threads.map(Server.start, servers))
+    for server in servers:
+        server.token = next(one.token for one in servers if one.token)  # one of them made the key
+    wait_until(lambda: servers[0].rows(WORKERS) == EVERY_WORKER, 60)
     yield servers
     for server in servers:
         server.stop()
@@ -57,10 +66,7 @@ def test_two_first_starts_at_once_make_one_installation(machines: list[Server]) 
     first, second = machines
     assert first.rows("SELECT username FROM auth_user WHERE is_superuser") == [("admin",)]
     assert first.rows("SELECT count(*) FROM transcription_apitoken WHERE is_from_file") == [(1,)]
-    names = first.rows("SELECT hostname, kind FROM transcription_worker ORDER BY hostname, kind")
-    assert names == [("first", "default"), ("first", "device"), ("second", "default"), ("second", "device")]
     job = first.submit(SENTENCES[0], **QUICKLY)
-    second.token = first.token
     assert second.wait(job["id"])["status"] == "done"
     with second.client() as client:
         assert client.get(f"/api/v1/jobs/{job['id']}/audio/").content == SENTENCES[0].read_bytes()
