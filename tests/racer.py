@@ -13,6 +13,8 @@ if __name__ == "__main__":
 
 from celery import current_app
 from django.contrib.auth import get_user_model
+from django.db.models import DurationField, ExpressionWrapper, F
+from django.utils import timezone
 
 from transcription import clock, errors, jobs
 from transcription.models import Delivery, Download, Job, Recording, Section, Segment, Worker
@@ -156,7 +158,37 @@ class Racer:
     def sweep(self) -> None:
         sweeper.sweep()
 
+    def renew(self) -> None:
+        self.claim.renew()
+
+    def beat(self) -> None:
+        """Tell that this worker is alive, as its process does."""
+        Worker.objects.filter(pk=self.worker.pk).update(heartbeat_at=clock.now())
+
+    def wait_for_space(self) -> None:
+        """Give the claimed section back because the disk is full."""
+        self.claim.retry(errors.DiskFull())
+
     # ---------------------------------------------------------------- what came of it
+
+    def alive(self) -> int:
+        return Worker.alive().count()
+
+    def clock_error(self) -> float:
+        """Seconds by which this process's clock is ahead of the database's."""
+        row = Worker.objects.filter(pk=self.worker.pk).annotate(now=clock.now()).get()
+        return (timezone.now() - row.now).total_seconds()
+
+    def lease_left(self) -> float:
+        return self._left(F("lease_until"))
+
+    def wait_left(self) -> float:
+        return self._left(F("next_attempt_at"))
+
+    def _left(self, until: F) -> float:
+        """Seconds of the only section's lease or wait, by the database's clock."""
+        left = ExpressionWrapper(until - clock.now(), output_field=DurationField())
+        return Section.objects.annotate(left=left).values_list("left", flat=True).get().total_seconds()
 
     def state(self) -> dict[str, Any]:
         return {

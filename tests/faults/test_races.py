@@ -24,9 +24,9 @@ FEW = max(20, ROUNDS // 6)
 class Process:
     """A racer on the other end of two pipes."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, *wrapper: str) -> None:
         self.child = subprocess.Popen(
-            [sys.executable, "-m", "tests.racer"],
+            [*wrapper, sys.executable, "-m", "tests.racer"],
             cwd=ROOT, env=server.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
