@@ -432,10 +432,11 @@ def test_n8n_is_woken_up(nano_server: Server, receiver: Receiver, hook: str, con
     wait_until(lambda: receiver.got)
     job = n8n.request("Job", {}).json()
 
-    assert (queued.status_code, tried_again.json()["id"]) == (202, queued.json()["id"])
+    assert queued.status_code == 202
     assert receiver.got[0].path == "/hook-waiting/42?signature=1"
     assert wait["parameters"]["httpMethod"] == "POST"
     if content == "a recording":
+        assert tried_again.json()["id"] == queued.json()["id"]
         assert (job["status"], job["text"]) == ("done", SENTENCE)
     else:
         assert (job["status"], job["error"]["code"]) == ("failed", "not_media")
