@@ -128,6 +128,7 @@ def test_the_command_line_says_what_is_wrong_with_a_file(nano_server: Server, tm
     assert "neither audio nor video" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["en", "ru"])
 def test_real_base_hears_the_samples_through_the_native_endpoint(base_server: Server, language: str) -> None:
     job = base_server.transcribe(SAMPLES / f"sample-{language}.ogg")
@@ -135,6 +136,7 @@ def test_real_base_hears_the_samples_through_the_native_endpoint(base_server: Se
     assert words(job["text"]) == words(SAID[language])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["en", "ru"])
 def test_real_base_hears_the_samples_through_the_waiting_endpoint(base_server: Server, language: str) -> None:
     answer = post(base_server, SAMPLES / f"sample-{language}.ogg")
@@ -148,6 +150,7 @@ def test_the_first_start_shows_that_the_machine_can_transcribe(base_server: Serv
     assert "times real time" in log
 
 
+@pytest.mark.slow
 @pytest.mark.needs("speech prompts")
 @pytest.mark.parametrize(("language", "name"), [(language, name) for language in HEARD for name in HEARD[language]])
 def test_real_base_hears_real_voices(base_server: Server, tmp_path: Path, language: str, name: str) -> None:
