@@ -208,6 +208,7 @@ TEMPORARY_DIR = DATA_DIR / "temporary"  # archives and decoded sound while they 
 BROKER_DIR = DATA_DIR / "broker"
 LOGS_DIR = DATA_DIR / "logs"
 MODELS_DIR = _path("MODEL_DOWNLOAD_ROOT", "models")
+SAMPLES_DIR = BASE_DIR / "transcription" / "samples"
 
 # ------------------------------------------------------------------ who may come in
 

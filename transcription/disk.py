@@ -35,9 +35,14 @@ def full_disk_is_a_problem() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise errors.DiskFull from error
         raise
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether it is what the system says of a disk or a quota that is used up."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def temporary_file(*, in_memory: int) -> IO[bytes]:

@@ -1,6 +1,5 @@
 """What every endpoint does with jobs: submit, transcribe again, cancel, retry, delete, wait."""
 
-import errno
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -216,15 +215,14 @@ def _keep(stored: Path, target: Path) -> None:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        disk.link_or_copy(stored, target)
-        disk.sync_file(target)
-        disk.sync_folder(target.parent)
+        with disk.full_disk_is_a_problem():
+            disk.link_or_copy(stored, target)
+            disk.sync_file(target)
+            disk.sync_folder(target.parent)
     except FileNotFoundError as error:
         raise UploadGone from error
-    except OSError as error:
+    except (OSError, errors.DiskFull):
         target.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise errors.DiskFull from error
         raise
 
 

@@ -59,7 +59,7 @@ def models() -> list[LibraryModel]:
     published = {model.name: model.weights_for(engine) for model in catalogue.MODELS.values()}
     local = {(model.name, model.engine): model for model in catalogue.local_models()}
     downloads = Download.objects.in_bulk()
-    default = _default()
+    default = catalogue.default_if_known()
 
     def in_library(name: str, of_engine: str) -> LibraryModel:
         is_ours = of_engine == engine
@@ -119,11 +119,3 @@ def remove(name: str) -> list[LocalModel]:
         store.remove(local)
     store.forget_begun(model.name, model.engine)
     return found
-
-
-def _default() -> str:
-    """The default model's name; empty when DEFAULT_MODEL names none, which a list must survive."""
-    try:
-        return catalogue.default()
-    except errors.UnknownModel:
-        return ""

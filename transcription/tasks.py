@@ -1,6 +1,5 @@
 """What Celery calls: a wake-up comes in, and work is claimed from the rows until nothing is left."""
 
-import errno
 import logging
 import re
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from celery import shared_task, signals
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections, connection
 
-from transcription import errors, logs, webhooks
+from transcription import disk, errors, logs, webhooks
 from transcription.queue import deliveries, downloads, sections, wakeups
 from transcription.queue import jobs as queue_jobs
 from transcription.queue.claims import Claim
@@ -124,8 +123,8 @@ def _work(claim: Claim, step: Callable[[], None]) -> None:
 
 
 def _problem_of(error: Exception) -> errors.Problem:
-    """What nobody foresaw, as a problem; the end of the disk has many voices."""
-    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if is_full or (isinstance(error, DatabaseError) and re.search("disk is full|No space left", str(error))):
+    """The problem that an unforeseen error amounts to. A database says of a full disk only in words that it is full."""
+    is_database_full = isinstance(error, DatabaseError) and re.search("disk is full|No space left", str(error))
+    if disk.is_disk_full(error) or is_database_full:
         return errors.DiskFull()
     return errors.Problem(detail=f"{type(error).__name__}: {error}")

@@ -5,7 +5,6 @@ left by a process that died, and the next chunk is written over it. Whoever writ
 chunks for one place are never mixed.
 """
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -20,7 +19,7 @@ from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser
 from django.utils import timezone
 
-from transcription import errors
+from transcription import disk
 from transcription.models import Upload
 
 BLOCK = 256 * 1024
@@ -62,7 +61,7 @@ def begin(owner: AbstractBaseUser, name: str, size: int, metadata: str = "") -> 
     if not size:
         upload.sha256 = hashlib.sha256().hexdigest()
     settings.UPLOADS_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _disk_full_said():
+    with disk.full_disk_is_a_problem():
         upload.path.touch(mode=0o600, exist_ok=False)
         try:
             upload.save(force_insert=True)
@@ -86,7 +85,7 @@ def add(upload: Upload, offset: int, chunk: Chunk, expected: Sum | None = None) 
     The caller sees to it that the chunk is not longer than what is missing. Whatever is raised, the offset is as it
     was. Raises Busy, DiskFull, Gone, WrongOffset, WrongSum.
     """
-    with _disk_full_said(), _held(upload) as file:
+    with disk.full_disk_is_a_problem(), _held(upload) as file:
         now = Upload.objects.filter(pk=upload.pk).first()
         if now is None:
             raise Gone
@@ -131,16 +130,6 @@ def _write(file: BufferedRandom, offset: int, chunk: Chunk, expected: Sum | None
     file.flush()
     os.fsync(file.fileno())
     return file.tell() - offset
-
-
-@contextmanager
-def _disk_full_said() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise errors.DiskFull from error
-        raise
 
 
 def _expiry() -> datetime:

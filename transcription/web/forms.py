@@ -38,19 +38,11 @@ def _languages() -> list[tuple[str, object]]:
     return [("auto", _("Detect")), *languages.choices()]
 
 
-def _default_model() -> str:
-    """The default's name; empty when DEFAULT_MODEL names none, which must not take the page away."""
-    try:
-        return catalogue.default()
-    except errors.UnknownModel:
-        return ""
-
-
 def _models(also: str = "") -> list[tuple[str, object]]:
     """What is on disk, and what can be fetched; the default and another model even when they are neither."""
     here = list(dict.fromkeys(model.name for model in catalogue.local_models()))
     sizes = {weights.model: weights.size_bytes for weights in catalogue.published_for(devices.engine().name)}
-    missing = [name for name in dict.fromkeys((_default_model(), also)) if name not in ("", *here)]
+    missing = [name for name in dict.fromkeys((catalogue.default_if_known(), also)) if name not in ("", *here)]
     others = [name for name in sizes if name not in (*here, *missing)]
     return [
         *((name, _missing(name, sizes.get(name))) for name in missing),
@@ -140,7 +132,7 @@ class AgainForm(IntakeForm):
         self.before = job.transcription_options
         model = _if_known(job.model)
         shown = _shown(self.before, job.is_to_be_improved)
-        super().__init__(data, initial=shown | {"model": model or _default_model()})
+        super().__init__(data, initial=shown | {"model": model or catalogue.default_if_known()})
         self.fields["model"] = forms.ChoiceField(choices=_models(model), widget=SELECT)
 
     def options(self) -> TranscriptionOptions:
@@ -167,4 +159,4 @@ def _shown(options: TranscriptionOptions, is_to_be_improved: bool) -> dict[str, 
 def defaults() -> dict[str, Any]:
     """What the form shows before somebody chooses."""
     options = TranscriptionOptions(**settings.DEFAULTS)
-    return _shown(options, settings.DEFAULT_UPGRADE_TRANSCRIBATION) | {"model": _default_model()}
+    return _shown(options, settings.DEFAULT_UPGRADE_TRANSCRIBATION) | {"model": catalogue.default_if_known()}

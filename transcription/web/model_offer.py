@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from django.http import HttpRequest
 
-from transcription import errors, model_library
+from transcription import model_library
 from transcription.model_library import LibraryModel
 from transcription.models import Download
 from transcription.weights import catalogue
@@ -43,12 +43,6 @@ def find_offer(request: HttpRequest) -> ModelOffer | None:
         return None
     if best.state == "here":
         return ModelOffer(best) if "seen" in request.GET else None  # news only to who saw it come
-    is_wanted = _default() in SMALLER and LATER not in request.COOKIES
+    default = catalogue.default_if_known() if catalogue.local_models() else ""
+    is_wanted = default in SMALLER and LATER not in request.COOKIES
     return ModelOffer(best) if is_wanted or best.download is not None else None
-
-
-def _default() -> str:
-    try:
-        return catalogue.default() if catalogue.local_models() else ""
-    except errors.UnknownModel:
-        return ""

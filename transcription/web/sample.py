@@ -1,18 +1,16 @@
 """The recording that comes with Stenograf, for those who have none at hand."""
 
 import hashlib
-from pathlib import Path
 
+from django.conf import settings
 from django.utils import translation
 
 from transcription.api.upload_handler import HashedUpload
 
-FOLDER = Path(__file__).resolve().parent.parent / "samples"
-
 
 def upload() -> HashedUpload:
     """The sample in the reader's language, as if somebody had just uploaded it."""
-    source = FOLDER / ("sample-ru.ogg" if translation.get_language() == "ru" else "sample-en.ogg")
+    source = settings.SAMPLES_DIR / ("sample-ru.ogg" if translation.get_language() == "ru" else "sample-en.ogg")
     sound = source.read_bytes()
     upload = HashedUpload(source.name, "audio/ogg", None, None)
     upload.write(sound)

@@ -72,6 +72,14 @@ def default() -> str:
     return next((name for name in AUTO if name in here), "base")
 
 
+def default_if_known() -> str:
+    """The default model's name; empty if DEFAULT_MODEL names one that is not there, for what must work all the same."""
+    try:
+        return default()
+    except errors.UnknownModel:
+        return ""
+
+
 def local_models() -> list[LocalModel]:
     """Every model in the models folder, by name; one a name and an engine."""
     found: dict[tuple[str, str], LocalModel] = {}

@@ -20,7 +20,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from rest_framework import serializers
 
-from transcription import errors, jobs, keys
+from transcription import jobs, keys
 from transcription.api import media, transcript
 from transcription.api.authentication import Caller, caller_of, key_of
 from transcription.api.compat.endpoint import EndpointError, endpoint, find_job, finished, read_form, request_key
@@ -119,7 +119,7 @@ async def models(request: HttpRequest) -> HttpResponse:
 
 
 def _models() -> dict[str, Any]:
-    default = _default_model()
+    default = catalogue.default_if_known() or settings.DEFAULT_MODEL
     here = [
         {
             "name": model.name,
@@ -137,14 +137,6 @@ def _models() -> dict[str, Any]:
         if model.name not in names
     ]
     return {"models": here + elsewhere, "default": default}
-
-
-def _default_model() -> str:
-    """The default model's name, also when DEFAULT_MODEL names none that is there: these endpoints only report."""
-    try:
-        return catalogue.default()
-    except errors.UnknownModel:
-        return str(settings.DEFAULT_MODEL)
 
 
 # A database that does not answer may keep a thread for half a minute: this one, which has a connection of its own.
@@ -174,7 +166,7 @@ def _alive() -> list[Worker]:
 
 def _health(alive: list[Worker]) -> dict[str, Any]:
     loaded = next((worker.model_loaded for worker in alive if worker.model_loaded), "")
-    name = loaded or _default_model()
+    name = loaded or catalogue.default_if_known() or settings.DEFAULT_MODEL
     kinds = {worker.kind for worker in alive}
     body = {
         "model_loaded": bool(loaded),

@@ -29,7 +29,6 @@ from transcription.whisper.options import TranscriptionOptions
 from transcription.workers import devices, enginecheck, pipeline
 from transcription.workers.supervisor import Supervisor, is_port_free
 
-SAMPLES = Path(pipeline.__file__).parent.parent / "samples"
 SETUP_LOCK = 7_372_846_911  # its number among PostgreSQL's advisory locks; any would do
 
 
@@ -61,11 +60,9 @@ class Command(BaseCommand):
 
     def fetch_weights(self) -> None:
         """Fetch the default model's weights once; without them go on, and say what to put where."""
-        try:
-            name = catalogue.default()
-        except errors.UnknownModel:
+        name, engine = catalogue.default_if_known(), devices.engine().name
+        if not name:
             return  # the system checks, which come next, say so
-        engine = devices.engine().name
         if catalogue.on_disk(name, engine) is not None or not store.can_fetch(name, engine):
             return
         self.stdout.write(f"Fetching the weights of {name}, once:")
@@ -139,7 +136,7 @@ class Command(BaseCommand):
         self.stdout.write(f"Transcribing the bundled sample with {model} on {device}:")
         runner = devices.Runner(device, engine)
         started, text, duration = time.monotonic(), "", 0.0
-        sample = SAMPLES / f"sample-{language}.ogg"
+        sample = settings.SAMPLES_DIR / f"sample-{language}.ogg"
         try:
             runner.start()
             for event in pipeline.transcribe_file(sample, model=model, options=TranscriptionOptions(), runner=runner):
