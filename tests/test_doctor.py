@@ -36,7 +36,7 @@ def the_doctor_says(server: Server, *questions: str) -> tuple[int, Findings]:
 
 def found(*questions: str) -> list[tuple[str, str]]:
     """(state, sentence) of what is found in this process."""
-    return [(finding.state.value, finding.said) for _, finding in doctor.examine(questions)]
+    return [(finding.state.value, finding.sentence) for _, finding in doctor.examine(questions)]
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +253,7 @@ def test_what_is_kept_is_told(settings: LazySettings) -> None:
 @pytest.mark.sqlite
 def test_a_locked_database_is_wrong(settings: LazySettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "stenograf.sqlite3"
-    monkeypatch.setattr(doctor, "PATIENCE", 0.1)
+    monkeypatch.setattr(doctor, "ANSWER_SECONDS", 0.1)
     monkeypatch.setitem(settings.DATABASES["default"], "NAME", str(path))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -323,7 +323,7 @@ def test_what_the_server_says_is_told(
 def test_what_does_not_speak_http_is_not_waited_for(
     settings: LazySettings, monkeypatch: pytest.MonkeyPatch, words: bytes | None, expected: str
 ) -> None:
-    monkeypatch.setattr(doctor, "PATIENCE", 0.5)
+    monkeypatch.setattr(doctor, "ANSWER_SECONDS", 0.5)
 
     def speak() -> None:
         accepted, _ = listening.accept()

@@ -216,7 +216,7 @@ def test_the_command_takes_no_other_number_of_days(chief: User, days: str) -> No
 
 
 def found() -> list[tuple[str, str]]:
-    return [(finding.state.value, finding.said) for _, finding in doctor.examine(("keys",))]
+    return [(finding.state.value, finding.sentence) for _, finding in doctor.examine(("keys",))]
 
 
 def test_the_doctor_looks_at_the_file(file: Path, chief: User) -> None:

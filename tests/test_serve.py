@@ -8,29 +8,31 @@ from django.conf import LazySettings
 from django.contrib.auth.models import User
 
 from tests.server import NANO, Server
+from transcription import doctor
 from transcription.management.commands import serve
 from transcription.models import ApiToken
 
 
 @pytest.mark.parametrize(
-    ("host", "page"),
+    ("host", "address"),
     [
-        ("127.0.0.1", "http://localhost:8801/"),
-        ("0.0.0.0", "http://localhost:8801/"),
-        ("10.0.0.7", "http://10.0.0.7:8801/"),
-        ("::1", "http://[::1]:8801/"),
+        ("127.0.0.1", "http://localhost:8801"),
+        ("0.0.0.0", "http://localhost:8801"),
+        ("10.0.0.7", "http://10.0.0.7:8801"),
+        ("::1", "http://[::1]:8801"),
     ],
 )
-def test_the_address_it_tells_can_be_opened(settings: LazySettings, host: str, page: str) -> None:
+def test_the_address_it_tells_can_be_opened(settings: LazySettings, host: str, address: str) -> None:
     settings.HOST, settings.PORT = host, 8801
-    assert serve._page() == page
+    assert doctor.server_address() == address
 
 
 def test_a_proxy_for_the_world_outside_is_not_asked_for_ourselves(
-    nano_server: Server, monkeypatch: pytest.MonkeyPatch
+    nano_server: Server, settings: LazySettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    assert serve._answers(f"{nano_server.url}/health")
+    settings.HOST, settings.PORT = "127.0.0.1", nano_server.port
+    assert serve.is_server_ready()
 
 
 def test_a_machine_without_a_file_of_keys_leaves_those_of_another_machine_alone(

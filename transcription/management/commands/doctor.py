@@ -14,7 +14,7 @@ MARKS = {State.WELL: "✓", State.NOTE: "·", State.WRONG: "✗"}
 
 class Command(BaseCommand):
     help = "Say what is wrong with this installation and how to mend it; exit with 1 if anything is."
-    requires_system_checks: list[str] = []  # they are among the questions
+    requires_system_checks: list[str] = []  # one of the questions runs them
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("question", nargs="*", help=f"only these: {', '.join(doctor.QUESTIONS)}")
@@ -26,9 +26,9 @@ class Command(BaseCommand):
             raise CommandError(f"There is no {', '.join(sorted(unknown))}. Ask for {', '.join(doctor.QUESTIONS)}.")
         findings = []
         for name, finding in doctor.examine(names):
-            findings.append({"question": name, "state": finding.state, "said": finding.said})
+            findings.append({"question": name, "state": finding.state, "said": finding.sentence})
             if not arguments["json"]:
-                self.stdout.write(f"{MARKS[finding.state]} {finding.said}")
+                self.stdout.write(f"{MARKS[finding.state]} {finding.sentence}")
                 self.stdout.flush()
         is_well = all(finding["state"] != State.WRONG for finding in findings)
         if arguments["json"]:

@@ -5,8 +5,6 @@ import os
 import secrets
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -86,9 +84,9 @@ class Command(BaseCommand):
 
     def ask_the_broker(self) -> None:
         """Say so when the broker does not answer; the workers connect when it does."""
-        finding = doctor.answer_of_the_broker()
+        finding = doctor.check_broker_connection()
         if finding.state == doctor.State.WRONG:
-            self.stdout.write(f"{finding.said} Until then no work begins at once.")
+            self.stdout.write(f"{finding.sentence} Until then no work begins at once.")
 
     def read_keys(self) -> None:
         """Let the keys of KEYS_FILE work; at the first start it is made, with one key.
@@ -158,10 +156,9 @@ class Command(BaseCommand):
         return enginecheck.judge(engine, device, model, language=language, text=text)
 
     def say_when_ready(self) -> None:
-        page = _page()
-        while not _answers(page + "health"):
+        while not is_server_ready():
             time.sleep(0.2)
-        self.stdout.write(f"Stenograf is at {page} (Ctrl-C stops it).")
+        self.stdout.write(f"Stenograf is at {doctor.server_address()}/ (Ctrl-C stops it).")
         self.stdout.flush()
 
 
@@ -227,16 +224,9 @@ def _static_fingerprint() -> str:
     return found.hexdigest()
 
 
-def _page() -> str:
-    """The address for the person who started us."""
-    address = "localhost" if settings.HOST in ("127.0.0.1", "0.0.0.0", "::") else settings.HOST  # noqa: S104
-    return f"http://[{address}]:{settings.PORT}/" if ":" in address else f"http://{address}:{settings.PORT}/"
-
-
-def _answers(address: str) -> bool:
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy is for the world outside
+def is_server_ready() -> bool:
     try:
-        with direct.open(address, timeout=2):
+        with doctor.request_health(timeout=2):
             return True
-    except (urllib.error.URLError, OSError):
+    except OSError:  # URLError is one
         return False
