@@ -1,6 +1,6 @@
-"""What is stored, and the rules of one row's life.
+"""The database's tables.
 
-State moves only by conditional UPDATE, which says whether it won.
+A row's status changes only by a conditional UPDATE, whose row count says whether it took effect.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ Row = TypeVar("Row", bound=models.Model)
 
 
 class Worker(models.Model):
-    """A Celery worker process: alive while its heartbeat is fresh."""
+    """A Celery worker process; alive while its heartbeat is younger than a lease."""
 
     class Kind(models.TextChoices):
         DEFAULT = "default", _("everything that needs no engine")
@@ -39,13 +39,13 @@ class Worker(models.Model):
     device = models.CharField(_("device"), max_length=20, blank=True)
     hostname = models.CharField(_("machine"), max_length=255)
     pid = models.PositiveIntegerField("PID")
-    # What `processes` says of it. With defaults of the database's own: an older version beside this one has rows, too.
+    # As `processes` identifies it. The database has defaults because an older version may still insert rows.
     pid_namespace = models.CharField(max_length=100, blank=True, default="", db_default="", editable=False)
     pid_started = models.PositiveBigIntegerField(default=0, db_default=0, editable=False)
     engine = models.CharField(_("engine"), max_length=30, blank=True)
     model_loaded = models.CharField(_("loaded model"), max_length=100, blank=True)
-    compute_types = models.JSONField(_("types of numbers"), default=list)  # that its device can compute with
-    threads = models.PositiveSmallIntegerField(_("CPU threads"), default=0)  # at most
+    compute_types = models.JSONField(_("types of numbers"), default=list)  # those its device supports
+    threads = models.PositiveSmallIntegerField(_("CPU threads"), default=0)  # the most it may use
     device_name = models.CharField(_("name of the device"), max_length=200, blank=True)
     memory_total_mb = models.PositiveIntegerField(_("memory of the device, MB"), null=True)
     memory_used_mb = models.PositiveIntegerField(_("memory in use, MB"), null=True)
@@ -64,12 +64,12 @@ class Worker(models.Model):
 
     @classmethod
     def alive(cls) -> models.QuerySet["Worker"]:
-        """Those heard of within a lease."""
+        """The workers whose last heartbeat is younger than a lease."""
         return cls.objects.filter(heartbeat_at__gt=clock.after(-settings.LEASE_SECONDS))
 
 
 class Claimable(models.Model):
-    """A piece of work that one worker at a time may hold, for as long as it renews its lease.
+    """Work that one worker at a time holds, for as long as it renews its lease.
 
     `claim` is a fencing token, new at each claim: a write that names an old one changes nothing.
     """
@@ -86,14 +86,14 @@ class Claimable(models.Model):
 
 
 class OwnedQuerySet(models.QuerySet[Row]):
-    """Rows that belong to somebody: a view reads them through `for_user`, and another's is not there."""
+    """Rows that have an owner. Views read them through `for_user`, so another user's rows do not exist for them."""
 
     def for_user(self, user: AnyUser) -> Self:
         return self.filter(owner_id=user.pk) if user.is_authenticated else self.none()
 
 
 class Recording(models.Model):
-    """What was given: a file on disk and what FFmpeg says of it."""
+    """An uploaded file and what FFmpeg says about it."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.ForeignKey(
@@ -108,9 +108,9 @@ class Recording(models.Model):
     channels = models.PositiveSmallIntegerField(_("channels"), null=True)
     has_video = models.BooleanField(_("has a picture"), default=False)
     duration = models.FloatField(_("duration, s"), null=True)
-    peaks = models.JSONField(_("loudness for the player"), null=True, editable=False)  # 0-100, evenly over the duration
+    peaks = models.JSONField(_("loudness for the player"), null=True, editable=False)  # 0-100, at equal intervals
     created_at = models.DateTimeField(_("added"), default=timezone.now, db_index=True)
-    removed_at = models.DateTimeField(_("sound removed"), null=True)  # by retention: the rows stay, the file is gone
+    removed_at = models.DateTimeField(_("sound removed"), null=True)  # when retention deleted the file; the rows stay
 
     objects = OwnedQuerySet.as_manager()
 
@@ -125,12 +125,12 @@ class Recording(models.Model):
 
     @property
     def path(self) -> Path:
-        """Where the file lies: named by us alone, never by the person who gave it."""
+        """The file; the user's name for it is never part of the path."""
         return settings.RECORDINGS_DIR / str(self.pk)
 
 
 class Tag(models.Model):
-    """A word that a user sorts jobs by."""
+    """A user's label for jobs."""
 
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
     name = models.CharField(_("name"), max_length=50)
@@ -146,7 +146,7 @@ class Tag(models.Model):
 
 
 class Batch(models.Model):
-    """Jobs that were given together."""
+    """Jobs that were submitted together."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
@@ -163,14 +163,14 @@ class Batch(models.Model):
 
 
 class Upload(models.Model):
-    """A file that comes in chunks (tus): its bytes lie in UPLOADS_DIR until a job takes them or they expire."""
+    """A file that is uploaded in chunks (tus). It stays in UPLOADS_DIR until a job takes it or it expires."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
     original_name = models.CharField(max_length=255)
-    bytes = models.PositiveBigIntegerField()  # that it will have
-    offset = models.PositiveBigIntegerField(default=0)  # up to which they are here
-    sha256 = models.CharField(max_length=64, blank=True)  # of the whole, once it is here
+    bytes = models.PositiveBigIntegerField()  # of the whole file
+    offset = models.PositiveBigIntegerField(default=0)  # how many bytes have arrived
+    sha256 = models.CharField(max_length=64, blank=True)  # of the whole file, once it has arrived
     metadata = models.TextField(blank=True)  # Upload-Metadata as the client sent it
     created_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField(db_index=True)
@@ -185,14 +185,14 @@ class Upload(models.Model):
 
     @property
     def path(self) -> Path:
-        """Where its bytes lie: named by us alone, never by the person who gave it."""
+        """The file; the user's name for it is never part of the path."""
         return settings.UPLOADS_DIR / f"{self.pk}.part"
 
     @property
     def is_complete(self) -> bool:
         return self.offset == self.bytes
 
-    # What `jobs.submit` takes has these, like a file out of a form.
+    # The rest makes it a `jobs.StoredFile`.
 
     @property
     def name(self) -> str:
@@ -209,8 +209,8 @@ class Upload(models.Model):
 class Job(Claimable):
     """One request to transcribe a recording.
 
-    The claim is the default worker's: it prepares a queued job and finishes a transcribed one. While it is being
-    transcribed the job itself is unclaimed and its sections are claimed by device workers.
+    The default worker claims the job to prepare it and again to finish it. In between the job is unclaimed, and device
+    workers claim its sections.
     """
 
     class Status(models.TextChoices):
@@ -247,23 +247,22 @@ class Job(Claimable):
     model = models.CharField(_("model"), max_length=100)  # a catalogue name or a folder's name
     options = models.JSONField(_("options"))  # TranscriptionOptions, frozen when the job was submitted
     asked_engine = models.CharField(_("engine asked for"), max_length=30, blank=True)  # empty: any
-    asked_device = models.CharField(_("device asked for"), max_length=20, blank=True)  # or its kind; empty: any
+    asked_device = models.CharField(_("device asked for"), max_length=20, blank=True)  # or a kind of device; empty: any
     is_to_be_improved = models.BooleanField(_("to be improved by a language model"), default=False)
     callback_url = models.CharField(_("address to tell its end"), max_length=2000, blank=True)
     warnings = models.JSONField(_("warnings"), default=list)
-    # By what a client that sends its request once more is known (`jobs.RequestKey`); empty on endpoints that do not
-    # ask.
+    # Recognise a request that a client sends again (`jobs.RequestKey`); empty for endpoints without idempotency.
     request_digest = models.CharField(max_length=64, blank=True, editable=False)
     idempotency_key = models.CharField(max_length=255, blank=True, editable=False)
     error_code = models.CharField(_("error code"), max_length=40, blank=True)
     error_values = models.JSONField(default=dict)
-    # The code of a problem that the job waits to pass, such as a full disk; empty while nothing holds it up.
+    # The code of the problem that the job waits for to pass, such as a full disk; empty if there is none.
     waiting_for = models.CharField(_("waits for"), max_length=40, blank=True)
 
-    language = models.CharField(_("language"), max_length=10, blank=True)  # as detected, or as asked for
+    language = models.CharField(_("language"), max_length=10, blank=True)  # detected or requested
     language_probability = models.FloatField(_("language probability"), null=True)
-    text = models.TextField(_("text"), blank=True)  # as it reads now, improvements and edits included
-    searchable = models.TextField(blank=True, editable=False)  # its name, notes and text as `search.folded` has them
+    text = models.TextField(_("text"), blank=True)  # with improvements and edits
+    searchable = models.TextField(blank=True, editable=False)  # name, notes and text through `search.folded`
     engine = models.CharField(_("engine"), max_length=30, blank=True)
     device = models.CharField(_("device"), max_length=20, blank=True)
     versions = models.JSONField(_("versions"), default=dict)  # {"faster-whisper": "1.2.1", ...}
@@ -274,9 +273,9 @@ class Job(Claimable):
     transcribing_at = models.DateTimeField(_("transcribing since"), null=True)
     finishing_at = models.DateTimeField(_("finishing since"), null=True)
     finished_at = models.DateTimeField(_("ended"), null=True)
-    processing_seconds = models.FloatField(_("processing, s"), default=0)  # work done, waiting left out
-    served_at = models.DateTimeField(null=True)  # when a section of it was last begun: its owner's turn is over
-    latest_start = models.DateTimeField(db_default=Now(), editable=False)  # then no later job of its owner overtakes it
+    processing_seconds = models.FloatField(_("processing, s"), default=0)  # without the time it waited
+    served_at = models.DateTimeField(null=True)  # when one of its sections was last begun: ends its owner's turn
+    latest_start = models.DateTimeField(db_default=Now(), editable=False)  # from then on no later job goes first
 
     objects = OwnedQuerySet.as_manager()
 
@@ -301,22 +300,22 @@ class Job(Claimable):
 
     @property
     def is_ended(self) -> bool:
-        """Whether nothing of this version works on it; so it is in a status that only another version knows."""
+        """Whether no worker of this version works on it; true for a status that only another version knows."""
         return self.status not in self.UNFINISHED
 
     @property
     def unknown_status_message(self) -> str:
-        """The sentence about a status of another version's, in the reader's language; empty for one of ours."""
+        """A sentence about a status of another version, in the reader's language; empty for a known status."""
         if self.status in self.Status:
             return ""
-        said = gettext(
+        sentence = gettext(
             "Its status is `%(status)s`, which this version does not know. Update Stenograf, or transcribe it again."
         )
-        return said % {"status": self.status}
+        return sentence % {"status": self.status}
 
     @property
     def known_priority(self) -> Priority:
-        """Its priority, or the nearest that this version knows."""
+        """The priority, or the nearest one that this version knows."""
         return self.Priority(min(self.Priority.HIGH, max(self.Priority.LOW, self.priority)))
 
     @property
@@ -330,29 +329,29 @@ class Job(Claimable):
 
     @property
     def error_message(self) -> str:
-        """The sentence that says what went wrong, in the reader's language; empty when nothing did."""
+        """What went wrong, as a sentence in the reader's language; empty if nothing did."""
         return _error_message(self)
 
     @property
     def waiting_message(self) -> str:
-        """The sentence that says what holds an unfinished job up, in the reader's language; empty when nothing does."""
+        """What an unfinished job waits for, as a sentence in the reader's language; empty if it does not wait."""
         if not self.waiting_for or self.is_ended:
             return ""
         return errors.filled(gettext(errors.why_waiting(self.waiting_for)), {"code": self.waiting_for})
 
     @property
     def pcm_path(self) -> Path:
-        """The decoded sound, 16 kHz mono s16le, there from preparing to the job's end."""
+        """The decoded sound, 16 kHz mono s16le. It exists from preparing to the job's end."""
         return settings.RECORDINGS_DIR / f"{self.pk}.pcm"
 
     @classmethod
     def move(cls, job_id: uuid.UUID, to: Status, *, since: tuple[Status, ...], **changes: Any) -> bool:
-        """Move a job to the status `to` if it is in one of `since`; return whether this call did it."""
+        """Move a job to the status `to` if its status is one of `since`; return whether it was."""
         return bool(cls.objects.filter(pk=job_id, status__in=since).update(status=to, **changes))
 
 
 class Section(Claimable):
-    """A part of a recording that is decoded on its own. Times in seconds of the recording."""
+    """A part of a recording that is decoded on its own. Times are in seconds of the recording."""
 
     class Status(models.TextChoices):
         QUEUED = "queued", _("queued")
@@ -363,14 +362,14 @@ class Section(Claimable):
     index = models.PositiveIntegerField()
     start = models.FloatField()
     end = models.FloatField()
-    spans = models.JSONField()  # [[start, end], …]: what of it is decoded; long silences are left out
-    seconds = models.FloatField()  # of sound in its spans
+    spans = models.JSONField()  # [[start, end], …]: the parts that are decoded, without long silences
+    seconds = models.FloatField()  # the total length of the spans
     status = models.CharField(max_length=12, choices=Status.choices, default=Status.QUEUED, db_index=True)
-    transcribed = models.FloatField(default=0)  # of its seconds, how many are decoded
+    transcribed = models.FloatField(default=0)  # how many of its seconds are decoded
     engine = models.CharField(max_length=30, blank=True)
     device = models.CharField(max_length=20, blank=True)
-    versions = models.JSONField(default=dict)  # of the engine: {"faster-whisper": "1.2.1", ...}
-    processing_seconds = models.FloatField(default=0)  # that its last, successful decoding took
+    versions = models.JSONField(default=dict)  # the engine's: {"faster-whisper": "1.2.1", ...}
+    processing_seconds = models.FloatField(default=0)  # of the decoding that succeeded
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
 
@@ -384,12 +383,12 @@ class Section(Claimable):
 
 
 class Download(Claimable):
-    """A model that is to be fetched: jobs wait for it, or somebody asked for it. Gone when it is here."""
+    """A model to fetch, because jobs wait for it or a user requested it. The row is deleted when the model is here."""
 
     model = models.CharField(_("model"), max_length=100, primary_key=True)  # a catalogue name
     progress = models.FloatField(_("progress, 0-1"), default=0)
-    is_asked_for = models.BooleanField(_("asked for"), default=False)  # by a person, not only by jobs
-    error_code = models.CharField(_("error code"), max_length=40, blank=True)  # then it is not tried again by itself
+    is_asked_for = models.BooleanField(_("asked for"), default=False)  # by a user, not only by jobs
+    error_code = models.CharField(_("error code"), max_length=40, blank=True)  # if set, no worker tries it again
     error_values = models.JSONField(default=dict)
     created_at = models.DateTimeField(_("added"), default=timezone.now)
 
@@ -403,12 +402,12 @@ class Download(Claimable):
 
     @property
     def error_message(self) -> str:
-        """The sentence that says what went wrong, in the reader's language; empty when nothing did."""
+        """What went wrong, as a sentence in the reader's language; empty if nothing did."""
         return _error_message(self)
 
 
 def _error_message(row: Job | Download) -> str:
-    """The sentence of a row's error code, also of one that another version stored."""
+    """The sentence of a row's error code, which another version may have stored."""
     if not row.error_code:
         return ""
     values = row.error_values if isinstance(row.error_values, dict) else {}
@@ -416,11 +415,11 @@ def _error_message(row: Job | Download) -> str:
 
 
 class Segment(models.Model):
-    """A stretch of speech and its text, with openai-whisper's names; times in seconds of the recording."""
+    """A stretch of speech and its text, with openai-whisper's names. Times are in seconds of the recording."""
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="segments")
     section = models.ForeignKey(Section, on_delete=models.CASCADE, related_name="segments")
-    index = models.PositiveIntegerField()  # in its section
+    index = models.PositiveIntegerField()  # within its section
     start = models.FloatField()
     end = models.FloatField()
     text = models.TextField()
@@ -430,8 +429,8 @@ class Segment(models.Model):
     avg_logprob = models.FloatField()
     compression_ratio = models.FloatField()
     no_speech_prob = models.FloatField()
-    words = models.JSONField(null=True)  # [{"word", "start", "end", "probability"}] when asked for
-    # What the engine heard stays in `text` and `words` for ever; these stand before it.
+    words = models.JSONField(null=True)  # [{"word", "start", "end", "probability"}] if requested
+    # `text` and `words` keep what the engine decoded; these take precedence over them.
     improved_text = models.TextField(null=True)  # by a language model
     edited_text = models.TextField(null=True)  # by a person
     edited_at = models.DateTimeField(null=True)
@@ -445,12 +444,12 @@ class Segment(models.Model):
 
     @property
     def reads(self) -> str:
-        """Its text as it reads now: as a person left it, else as it was improved, else as the engine heard it."""
-        return next(said for said in (self.edited_text, self.improved_text, self.text) if said is not None)
+        """The current text: as edited, else as improved, else as decoded."""
+        return next(text for text in (self.edited_text, self.improved_text, self.text) if text is not None)
 
 
 class Event(models.Model):
-    """A turn in the life of a job or a worker, with its reason."""
+    """A change in a job or a worker, with its reason."""
 
     at = models.DateTimeField(_("time"), default=timezone.now, db_index=True)
     job = models.ForeignKey(Job, null=True, on_delete=models.CASCADE, related_name="events", verbose_name=_("job"))
@@ -468,12 +467,12 @@ class Event(models.Model):
 
 
 class Share(models.Model):
-    """A link by which whoever has it may read a transcript. Only the SHA-256 of its secret is stored."""
+    """A link that lets whoever has it read a transcript. Only the SHA-256 of its secret is stored."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="shares")
     digest = models.CharField(max_length=64, unique=True, editable=False)
-    has_audio = models.BooleanField(default=True)  # whether the recording may be heard by it too
+    has_audio = models.BooleanField(default=True)  # whether the link also gives the recording
     created_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField()
 
@@ -485,12 +484,12 @@ class Share(models.Model):
 
 
 class Webhook(models.Model):
-    """Where a user wants to be told of every job's end, and the secret that signs what is sent."""
+    """The address that gets a message at the end of each of a user's jobs, and the secret that signs the messages."""
 
     owner = models.OneToOneField(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="webhook", verbose_name=_("owner")
     )
-    url = models.CharField(_("address"), max_length=2000, blank=True)  # empty: only a job's own callback_url is told
+    url = models.CharField(_("address"), max_length=2000, blank=True)  # empty: only callback_url of a job is used
     secret = models.CharField(max_length=100, editable=False)  # whsec_ and base64, as Standard Webhooks has it
     created_at = models.DateTimeField(default=timezone.now)
 
@@ -505,7 +504,7 @@ class Webhook(models.Model):
 
 
 class Delivery(Claimable):
-    """A message that is to reach an address: an outbox row, and the log of its tries. Its id is the webhook-id."""
+    """A message to send, and the log of its tries. Its id is the webhook-id."""
 
     class Status(models.TextChoices):
         WAITING = "waiting", _("waiting")
@@ -525,7 +524,7 @@ class Delivery(Claimable):
     job = models.ForeignKey(Job, null=True, on_delete=models.SET_NULL, related_name="deliveries", verbose_name=_("job"))
     url = models.CharField(_("address"), max_length=2000)
     type = models.CharField(_("type"), max_length=30, choices=Type.choices)
-    # The job as it ended; its name and text are read when it is sent, so that they go with the job.
+    # The job when it ended, without its name and text: these are read on sending, so deleting the job deletes them.
     data = models.JSONField(default=dict)
     status = models.CharField(_("status"), max_length=10, choices=Status.choices, default=Status.WAITING, db_index=True)
     tries = models.JSONField(_("tries"), default=list)  # [{"at", "seconds", "status_code", "code", "values"}]
@@ -548,14 +547,14 @@ class Delivery(Claimable):
         ]
 
     def __str__(self) -> str:
-        return f"{self.type} -> {urlsplit(self.url).hostname}"  # the rest may be a secret of its owner's
+        return f"{self.type} -> {urlsplit(self.url).hostname}"  # the rest of the URL may be secret
 
 
 class ApiToken(models.Model):
-    """A key to the API. Only its SHA-256 is stored: 32 random bytes need no slower hash."""
+    """An API key. Only its SHA-256 is stored; 32 random bytes need no slower hash."""
 
     class Scope(models.TextChoices):
-        """What a key may do, each more than the one before; never more than its user may."""
+        """What a key may do. Each scope includes the one before; none exceeds what the user may do."""
 
         READ = "read", _("read")
         WRITE = "write", _("read and write")
@@ -571,7 +570,7 @@ class ApiToken(models.Model):
     last_used_at = models.DateTimeField(_("last used"), null=True)
     expires_at = models.DateTimeField(_("stops working"), null=True, blank=True)
     scope = models.CharField(_("may"), max_length=5, choices=Scope.choices, default=Scope.ADMIN)
-    is_from_file = models.BooleanField(default=False, editable=False)  # a line of KEYS_FILE
+    is_from_file = models.BooleanField(default=False, editable=False)  # from KEYS_FILE
 
     class Meta:
         verbose_name = _("API token")
@@ -589,7 +588,7 @@ class ApiToken(models.Model):
     def make(
         cls, user: AnyUser, name: str = "", *, scope: str = Scope.ADMIN, expires_at: datetime | None = None
     ) -> str:
-        """Make a token for `user` and return the key, which is never shown again."""
+        """Make a token for a user and return the key, which is not stored and cannot be shown again."""
         key = f"st_{secrets.token_urlsafe(32)}"
         digest = cls.digest_of(key)
         cls.objects.create(
