@@ -61,7 +61,7 @@ class Simulation:
             owner=self.owner, original_name="a", bytes=1, sha256="0" * 64, duration=seconds
         )
         job_parameters = jobs.JobParameters(model="nano", options=TranscriptionOptions(language="en"))
-        job = jobs._queue(recording, jobs._job("a", job_parameters), [])
+        job = jobs._queue(recording, "a", job_parameters)
         claim = queue_jobs.claim_job(self.workers[0])
         assert claim is not None
         starts = [index * SECTION for index in range(max(1, round(seconds / SECTION)))]

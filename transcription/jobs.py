@@ -1,4 +1,4 @@
-"""What every endpoint does with jobs: submit, transcribe again, cancel, retry, delete, wait."""
+"""The operations on jobs that all endpoints share: submit, transcribe again, cancel, retry, delete, wait."""
 
 import uuid
 from collections.abc import Iterable
@@ -21,47 +21,44 @@ from transcription.text import search
 from transcription.watcher import watching
 from transcription.whisper.options import TranscriptionOptions
 
-# How long a done job answers a request that comes once more, and one that comes with its key.
+# How long a repeated request gets the job that is done already: without and with an idempotency key.
 DONE_IS_KEPT_FOR_SECONDS = 10 * 60
 KEY_IS_KEPT_FOR_SECONDS = 24 * 3600
 
 
 class JobParameters(TypedDict, total=False):
-    """What somebody wants of a job; without a priority it has this installation's default."""
+    """The parameters of a new job; without a priority it gets this installation's default."""
 
     model: Required[str]
     options: Required[TranscriptionOptions]
     priority: Job.Priority
     engine: str  # empty: any
-    device: str  # or its kind; empty: any
+    device: str  # or a kind of device; empty: any
     warnings: list[str]
     improve: bool  # the text, with a language model
-    callback_url: str  # to be told of its end
+    callback_url: str  # gets a message when the job ends
     tags: list[str]
     batch: Batch | None
 
 
 @dataclass(frozen=True)
 class RequestKey:
-    """By what a request is known when it comes once more: what it asks, and the key that its client may have given it.
+    """Recognises a request that is sent again."""
 
-    `digest` is of everything that the text depends on, and of who asks.
-    """
-
-    digest: str
-    key: str = ""
+    digest: str  # of the user and of everything that the text depends on
+    key: str = ""  # the idempotency key, if the client sent one
 
 
 class KeyTaken(Exception):
-    """A client gave the key of an earlier request to another one."""
+    """The idempotency key belongs to an earlier request with other contents."""
 
 
 class UploadGone(Exception):
-    """What was uploaded is not there any more: another job has it, or it was removed."""
+    """The upload no longer exists: another job has taken it, or it was removed."""
 
 
 class StoredFile(Protocol):
-    """What somebody gave, whole on our disk: a file out of a form, or an Upload that came in chunks."""
+    """A complete file on our disk: from a form, or an Upload that came in chunks."""
 
     @property
     def name(self) -> str | None: ...
@@ -86,9 +83,9 @@ def submit(
 ) -> Job:
     """Store an upload and queue a job for it; when this returns, the file is on disk and the rows are committed.
 
-    `container` is audio.RAW for sound that does not say what it is; FFmpeg finds out what everything else is. With a
-    request key, a request that has come before gets the job that it got then, unless that failed or is long done. An
-    Upload goes to one job only, however many ask at once. Raises RetryLater, KeyTaken, UploadGone.
+    `container` is audio.RAW for PCM without a header; FFmpeg recognises everything else. With a request key, a repeated
+    request gets the job of the first one, unless that failed or was done long ago. An Upload goes to one job only, even
+    if several requests name it at once. Raises RetryLater, KeyTaken, UploadGone.
     """
     stored = Path(upload.temporary_file_path())
     recording = Recording(
@@ -98,23 +95,19 @@ def submit(
         sha256=upload.sha256,
         container=container,
     )
-    _keep(stored, recording.path)
+    _store(stored, recording.path)
     try:
         with transaction.atomic():
-            job = None if request_key is None else _earlier(owner, request_key)
+            job = None if request_key is None else earlier(owner, request_key)
             if job is None:
                 quotas.lock(owner)
                 quotas.check_queue(owner)
                 quotas.check_uploads(owner)
-                if isinstance(upload, Upload):
-                    _use_up(upload)
+                if isinstance(upload, Upload) and not Upload.objects.filter(pk=upload.pk).delete()[0]:
+                    raise UploadGone
                 transaction.on_commit(partial(stored.unlink, missing_ok=True), robust=True)
                 recording.save(force_insert=True)
-                return _queue(
-                    recording,
-                    _job(name or recording.original_name, job_parameters, request_key),
-                    job_parameters.get("tags", []),
-                )
+                return _queue(recording, name or recording.original_name, job_parameters, request_key)
     except BaseException:
         recording.path.unlink(missing_ok=True)
         raise
@@ -122,30 +115,23 @@ def submit(
     return job
 
 
-def _earlier(owner: AbstractBaseUser, request_key: RequestKey) -> Job | None:
-    """The job that this request made when it came before. Until the transaction ends no other of its owner is marked.
-
-    Raises KeyTaken.
-    """
-    # Two at the same instant make one job. SQLite has no such lock and needs none: its transactions begin IMMEDIATE.
-    get_user_model().objects.select_for_update(no_key=True).get(pk=owner.pk)
-    named = (
-        Q(idempotency_key=request_key.key)
-        if request_key.key
-        else Q(request_digest=request_key.digest, idempotency_key="")
-    )
-    kept = KEY_IS_KEPT_FOR_SECONDS if request_key.key else DONE_IS_KEPT_FOR_SECONDS
-    lately = Q(status__in=Job.UNFINISHED) | Q(status=Job.Status.DONE, finished_at__gt=clock.after(-kept))
-    found = Job.objects.filter(lately, named, owner_id=owner.pk).first()
-    if found is not None and found.request_digest != request_key.digest:
-        raise KeyTaken
-    return found
-
-
 def earlier(owner: AbstractBaseUser, request_key: RequestKey) -> Job | None:
-    """The job that a request made when it came before, or None. Raises KeyTaken."""
+    """The job that the same request made earlier, or None. Raises KeyTaken.
+
+    The outermost transaction holds a lock on the owner to its end, so that two requests at one instant make one job.
+    """
+    if request_key.key:
+        is_same, seconds = Q(idempotency_key=request_key.key), KEY_IS_KEPT_FOR_SECONDS
+    else:
+        is_same, seconds = Q(request_digest=request_key.digest, idempotency_key=""), DONE_IS_KEPT_FOR_SECONDS
+    is_recent = Q(status__in=Job.UNFINISHED) | Q(status=Job.Status.DONE, finished_at__gt=clock.after(-seconds))
     with transaction.atomic():
-        return _earlier(owner, request_key)
+        # SQLite has no such lock and needs none: its transactions begin IMMEDIATE.
+        get_user_model().objects.select_for_update(no_key=True).get(pk=owner.pk)
+        job = Job.objects.filter(is_recent, is_same, owner_id=owner.pk).first()
+        if job is not None and job.request_digest != request_key.digest:
+            raise KeyTaken
+        return job
 
 
 def again(
@@ -155,26 +141,32 @@ def again(
     request_key: RequestKey | None = None,
     **job_parameters: Unpack[JobParameters],
 ) -> Job:
-    """Queue a new job for a recording that is here; its other jobs keep their text.
+    """Queue a new job for a stored recording; its other jobs keep their text.
 
-    Without a name it gets that of the recording's newest job. With a request key, a request that has come before gets
-    the job that it got then. Raises RecordingMissing, QueueFull, KeyTaken.
+    Without a name it gets that of the recording's newest job. With a request key, a repeated request gets the job of
+    the first one. Raises RecordingMissing, QueueFull, KeyTaken.
     """
     with transaction.atomic():
-        if request_key is not None and (job := _earlier(recording.owner, request_key)) is not None:
+        if request_key is not None and (job := earlier(recording.owner, request_key)) is not None:
             return job
-        quotas.lock(recording.owner)  # first: whoever locks both rows locks the user's before the recording's
+        quotas.lock(recording.owner)  # before the recording, as everywhere
         quotas.check_queue(recording.owner)
-        kept = _hold(recording)
-        if kept is None or kept.removed_at is not None or not kept.path.exists():
+        current = _lock_recording(recording)
+        if current is None or current.removed_at is not None or not current.path.exists():
             raise errors.RecordingMissing
-        name = name or kept.jobs.values_list("name", flat=True).first() or kept.original_name
-        return _queue(kept, _job(name, job_parameters, request_key), job_parameters.get("tags", []))
+        name = name or current.jobs.values_list("name", flat=True).first() or current.original_name
+        return _queue(current, name, job_parameters, request_key)
 
 
-def _job(name: str, job_parameters: JobParameters, request_key: RequestKey | None = None) -> Job:
-    return Job(
+def _queue(
+    recording: Recording, name: str, job_parameters: JobParameters, request_key: RequestKey | None = None
+) -> Job:
+    """Store a job of a recording, and wake a worker on commit."""
+    job = Job(
+        owner_id=recording.owner_id,
+        recording=recording,
         name=name,
+        searchable=search.folded(name),
         model=job_parameters["model"],
         options=job_parameters["options"].to_json(),
         priority=job_parameters.get("priority", Job.Priority[settings.DEFAULT_PRIORITY.upper()]),
@@ -188,30 +180,30 @@ def _job(name: str, job_parameters: JobParameters, request_key: RequestKey | Non
         request_digest=request_key.digest if request_key else "",
         idempotency_key=request_key.key if request_key else "",
     )
+    job.save(force_insert=True)
+    if tags := job_parameters.get("tags"):
+        tag(job, tags)
+    history.note(job.pk, "queued")
+    transaction.on_commit(wakeups.ring_default, robust=True)
+    return job
 
 
-def _hold(recording: Recording) -> Recording | None:
-    """The recording as it is now, or None: until the transaction ends it neither goes nor gets another job."""
-    # SQLite has no such lock and needs none: its transactions begin IMMEDIATE. No stronger one: a worker that holds one
-    # of its jobs has PostgreSQL look whether the recording is there, and must not wait for who waits for the job.
+def _lock_recording(recording: Recording) -> Recording | None:
+    """Read the recording again and lock it; None if it is gone. Until the transaction ends it gets no other job."""
+    # SQLite has no such lock and needs none: its transactions begin IMMEDIATE. A stronger lock could deadlock: when a
+    # worker writes a job that it holds, PostgreSQL looks whether the job's recording exists.
     return Recording.objects.select_for_update(no_key=True).defer("peaks").filter(pk=recording.pk).first()
 
 
-def _lock(jobs: QuerySet[Job], **which: object) -> list[uuid.UUID]:
-    """Lock jobs' rows before those that go with them: a worker locks a job before its sections too."""
-    rows = jobs.select_for_update(of=("self",)).filter(**which).order_by("pk")
-    return list(rows.values_list("pk", flat=True))
+def _lock_jobs(jobs: QuerySet[Job]) -> list[uuid.UUID]:
+    """Lock jobs in the order of their ids, and before their sections, as the queue does; return the ids."""
+    return list(jobs.select_for_update(of=("self",)).order_by("pk").values_list("pk", flat=True))
 
 
-def _use_up(upload: Upload) -> None:
-    if not Upload.objects.filter(pk=upload.pk).delete()[0]:
-        raise UploadGone
+def _store(stored: Path, target: Path) -> None:
+    """Give an uploaded file its place, so that it survives a power cut. Raises DiskFull, UploadGone.
 
-
-def _keep(stored: Path, target: Path) -> None:
-    """Have a file at its place so that it survives a power cut; its first name stays until the rows are stored.
-
-    So whoever is killed in between still has an upload whose row is there. Raises DiskFull, UploadGone.
+    The old name stays until the rows are committed: if the process is killed before that, the upload is still complete.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -226,29 +218,13 @@ def _keep(stored: Path, target: Path) -> None:
         raise
 
 
-def _queue(recording: Recording, job: Job, tags: list[str]) -> Job:
-    """Store a job of a recording and wake a worker on commit."""
-    job.owner_id, job.recording = recording.owner_id, recording
-    job.searchable = search.folded(job.name)
-    job.save(force_insert=True)
-    if tags:
-        tag(job, tags)
-    history.note(job.pk, "queued")
-    transaction.on_commit(_ring, robust=True)
-    return job
-
-
 def tag(job: Job, names: Iterable[str]) -> None:
-    """Give a job these tags and no others."""
+    """Replace a job's tags."""
     job.tags.set([Tag.objects.get_or_create(owner_id=job.owner_id, name=name)[0] for name in names])
 
 
-def _ring() -> None:
-    wakeups.ring(wakeups.DEFAULT_QUEUE)
-
-
 def change(job: Job, *, tags: Iterable[str] | None = None, **columns: str) -> None:
-    """Change a job's name, notes or tags; what is not given stays."""
+    """Change a job's name, notes or tags; leave the others as they are."""
     with transaction.atomic():
         if columns:
             Job.objects.filter(pk=job.pk).update(**columns)
@@ -258,14 +234,14 @@ def change(job: Job, *, tags: Iterable[str] | None = None, **columns: str) -> No
 
 
 def cancel(job: Job) -> bool:
-    """Stop an unfinished job within seconds; its text so far is kept. Return whether there was anything to stop."""
+    """Stop an unfinished job within seconds and keep its text so far. Return whether it was unfinished."""
     return queue_jobs.cancel(job.pk)
 
 
 def retry(job: Job) -> bool:
-    """Queue a failed or cancelled job again as it was asked for; return False if it is neither.
+    """Queue a failed or cancelled job again with its parameters; return False if it is neither.
 
-    Raises RecordingMissing when retention has removed the sound, and QueueFull.
+    Raises RecordingMissing if retention has removed the sound, and QueueFull.
     """
     if job.recording.removed_at is not None:
         raise errors.RecordingMissing
@@ -273,19 +249,19 @@ def retry(job: Job) -> bool:
         if Job.objects.filter(pk=job.pk, status__in=(Job.Status.FAILED, Job.Status.CANCELLED)).exists():
             quotas.lock(job.owner)
             quotas.check_queue(job.owner)
-        return queue_jobs.retry(job.pk)  # if the sound goes just now, preparing fails with the same
+        return queue_jobs.retry(job.pk)  # if the file is removed just now, preparing fails with RecordingMissing
 
 
 def delete(job: Job, *, only: QuerySet[Job] | None = None) -> bool:
-    """Delete a job, its text, and its recording when no other job has it; a worker that is on it stops by itself.
+    """Delete a job, its text, and its recording if no other job has it; a worker that is on it stops by itself.
 
-    With `only`, it must still be one of these; return False if it is not.
+    Return False if the job is gone or, with `only`, no longer in that queryset.
     """
     recording = job.recording
-    path, pcm = recording.path, job.pcm_path  # a deleted row has no key to make its path of
+    path, pcm = recording.path, job.pcm_path  # a deleted row has no id to make its path from
     with transaction.atomic():
-        _hold(recording)
-        if not _lock(Job.objects.all() if only is None else only, pk=job.pk):
+        _lock_recording(recording)
+        if not _lock_jobs((Job.objects.all() if only is None else only).filter(pk=job.pk)):
             return False
         job.delete()
         is_last = not recording.jobs.exists()
@@ -307,19 +283,19 @@ def delete_recording(recording: Recording) -> None:
 
 
 def delete_rows_of(recording: Recording) -> list[Path]:
-    """Delete the rows of a recording; return its files, which go when the transaction has ended."""
-    path = recording.path  # a deleted row has no key to make its path of
-    _hold(recording)
-    _lock(Job.objects.all(), recording=recording)
+    """Delete a recording, its jobs and their texts; return their files, for the caller to delete after the commit."""
+    path = recording.path  # a deleted row has no id to make its path from
+    _lock_recording(recording)
+    _lock_jobs(Job.objects.filter(recording=recording))
     pcms = [job.pcm_path for job in recording.jobs.only("pk")]
     recording.delete()
     return [*pcms, path]
 
 
 async def wait(job_id: uuid.UUID) -> Job:
-    """Return the job when it has ended. Raises Job.DoesNotExist if it is deleted meanwhile."""
-    found = Job.objects.select_related("recording").defer("searchable", "recording__peaks")
-    while not (job := await found.aget(pk=job_id)).is_ended:
+    """Return the job when it has ended. Raises Job.DoesNotExist if it is deleted before that."""
+    jobs = Job.objects.select_related("recording").defer("searchable", "recording__peaks")
+    while not (job := await jobs.aget(pk=job_id)).is_ended:
         async with watching(job_id) as watched:
             await watched.end()
     return job
