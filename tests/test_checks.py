@@ -10,7 +10,7 @@ from transcription.sound import audio
 
 
 def test_a_machine_that_has_everything_is_not_complained_of() -> None:
-    every = (checks.ffmpeg_is_here, checks.an_engine_is_here, checks.weights_are_here)
+    every = (checks.check_ffmpeg, checks.check_engine, checks.check_weights)
     assert [said for check in every for said in check()] == []
 
 
@@ -19,21 +19,21 @@ def test_a_missing_ffmpeg_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         raise errors.FFmpegMissing
 
     monkeypatch.setattr(audio, "ffmpeg_path", missing)
-    assert "FFmpeg" in checks.ffmpeg_is_here()[0].msg
+    assert "FFmpeg" in checks.check_ffmpeg()[0].msg
 
 
 def test_a_missing_engine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
-    assert "faster-whisper" in checks.an_engine_is_here()[0].msg
+    assert "faster-whisper" in checks.check_engine()[0].msg
 
 
 def test_missing_weights_are_named(settings: LazySettings, tmp_path: Path) -> None:
     settings.MODELS_DIR = tmp_path
-    assert str(tmp_path) in (checks.weights_are_here()[0].hint or "")
+    assert str(tmp_path) in (checks.check_weights()[0].hint or "")
 
 
 def test_a_default_model_that_is_not_there_stops_the_start(settings: LazySettings) -> None:
     settings.DEFAULT_MODEL = "enormous"
-    found = checks.the_default_model_is_known()[0]
+    found = checks.check_default_model()[0]
     assert found.is_serious()
     assert "DEFAULT_MODEL: There is no model named enormous" in found.msg

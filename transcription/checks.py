@@ -1,4 +1,4 @@
-"""System checks: what is missing on this machine, and settings that name what is not there."""
+"""Django's system checks: FFmpeg, an engine and weights are on this machine, and the default model is known."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -13,7 +13,7 @@ from transcription.workers import devices
 
 
 @register
-def ffmpeg_is_here(**_: Any) -> list[CheckMessage]:
+def check_ffmpeg(**_: Any) -> list[CheckMessage]:
     try:
         audio.ffmpeg_path()
     except errors.FFmpegMissing:
@@ -23,7 +23,7 @@ def ffmpeg_is_here(**_: Any) -> list[CheckMessage]:
 
 
 @register
-def an_engine_is_here(**_: Any) -> list[CheckMessage]:
+def check_engine(**_: Any) -> list[CheckMessage]:
     package = devices.engine().package
     if find_spec(package.replace("-", "_")):
         return []
@@ -32,7 +32,7 @@ def an_engine_is_here(**_: Any) -> list[CheckMessage]:
 
 
 @register
-def weights_are_here(**_: Any) -> list[CheckMessage]:
+def check_weights(**_: Any) -> list[CheckMessage]:
     if catalogue.local_models():
         return []
     hint = f"Start with make run, which fetches them, or see README.md in {settings.MODELS_DIR}."
@@ -40,7 +40,7 @@ def weights_are_here(**_: Any) -> list[CheckMessage]:
 
 
 @register
-def the_default_model_is_known(**_: Any) -> list[CheckMessage]:
+def check_default_model(**_: Any) -> list[CheckMessage]:
     try:
         catalogue.default()
     except errors.UnknownModel as problem:

@@ -1,7 +1,7 @@
-"""Keys to the API: a user's own, and those of KEYS_FILE, one a line, read at the start and when somebody asks for it.
+"""API keys: those that users make, and those in KEYS_FILE.
 
-The file's belong to the first administrator. As of other keys only hashes are stored; a key that has gone from the file
-stops working at the next reading.
+KEYS_FILE has one key a line. It is read at the start and on request. Its keys belong to the first administrator. Only
+their hashes are stored, as for other keys. A key that is removed from the file stops working when it is read again.
 """
 
 import logging
@@ -22,26 +22,26 @@ from transcription.models import AnyUser, ApiToken
 log = logging.getLogger(__name__)
 
 LONGEST_DAYS = 36_500
-# Of a key that is so long its beginning may be shown: what is left is long enough.
+# The first characters of a key this long may be shown: the rest cannot be guessed.
 LONG_ENOUGH_TO_SHOW = 32
 LONG_ENOUGH = 16  # a shorter one can be guessed
 
 
 class StandsInFile(Exception):
-    """Only the file makes an end of this key."""
+    """The key is in KEYS_FILE and can be removed only there."""
 
     def __init__(self, token: ApiToken) -> None:
-        message = gettext("This key stands in %(file)s. Remove its line there and have the file read again.")
-        super().__init__(message % {"file": token.name})
+        sentence = gettext("This key stands in %(file)s. Remove its line there and have the file read again.")
+        super().__init__(sentence % {"file": token.name})
 
 
 def of_user(user: AnyUser) -> QuerySet[ApiToken]:
-    """Their keys, the newest first."""
+    """A user's keys, the newest first."""
     return ApiToken.objects.filter(user_id=user.pk) if user.is_authenticated else ApiToken.objects.none()
 
 
 def revoke(token: ApiToken) -> None:
-    """Make a key stop working at once, for good. Raises StandsInFile."""
+    """Delete a key. Raises StandsInFile."""
     if token.is_from_file:
         raise StandsInFile(token)
     token.delete()
@@ -51,16 +51,13 @@ def revoke(token: ApiToken) -> None:
 
 
 def first_administrator() -> AbstractBaseUser | None:
-    """The active superuser who has been here longest."""
+    """The active superuser who joined first."""
     superusers = get_user_model().objects.filter(is_superuser=True, is_active=True)
     return superusers.order_by("date_joined", "pk").first()
 
 
 def make_file() -> bool:
-    """Make the file with one random key, readable by its owner alone; False if there is one.
-
-    Raises OSError.
-    """
+    """Create the file with one random key, readable by its owner alone; return False if it exists. Raises OSError."""
     path: Path = settings.KEYS_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -73,7 +70,7 @@ def make_file() -> bool:
 
 
 def in_file() -> list[str]:
-    """The keys of the file, each once; none if it is not there. Raises OSError."""
+    """The keys in the file, each once; none if there is no file. Raises OSError."""
     try:
         text = settings.KEYS_FILE.read_text("utf-8-sig", errors="replace")
     except FileNotFoundError:
@@ -83,8 +80,8 @@ def in_file() -> list[str]:
 
 def is_in_file(key: str) -> bool:
     """Raises OSError."""
-    wanted = ApiToken.digest_of(key)
-    return any(secrets.compare_digest(wanted, ApiToken.digest_of(known)) for known in in_file())
+    digest = ApiToken.digest_of(key)
+    return any(secrets.compare_digest(digest, ApiToken.digest_of(other)) for other in in_file())
 
 
 def is_readable_by_others(path: Path) -> bool:

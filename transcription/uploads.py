@@ -1,8 +1,8 @@
-"""A file that comes in chunks: begun, added to, given up.
+"""A file that is uploaded in chunks: begin, add, discard.
 
-A row says up to where its bytes are here. Bytes are on the disk before the row says so: what lies after its offset was
-left by a process that died, and the next chunk is written over it. Whoever writes holds the file's lock, so that two
-chunks for one place are never mixed.
+The row's offset says how many bytes have arrived. Bytes are synced to the disk before the offset moves, so whatever
+lies after it was left by a process that died, and the next chunk overwrites it. A lock on the file keeps two chunks
+from being written at once.
 """
 
 import fcntl
@@ -26,21 +26,21 @@ BLOCK = 256 * 1024
 
 
 class Chunk(Protocol):
-    """The bytes of a chunk as they are read."""
+    """A chunk's bytes, read as they arrive."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
 class Sum:
-    """What a client says that a chunk's bytes sum up to."""
+    """The checksum of a chunk, as its client sent it."""
 
     algorithm: str  # one that hashlib knows
     digest: bytes
 
 
 class Gone(Exception):
-    """The upload is not there any more, or its bytes are not."""
+    """The upload or its file no longer exists."""
 
 
 class Busy(Exception):
@@ -52,11 +52,11 @@ class WrongOffset(Exception):
 
 
 class WrongSum(Exception):
-    """The chunk did not come as it was sent."""
+    """The chunk's bytes do not have the checksum that the client sent."""
 
 
 def begin(owner: AbstractBaseUser, name: str, size: int, metadata: str = "") -> Upload:
-    """Make place for a file of so many bytes."""
+    """Create an upload for a file of `size` bytes. Raises DiskFull."""
     upload = Upload(owner_id=owner.pk, original_name=name, bytes=size, metadata=metadata, expires_at=_expiry())
     if not size:
         upload.sha256 = hashlib.sha256().hexdigest()
@@ -72,7 +72,7 @@ def begin(owner: AbstractBaseUser, name: str, size: int, metadata: str = "") -> 
 
 
 def discard(upload: Upload) -> bool:
-    """Remove an upload; return False if it is not there any more, as when a job has taken it."""
+    """Remove an upload; return False if it is gone, for example because a job has taken it."""
     if not Upload.objects.filter(pk=upload.pk).delete()[0]:
         return False
     upload.path.unlink(missing_ok=True)
@@ -80,12 +80,12 @@ def discard(upload: Upload) -> bool:
 
 
 def add(upload: Upload, offset: int, chunk: Chunk, expected: Sum | None = None) -> Upload:
-    """Write a chunk that begins at `offset`; return the upload as it is then. The last one costs a look at the whole.
+    """Write a chunk that begins at `offset` and return the changed upload. The last chunk costs reading the whole file.
 
-    The caller sees to it that the chunk is not longer than what is missing. Whatever is raised, the offset is as it
-    was. Raises Busy, DiskFull, Gone, WrongOffset, WrongSum.
+    The caller makes sure that the chunk is not longer than what is missing. Any exception leaves the offset as it was.
+    Raises Busy, DiskFull, Gone, WrongOffset, WrongSum.
     """
-    with disk.full_disk_is_a_problem(), _held(upload) as file:
+    with disk.full_disk_is_a_problem(), _locked_file(upload) as file:
         now = Upload.objects.filter(pk=upload.pk).first()
         if now is None:
             raise Gone
@@ -103,8 +103,8 @@ def add(upload: Upload, offset: int, chunk: Chunk, expected: Sum | None = None) 
 
 
 @contextmanager
-def _held(upload: Upload) -> Iterator[BufferedRandom]:
-    """The upload's file, that nobody else is writing to."""
+def _locked_file(upload: Upload) -> Iterator[BufferedRandom]:
+    """Open the upload's file and lock it. Raises Gone, Busy."""
     try:
         file = upload.path.open("r+b")
     except FileNotFoundError as error:
@@ -118,7 +118,7 @@ def _held(upload: Upload) -> Iterator[BufferedRandom]:
 
 
 def _write(file: BufferedRandom, offset: int, chunk: Chunk, expected: Sum | None) -> int:
-    """How many bytes there are of a chunk that is now on the disk."""
+    """Write a chunk and sync it to the disk; return its length. Raises WrongSum."""
     digest = hashlib.new(expected.algorithm, usedforsecurity=False) if expected else None
     file.seek(offset)
     while block := chunk.read(BLOCK):

@@ -1,4 +1,4 @@
-"""Deleting a user with all that is theirs, and what keeps an installation from being left without an administrator."""
+"""Deleting users with everything they own, without leaving an installation that has no administrator."""
 
 from functools import partial
 from pathlib import Path
@@ -15,16 +15,16 @@ ADMINISTRATORS = Q(is_superuser=True, is_staff=True, is_active=True)
 
 
 class LastAdministrator(Exception):
-    """Without this user nobody could administer the installation."""
+    """The last administrator cannot be removed."""
 
     def __init__(self) -> None:
         super().__init__(gettext("This is the last administrator. Make another user a superuser first."))
 
 
 def check_somebody_stays(leaving: QuerySet[User]) -> None:
-    """Raises LastAdministrator if no administrator is left without these. Call it in the transaction that removes them.
+    """Raises LastAdministrator if these are all administrators. Call it in the transaction that removes them.
 
-    Until that ends no other call passes here: two administrators that remove each other leave one.
+    It locks the administrators until then, so that two who remove each other at once leave one.
     """
     # SQLite has no such lock and needs none: its transactions begin IMMEDIATE.
     administrators = set(
@@ -35,9 +35,9 @@ def check_somebody_stays(leaving: QuerySet[User]) -> None:
 
 
 def delete(users: QuerySet[User]) -> None:
-    """Delete users, their rows, and their files once the rows are gone; workers that are on one stop by themselves.
+    """Delete users and their rows, then their files; workers on their jobs stop by themselves.
 
-    Keys of KEYS_FILE go on working: they become the next administrator's. Raises LastAdministrator.
+    The keys of KEYS_FILE keep working: the next administrator gets them. Raises LastAdministrator.
     """
     with transaction.atomic():
         check_somebody_stays(users)
@@ -48,9 +48,9 @@ def delete(users: QuerySet[User]) -> None:
         uploads = Upload.objects.filter(owner__in=leaving)
         files += [upload.path for upload in uploads.only("pk")]
         uploads.delete()
-        successor = User.objects.filter(ADMINISTRATORS).exclude(pk__in=[user.pk for user in leaving])
-        if (heir := successor.order_by("date_joined", "pk").first()) is not None:
-            ApiToken.objects.filter(user__in=leaving, is_from_file=True).update(user=heir)
+        remaining = User.objects.filter(ADMINISTRATORS).exclude(pk__in=[user.pk for user in leaving])
+        if (successor := remaining.order_by("date_joined", "pk").first()) is not None:
+            ApiToken.objects.filter(user__in=leaving, is_from_file=True).update(user=successor)
         for user in leaving:
             user.delete()
         transaction.on_commit(partial(_unlink, files), robust=True)
@@ -62,14 +62,14 @@ def _unlink(files: list[Path]) -> None:
 
 
 def belongings(users: QuerySet[User]) -> dict[str, int]:
-    """How much goes with users: rows by kind, and the bytes of their recordings."""
+    """What is deleted with users: the number of rows of each kind, and the bytes of their recordings."""
     recordings = Recording.objects.filter(owner__in=users)
-    own = Job.objects.filter(owner__in=users)
+    users_jobs = Job.objects.filter(owner__in=users)
     return {
         "recordings": recordings.count(),
         "bytes": recordings.filter(removed_at=None).aggregate(sum=Sum("bytes", default=0))["sum"],
-        "jobs": own.count(),
-        "unfinished": own.filter(status__in=Job.UNFINISHED).count(),
+        "jobs": users_jobs.count(),
+        "unfinished": users_jobs.filter(status__in=Job.UNFINISHED).count(),
         "uploads": Upload.objects.filter(owner__in=users).count(),
         "shares": Share.objects.filter(job__owner__in=users).count(),
         "keys": ApiToken.objects.filter(user__in=users, is_from_file=False).count(),
