@@ -195,7 +195,7 @@ def taken_by(parameter: Parameter) -> str:
     """What a parameter takes, in the words of its refusal."""
     if parameter.name == "language":
         return "a code such as ru, a name such as Russian, or auto"
-    sentence = parameter.kind.sentence % {"name": parameter.name, **parameter.kind.places}
+    sentence = parameter.kind.sentence % {"name": parameter.name, **parameter.kind.placeholders}
     return sentence.partition("` is ")[2].rstrip(".")
 
 

@@ -1,9 +1,8 @@
 """What can go wrong, as sentences for the person who must act.
 
-A problem has a code for programs, a sentence for people, and four facts: whether a person's trying again can help,
-whether it may pass by itself, so that we try again unasked, what a job says while it waits for that however long it
-takes, and whether the recording is at fault or we are. A job stores the code and the values in the sentence, so that
-each reader gets the sentence in their own language (the endpoints translate it; nothing here imports Django).
+A problem has a code for programs and a sentence for people. A job stores the code and the values for the sentence's
+placeholders, so that each reader gets the sentence in their own language. The endpoints translate it; nothing here
+imports Django.
 """
 
 from collections.abc import Mapping
@@ -11,32 +10,32 @@ from typing import ClassVar
 
 
 def _(sentence: str) -> str:
-    """Mark a sentence for translation; the endpoints translate it when somebody reads it."""
+    """Mark a sentence for translation; the endpoints translate it when they answer."""
     return sentence
 
 
-class _Places(dict[str, object]):
-    """The values of a sentence's places; `?` stands in a place that has none."""
+class _Values(dict[str, object]):
+    """The values of a sentence's placeholders; `?` for a missing one."""
 
     def __missing__(self, name: str) -> str:
         return "?"
 
 
 def filled(sentence: str, values: object) -> str:
-    """A sentence with values in its places. Values that another version stored may be too few, too many, or none."""
-    return sentence % _Places(values if isinstance(values, Mapping) else {})
+    """Fill in a sentence's placeholders. Another version may have stored too few values, too many, or none."""
+    return sentence % _Values(values if isinstance(values, Mapping) else {})
 
 
 class Problem(Exception):
-    """Something went wrong that can be said in a sentence. `values` fill the sentence's places."""
+    """Something went wrong that a sentence can explain. `values` fill its placeholders."""
 
     code: ClassVar[str] = "internal"
     sentence: ClassVar[str] = _("Something went wrong on our side: %(detail)s. Try again; if it repeats, send the log.")
-    retryable: ClassVar[bool] = True
-    is_transient: ClassVar[bool] = True
-    waiting_sentence: ClassVar[str] = ""  # of a problem that never fails a job
-    is_input_at_fault: ClassVar[bool] = False
-    may_end_job: ClassVar[bool] = True  # what is said before there is a job never does
+    retryable: ClassVar[bool] = True  # whether it can help that a person tries again
+    is_transient: ClassVar[bool] = True  # whether it may pass by itself, so that a worker tries again
+    waiting_sentence: ClassVar[str] = ""  # if set, a job waits for the problem to pass however long it takes
+    is_input_at_fault: ClassVar[bool] = False  # whether the recording is the cause
+    may_end_job: ClassVar[bool] = True  # whether a job may store it; false if it is raised before there is a job
 
     def __init__(self, **values: object) -> None:
         self.values = values
@@ -44,7 +43,7 @@ class Problem(Exception):
 
 
 class InputProblem(Problem):
-    """The recording is at fault: another try gives the same, another file will not."""
+    """The recording is the cause: another try gives the same result, another file may not."""
 
     retryable = False
     is_transient = False
@@ -160,7 +159,7 @@ class WorkerLost(Problem):
 
 
 class RetryLater(Problem):
-    """Nothing is wrong with the request; sent again later it may pass."""
+    """Nothing is wrong with the request; it may succeed later."""
 
 
 class QueueFull(RetryLater):
@@ -184,7 +183,7 @@ class DiskFull(RetryLater):
 
 
 class UnknownCode(Problem):
-    """What another version of this program stored: its code is none of this version's."""
+    """Stands for a code that another version stored and this one does not know."""
 
     may_end_job = False
     code = "unknown"
@@ -195,24 +194,24 @@ class UnknownCode(Problem):
 
 
 class LeaseLost(Exception):
-    """Another worker has taken this piece of work over, or it is no longer wanted: stop and write nothing more."""
+    """Another worker has taken over this work, or it was cancelled: stop and write nothing more."""
 
 
 def _all(kind: type[Problem]) -> list[type[Problem]]:
-    return [kind, *(found for child in kind.__subclasses__() for found in _all(child))]
+    return [kind, *(problem for child in kind.__subclasses__() for problem in _all(child))]
 
 
-# What jobs store. InputProblem and RetryLater have no code of their own, and are not what `internal` means.
+# The codes that jobs store. InputProblem and RetryLater have no code of their own: `internal` is Problem's.
 BY_CODE: dict[str, type[Problem]] = {
     kind.code: kind for kind in _all(Problem) if "code" in vars(kind) and kind.may_end_job
 }
 
 
 def by_code(code: str) -> type[Problem]:
-    """The problem that a stored code stands for; UnknownCode for one of another version's."""
+    """The problem with a stored code; UnknownCode for a code of another version."""
     return BY_CODE.get(code, UnknownCode)
 
 
 def why_waiting(code: str) -> str:
-    """What a job says while it waits for the problem of a stored code to pass; its place is the code."""
+    """The sentence of a job that waits for the problem with a stored code to pass; its placeholder is `code`."""
     return by_code(code).waiting_sentence or UnknownCode.waiting_sentence

@@ -1,4 +1,4 @@
-"""What every endpoint does with models: list them, request one, cancel that, remove it."""
+"""The operations on models that all endpoints share: list, request and cancel a download, remove."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from transcription.workers import devices
 
 @dataclass(frozen=True)
 class LibraryModel:
-    """A model for an engine: on disk, on its way, or published and not here."""
+    """A model for an engine: on disk, being downloaded, or published and not here."""
 
     name: str
     engine: str
@@ -25,7 +25,7 @@ class LibraryModel:
 
     @property
     def state(self) -> str:
-        """`here`, `downloading`, `failed` (to be fetched), `partial` (broken off), or `missing`."""
+        """`here`, `downloading`, `failed` (the download), `partial` (an interrupted download), or `missing`."""
         if self.local is not None:
             return "here"
         if self.download is not None:
@@ -34,7 +34,7 @@ class LibraryModel:
 
     @property
     def size_bytes(self) -> int | None:
-        """On disk when it is here, else to be fetched."""
+        """Its size on disk if it is here, else the size of the download; None if unknown."""
         if self.local is not None:
             return self.local.size_bytes
         return None if self.published is None else self.published.size_bytes
@@ -45,7 +45,7 @@ class LibraryModel:
 
     @property
     def progress(self) -> float:
-        """How much of it is here, 0-1."""
+        """How much of it is on disk, 0-1."""
         if self.local is not None:
             return 1.0
         if self.download is not None and not self.download.error_code:
@@ -54,7 +54,7 @@ class LibraryModel:
 
 
 def models() -> list[LibraryModel]:
-    """Those of this installation's engine, in the catalogue's order, then what else lies in the models folder."""
+    """The models of this installation's engine in the catalogue's order, then the others in the models folder."""
     engine = devices.engine().name
     published = {model.name: model.weights_for(engine) for model in catalogue.MODELS.values()}
     local = {(model.name, model.engine): model for model in catalogue.local_models()}
@@ -77,45 +77,45 @@ def models() -> list[LibraryModel]:
 
 
 def find(name: str) -> LibraryModel:
-    """The model that somebody means, for this installation's engine. Raises UnknownModel."""
-    wanted = catalogue.canonical(name)
+    """The model with a name or alias, for this installation's engine if possible. Raises UnknownModel."""
+    canonical = catalogue.canonical(name)
     engine = devices.engine().name
-    found = [model for model in models() if model.name == wanted]
-    ours = [model for model in found if model.engine == engine]
-    if not found:
-        raise errors.UnknownModel(name=wanted, known=", ".join(model.name for model in models()))
-    return (ours or found)[0]
+    named = [model for model in models() if model.name == canonical]
+    ours = [model for model in named if model.engine == engine]
+    if not named:
+        raise errors.UnknownModel(name=canonical, known=", ".join(model.name for model in models()))
+    return (ours or named)[0]
 
 
 def request_download(name: str) -> None:
-    """Have a model fetched in the background unless it is here. Raises UnknownModel, ModelMissing."""
+    """Download a model in the background unless it is on disk. Raises UnknownModel, ModelMissing."""
     model, engine = find(name), devices.engine().name
     if catalogue.on_disk(model.name, engine) is not None:
         return
     if not store.can_fetch(model.name, engine):
-        catalogue.find(model.name, engine)
+        catalogue.find(model.name, engine)  # raises ModelMissing
     downloads.request_download(model.name)
 
 
 def cancel_download(name: str) -> None:
-    """Fetch a model no longer, unless jobs wait for it. Raises UnknownModel."""
+    """Stop downloading a model unless jobs wait for it. Raises UnknownModel."""
     downloads.cancel_download(find(name).name)
 
 
 def remove(name: str) -> list[LocalModel]:
-    """Remove a model, for whichever engine, and what is there of its download; return what there was.
+    """Remove a model for every engine, and its partial download; return the models that were on disk.
 
     Raises UnknownModel, ModelMissing, ModelInUse.
     """
     model = find(name)
-    found = [local for local in catalogue.local_models() if local.name == model.name]
+    removed = [local for local in catalogue.local_models() if local.name == model.name]
     needed = Job.objects.filter(model=model.name, status__in=Job.UNFINISHED).count()
     if needed:
         raise errors.ModelInUse(name=model.name, count=needed)
-    if not found and model.state == "missing":
-        catalogue.find(model.name, model.engine)
+    if not removed and model.state == "missing":
+        catalogue.find(model.name, model.engine)  # raises ModelMissing
     downloads.cancel_download(model.name)
-    for local in found:
+    for local in removed:
         store.remove(local)
     store.forget_begun(model.name, model.engine)
-    return found
+    return removed

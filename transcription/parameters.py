@@ -1,7 +1,7 @@
-"""The parameters of a transcription: their names, what each may be, and how it is read from text or JSON.
+"""The parameters of a transcription: their names, types and defaults' variables, read from text or JSON.
 
-One table for all endpoints, for the environment (`DEFAULT_<PARAMETER>`) and for the flags of the command line.
-Endpoints translate the sentences; nothing here imports Django, so that the settings can.
+All endpoints, the environment (`DEFAULT_<PARAMETER>`) and the command line's flags use this one table. The endpoints
+translate the sentences; nothing here imports Django, because the settings import it.
 """
 
 import json
@@ -13,14 +13,13 @@ from typing import Any, ClassVar
 
 from transcription.whisper.options import COMPUTE_TYPE_ALIASES, COMPUTE_TYPES, TEMPERATURES, language_code
 
-# Of what somebody sent, in a sentence about it.
-LONGEST_ECHO = 60
+LONGEST_ECHO = 60  # characters of a wrong value that the sentence about it repeats
 MOST_TEMPERATURES = 16
 MOST_CLIPS = 1000
 MOST_TOKENS = 1000
-# The smallest of Whisper's vocabularies has 51864 tokens; CTranslate2 writes past its memory for one that is not there.
+# The smallest of Whisper's vocabularies has 51864 tokens; CTranslate2 writes out of bounds for a larger id.
 LAST_TOKEN = 51863
-LONGEST_PROMPT = 10_000  # characters, of which a model hears the last two hundred words
+LONGEST_PROMPT = 10_000  # characters; a model uses about the last two hundred words
 LONGEST_PREFIX = 200
 LONGEST_PUNCTUATIONS = 200
 
@@ -29,12 +28,12 @@ FALSE = ("false", "f", "no", "n", "off", "0")
 
 
 def _(sentence: str) -> str:
-    """Mark a sentence for translation; the endpoints translate it when somebody reads it."""
+    """Mark a sentence for translation; the endpoints translate it when they answer."""
     return sentence
 
 
 class InvalidParameter(ValueError):
-    """What was sent for a parameter is not taken; the sentence says what is. `values` fill its places."""
+    """A parameter's value is invalid; the sentence says what is valid. `values` fill its placeholders."""
 
     def __init__(self, sentence: str, *, name: str, **values: object) -> None:
         self.sentence, self.name = sentence, name
@@ -42,25 +41,25 @@ class InvalidParameter(ValueError):
         super().__init__(sentence % self.values)
 
 
-# ------------------------------------------------------------------ kinds of parameters
+# ------------------------------------------------------------------ types of parameters
 
 
 @dataclass(frozen=True)
 class ParameterType:
-    """What a parameter may be. Its fields are the places of its sentence."""
+    """The values that a parameter may have. Its fields fill the placeholders of its sentence."""
 
     sentence: ClassVar[str]
     takes_several: ClassVar[bool] = False
 
     def read(self, sent: Any) -> Any:
-        """The value of what was sent, which is a list where several are taken.
+        """Parse the value that was sent, or the list of values if the type takes several.
 
         Raises ValueError, TypeError, OverflowError or RecursionError.
         """
         raise NotImplementedError
 
     @property
-    def places(self) -> dict[str, Any]:
+    def placeholders(self) -> dict[str, Any]:
         return asdict(self)
 
 
@@ -89,7 +88,7 @@ class Choice(ParameterType):
         return name
 
     @property
-    def places(self) -> dict[str, Any]:
+    def placeholders(self) -> dict[str, Any]:
         return {"known": ", ".join(self.names)}
 
 
@@ -101,7 +100,7 @@ class Text(ParameterType):
 
     def read(self, sent: Any) -> str:
         text = _text(sent)
-        text.encode()  # half a surrogate pair could not be stored
+        text.encode()  # fails for half a surrogate pair, which cannot be stored
         if not 0 < len(text) <= self.longest or "\0" in text:
             raise ValueError(sent)
         return text
@@ -158,7 +157,7 @@ class Integer(ParameterType):
 
 @dataclass(frozen=True)
 class Temperatures(ParameterType):
-    """A number, or several as a JSON list, with commas, or repeated. A 0 by itself is the whole ladder."""
+    """A number, or several as a JSON list, with commas, or in repeated fields. A single 0 means all of TEMPERATURES."""
 
     sentence = _("`%(name)s` is a number from 0 to 1, or a list of at most %(most)s of them.")
     takes_several = True
@@ -175,7 +174,7 @@ class Temperatures(ParameterType):
 
 @dataclass(frozen=True)
 class Clips(ParameterType):
-    """Pairs of start and end, as a JSON list, with commas, or repeated."""
+    """Pairs of start and end, as a JSON list, with commas, or in repeated fields."""
 
     sentence = _(
         "`%(name)s` is start, end, start, end and so on in seconds, in order and not overlapping, at most %(most)s "
@@ -188,15 +187,15 @@ class Clips(ParameterType):
     def read(self, sent: Any) -> tuple[float, ...]:
         values = tuple(_number(item) for item in _items(sent))
         is_ordered = all(before <= after for before, after in pairwise(values))
-        are_heard = all(start < end for start, end in zip(values[::2], values[1::2], strict=False))
-        if len(values) > 2 * self.most or not is_ordered or not are_heard or min(values, default=0) < 0:
+        are_not_empty = all(start < end for start, end in zip(values[::2], values[1::2], strict=False))
+        if len(values) > 2 * self.most or not is_ordered or not are_not_empty or min(values, default=0) < 0:
             raise ValueError(sent)
         return values
 
 
 @dataclass(frozen=True)
 class Tokens(ParameterType):
-    """Ids of tokens as a JSON list, with commas, or repeated. An empty list is none."""
+    """Token ids as a JSON list, with commas, or in repeated fields. The list may be empty."""
 
     sentence = _(
         "`%(name)s` is a list of at most %(most)s token ids from 0 to %(high)s; -1 stands for those that are no speech."
@@ -214,7 +213,7 @@ class Tokens(ParameterType):
 
 
 class Language(ParameterType):
-    """A language by its code or its name; None for `auto`, which asks for detection whatever the default is."""
+    """A language by its code or name; None for `auto`, which asks for detection whatever the default is."""
 
     sentence = _("There is no language `%(sent)s`. Write a code such as ru or en, or auto to detect it.")
 
@@ -245,7 +244,7 @@ def _whole(sent: Any) -> int:
 
 
 def _items(sent: Sequence[Any]) -> Iterator[Any]:
-    """One by one what came as JSON lists, as text with commas, or as several fields of one name."""
+    """The single items of JSON lists, of text with commas, or of several fields of one name."""
     for item in sent:
         if isinstance(item, str):
             item = json.loads(item) if item.lstrip().startswith("[") else item.split(",")
@@ -257,7 +256,7 @@ def _items(sent: Sequence[Any]) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One line of the contract's table. `variables` are further names of its default in the environment."""
+    """One parameter. `variables` are further names of its default in the environment."""
 
     name: str
     kind: ParameterType
@@ -266,16 +265,15 @@ class Parameter:
     variables: tuple[str, ...] = ()
 
     def read(self, sent: Sequence[Any]) -> Any:
-        """The value of what was sent, in one field or in several of the name. Raises InvalidParameter."""
+        """Parse what was sent in the fields of this name. Raises InvalidParameter."""
         try:
             return self.kind.read(sent if self.kind.takes_several else sent[0])
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            message = str(sent[0])[:LONGEST_ECHO]
-            raise InvalidParameter(self.kind.sentence, name=self.name, sent=message, **self.kind.places) from error
+            echo = str(sent[0])[:LONGEST_ECHO]
+            raise InvalidParameter(self.kind.sentence, name=self.name, sent=echo, **self.kind.placeholders) from error
 
 
-# In the order of TranscriptionOptions' fields, which these are, but for `languages`, which OpenAI's endpoint alone asks
-# for.
+# The fields of TranscriptionOptions in their order, except `languages`, which only OpenAI's endpoint uses.
 OPTIONS = (
     Parameter("language", Language(), "what is spoken: ru, Russian; auto detects it"),
     Parameter("multilingual", Boolean(), "detect the language anew for each section"),
@@ -330,12 +328,12 @@ BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 ALIASES = {alias: parameter.name for parameter in PARAMETERS for alias in parameter.aliases}
 
 
-def options_in(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the values that are options; `fp16` is a way to name a compute type. Raises InvalidParameter."""
-    options = {parameter.name: asked[parameter.name] for parameter in OPTIONS if parameter.name in asked}
-    if "fp16" in asked:
-        named = "float16" if asked["fp16"] else "float32"
-        if options.setdefault("compute_type", named) != named:
-            message = _("`%(name)s` and `compute_type` disagree. Leave one of them out.")
-            raise InvalidParameter(message, name="fp16")
+def options_in(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options among values of parameters; `fp16` becomes a compute type. Raises InvalidParameter."""
+    options = {parameter.name: values[parameter.name] for parameter in OPTIONS if parameter.name in values}
+    if "fp16" in values:
+        compute_type = "float16" if values["fp16"] else "float32"
+        if options.setdefault("compute_type", compute_type) != compute_type:
+            sentence = _("`%(name)s` and `compute_type` disagree. Leave one of them out.")
+            raise InvalidParameter(sentence, name="fp16")
     return options
