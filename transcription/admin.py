@@ -1,4 +1,4 @@
-"""Review of past jobs. What happened is read here, not changed: only a name and a note may be."""
+"""The admin's pages. Of a job only its name and notes can be edited."""
 
 import uuid
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from transcription.text import exports
 
 
 class ReadOnly:
-    """Rows that are looked at."""
+    """Forbids adding, changing and deleting."""
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -87,11 +87,11 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
     def save_model(self, request: HttpRequest, obj: Job, form: Any, change: bool) -> None:
-        # Only these columns: a worker may be moving the others.
+        # A worker may be writing the other columns.
         obj.save(update_fields=self.CHANGEABLE)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        # What belongs to a job goes with it, and may be thousands of rows: the jobs are what is named and asked about.
+        # Django would list every row that is deleted with a job, which may be thousands.
         return [str(job) for job in objs], {Job._meta.verbose_name_plural: len(objs)}, set(), []
 
     def delete_model(self, request: HttpRequest, obj: Job) -> None:
@@ -103,37 +103,37 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.action(description=_("Cancel the selected jobs"), permissions=["change"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        turned, left, _refused = _turn(queryset, jobs.cancel)
-        said = ngettext("%(count)s job is cancelled.", "%(count)s jobs are cancelled.", turned)
-        self._say(request, said, turned)
-        said = ngettext(
+        changed, unchanged, _refused = _apply(jobs.cancel, queryset)
+        sentence = ngettext("%(count)s job is cancelled.", "%(count)s jobs are cancelled.", changed)
+        self._report(request, sentence, changed)
+        sentence = ngettext(
             "%(count)s job had ended already: there was nothing to cancel.",
             "%(count)s jobs had ended already: there was nothing to cancel.",
-            left,
+            unchanged,
         )
-        self._say(request, said, left, messages.WARNING)
+        self._report(request, sentence, unchanged, messages.WARNING)
 
     @admin.action(description=_("Try the selected jobs again"), permissions=["change"])
     def retry(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        turned, left, refused = _turn(queryset, jobs.retry)
-        said = ngettext("%(count)s job is queued again.", "%(count)s jobs are queued again.", turned)
-        self._say(request, said, turned)
-        said = ngettext(
+        changed, unchanged, refused = _apply(jobs.retry, queryset)
+        sentence = ngettext("%(count)s job is queued again.", "%(count)s jobs are queued again.", changed)
+        self._report(request, sentence, changed)
+        sentence = ngettext(
             "%(count)s job stays as it is: only a failed or cancelled one whose sound is here can be tried again.",
             "%(count)s jobs stay as they are: only failed or cancelled ones whose sound is here can be tried again.",
-            left,
+            unchanged,
         )
-        self._say(request, said, left, messages.WARNING)
-        said = ngettext(
+        self._report(request, sentence, unchanged, messages.WARNING)
+        sentence = ngettext(
             "%(count)s job stays as it is: its owner has as many unfinished jobs as may be here.",
             "%(count)s jobs stay as they are: their owners have as many unfinished jobs as may be here.",
             refused,
         )
-        self._say(request, said, refused, messages.WARNING)
+        self._report(request, sentence, refused, messages.WARNING)
 
-    def _say(self, request: HttpRequest, said: str, count: int, level: int = messages.SUCCESS) -> None:
+    def _report(self, request: HttpRequest, sentence: str, count: int, level: int = messages.SUCCESS) -> None:
         if count:
-            self.message_user(request, said % {"count": count}, level)
+            self.message_user(request, sentence % {"count": count}, level)
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
@@ -144,14 +144,14 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         ]
 
     def text(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
-        job = self._seen(request, job_id)
+        job = self._get_job(request, job_id)
         text = exports.to_txt(transcript.segments(job))
         return HttpResponse(text, content_type=exports.FORMATS["txt"].content_type)
 
     def audio(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
-        return media.respond(request, self._seen(request, job_id).recording)
+        return media.respond(request, self._get_job(request, job_id).recording)
 
-    def _seen(self, request: HttpRequest, job_id: uuid.UUID) -> Job:
+    def _get_job(self, request: HttpRequest, job_id: uuid.UUID) -> Job:
         job = get_object_or_404(self.get_queryset(request).select_related("recording"), pk=job_id)
         if not self.has_view_permission(request, job):
             raise PermissionDenied
@@ -159,7 +159,7 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description=_("name"), ordering="name")
     def name_shown(self, job: Job) -> str:
-        # A file's name may be 255 letters without a space, and push every other column out of sight.
+        # A file name of 255 letters without a space would push the other columns off the screen.
         return Truncator(job.name).chars(60)
 
     @admin.display(description=_("duration"), ordering="recording__duration")
@@ -168,7 +168,7 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description=_("processing"), ordering="processing_seconds")
     def processing_shown(self, job: Job) -> str:
-        """`6:08 (15×)`: the time it took, and how many times faster than speech that is."""
+        """`6:08 (15×)`: the time it took, and how many times faster than real time that is."""
         if not job.processing_seconds:
             return ""
         speed = f" ({job.recording.duration / job.processing_seconds:.0f}×)" if job.recording.duration else ""
@@ -193,19 +193,20 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         )
 
 
-def _turn(selected: QuerySet[Job], turn: Callable[[Job], bool]) -> tuple[int, int, int]:
-    """How many of the selected jobs were turned, how many could not be, and for how many the queue has no place."""
-    turned = left = refused = 0
+def _apply(change: Callable[[Job], bool], selected: QuerySet[Job]) -> tuple[int, int, int]:
+    """Change jobs; return how many were changed, how many were not, and how many the queue has no room for."""
+    changed = unchanged = refused = 0
     for job in selected.select_related("recording", "owner").defer("text", "searchable", "recording__peaks"):
         try:
-            is_turned = turn(job)
+            if change(job):
+                changed += 1
+            else:
+                unchanged += 1
         except errors.RecordingMissing:
-            is_turned = False
+            unchanged += 1
         except errors.QueueFull:
             refused += 1
-            continue
-        turned, left = turned + is_turned, left + (not is_turned)
-    return turned, left, refused
+    return changed, unchanged, refused
 
 
 @admin.register(Recording)
@@ -277,8 +278,8 @@ class DeliveryAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.action(description=_("Send the selected messages again"), permissions=["replay"])
     def replay(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
         sent = sum(deliveries.replay_delivery(pk) for pk in queryset.values_list("pk", flat=True))
-        said = ngettext("%(count)s message is sent again.", "%(count)s messages are sent again.", sent)
-        self.message_user(request, said % {"count": sent})
+        sentence = ngettext("%(count)s message is sent again.", "%(count)s messages are sent again.", sent)
+        self.message_user(request, sentence % {"count": sent})
 
     @admin.display(description=_("host"))
     def host_shown(self, delivery: Delivery) -> str:
@@ -286,8 +287,8 @@ class DeliveryAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description=_("last try"))
     def last_shown(self, delivery: Delivery) -> str:
-        tried = webhooks.tries(delivery)[-1:]
-        return "".join(one.error or str(one.status_code) for one in tried)
+        tries = webhooks.tries(delivery)
+        return tries[-1].error or str(tries[-1].status_code) if tries else ""
 
     @admin.display(description=_("tries"))
     def tries_shown(self, delivery: Delivery) -> SafeString:
@@ -299,27 +300,27 @@ admin.site.unregister(User)
 
 
 class UserForm(UserChangeForm):  # type: ignore[type-arg]  # a type only to the checker
-    """A user's facts; the last administrator stays one."""
+    """Django's form, but the last administrator stays one."""
 
     def clean(self) -> dict[str, Any]:
-        asked: dict[str, Any] = super().clean() or self.cleaned_data
-        if not all(asked.get(name, True) for name in ("is_superuser", "is_staff", "is_active")):
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if not all(cleaned.get(name, True) for name in ("is_superuser", "is_staff", "is_active")):
             try:
                 with transaction.atomic():
                     users.check_somebody_stays(User.objects.filter(pk=self.instance.pk))
             except users.LastAdministrator as problem:
                 raise ValidationError(str(problem)) from problem
-        return asked
+        return cleaned
 
 
 @admin.register(User)
-class PersonAdmin(UserAdmin):  # type: ignore[type-arg]  # a type only to the checker
-    """Django's own, but that with a user goes all that is theirs, files too."""
+class UserWithFilesAdmin(UserAdmin):  # type: ignore[type-arg]  # a type only to the checker
+    """Django's own, but deleting a user also deletes their files."""
 
     form = UserForm
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        # What belongs to a user goes with them, and may be thousands of rows: it is counted.
+        # Django would list every row that is deleted with a user, which may be thousands: they are counted.
         leaving = User.objects.filter(pk__in=[user.pk for user in objs])
         with transaction.atomic():
             users.check_somebody_stays(leaving)
@@ -363,7 +364,7 @@ class PersonAdmin(UserAdmin):  # type: ignore[type-arg]  # a type only to the ch
 
 @admin.register(ApiToken)
 class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Deleting one revokes it; one of KEYS_FILE would be back at its next reading. The key itself is nowhere."""
+    """Deleting a key revokes it. A key in KEYS_FILE cannot be deleted here: the file would bring it back."""
 
     list_display = ("__str__", "name", "user", "scope", "created_at", "last_used_at", "expires_at")
     list_filter = ("scope", ("user", admin.RelatedOnlyFieldListFilter))

@@ -1,4 +1,4 @@
-"""How the pages write times, sizes, names and spoken words."""
+"""Template filters for times, sizes, names and words with their times."""
 
 import re
 from datetime import date
@@ -18,7 +18,7 @@ from transcription.whisper.result import Word
 
 register = template.Library()
 
-# What is less probable than these is doubtful, very doubtful.
+# Words with a lower probability than these are marked.
 DOUBTFUL, VERY_DOUBTFUL = 0.6, 0.35
 WAVE_BARS = 120
 
@@ -30,7 +30,7 @@ def icon(name: str) -> SafeString:
 
 @register.filter
 def clock(seconds: float | None) -> str:
-    """`1:32:07`, `0:41`; nothing for None."""
+    """`1:32:07`, `0:41`; empty for None."""
     if seconds is None:
         return ""
     minutes, rest = divmod(int(seconds), 60)
@@ -70,7 +70,7 @@ def size(count: int) -> str:
 
 @register.filter
 def breakable(name: str) -> SafeString:
-    """A file name that may go on in the next line after each underscore."""
+    """A file name that may break after each underscore."""
     first, *rest = name.split("_")
     return format_html("{}{}", first, format_html_join("", "_<wbr>{}", ((part,) for part in rest)))
 
@@ -87,27 +87,23 @@ def days_ago(day: date) -> int:
 
 @register.filter(expects_localtime=True)
 def day_and_month(moment: date) -> str:
-    """`14 November`, and the year when it is another one."""
+    """`14 November`, with the year unless it is this one."""
     return date_format(moment, "j E" if moment.year == timezone.localdate().year else "j E Y")
 
 
 @register.filter
 def seconds(value: float) -> str:
-    """For a program: a point in every language."""
+    """Seconds for a script: with a decimal point in every language."""
     return f"{value:.2f}"
 
 
 @register.filter
 def words(segment: Segment) -> SafeString:
-    """The text of a segment; with word times, each word by itself, so that the player can show the one being spoken."""
+    """The text of a segment; if it has word times, each word in a <span>, so that the player can highlight it."""
     spoken = edits.spoken(segment)
     if not spoken:
         return escape(segment.reads.strip())
-    return format_html_join("", "{}{}", ((_space(word.word), _word(word)) for word in spoken))
-
-
-def _space(word: str) -> str:
-    return " " if word.startswith(" ") else ""
+    return format_html_join("", "{}{}", ((" " if word.word.startswith(" ") else "", _word(word)) for word in spoken))
 
 
 def _word(word: Word) -> SafeString:
@@ -122,7 +118,7 @@ def _word(word: Word) -> SafeString:
 
 @register.filter
 def wave(peaks: list[int] | None) -> str:
-    """The loudest of each 120th of the recording, 0-100; nothing while it is not known."""
+    """The loudest peak of each 120th of the recording, 0-100, separated by commas; empty while unknown."""
     if not peaks:
         return ""
     edges = [at * len(peaks) // WAVE_BARS for at in range(WAVE_BARS + 1)]

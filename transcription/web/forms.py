@@ -1,4 +1,4 @@
-"""What the pages ask."""
+"""Forms to sign in and to start a job."""
 
 from dataclasses import replace
 from typing import Any
@@ -24,7 +24,7 @@ TEMPERATURE = forms.NumberInput(INPUT | {"placeholder": "0"})
 
 
 class SignInForm(AuthenticationForm):
-    """Name and password, and whether to be known when the browser is opened again."""
+    """Name, password, and whether the session outlives the browser."""
 
     remember = forms.BooleanField(required=False, initial=True)
 
@@ -34,43 +34,32 @@ class SignInForm(AuthenticationForm):
     }
 
 
-def _languages() -> list[tuple[str, object]]:
+def _language_choices() -> list[tuple[str, object]]:
     return [("auto", _("Detect")), *languages.choices()]
 
 
-def _models(also: str = "") -> list[tuple[str, object]]:
-    """What is on disk, and what can be fetched; the default and another model even when they are neither."""
+def _model_choices(also: str = "") -> list[tuple[str, object]]:
+    """The models on disk, and those that can be downloaded. The default and `also` are among them in any case."""
     here = list(dict.fromkeys(model.name for model in catalogue.local_models()))
     sizes = {weights.model: weights.size_bytes for weights in catalogue.published_for(devices.engine().name)}
-    missing = [name for name in dict.fromkeys((catalogue.default_if_known(), also)) if name not in ("", *here)]
-    others = [name for name in sizes if name not in (*here, *missing)]
-    return [
-        *((name, _missing(name, sizes.get(name))) for name in missing),
-        *((name, _("%(name)s · ready") % {"name": name}) for name in here),
-        *((name, _missing(name, sizes.get(name))) for name in others),
-    ]
+    first = [name for name in dict.fromkeys((catalogue.default_if_known(), also)) if name not in ("", *here)]
+    last = [name for name in sizes if name not in (*here, *first)]
 
+    def label(name: str) -> object:
+        if name in here:
+            return _("%(name)s · ready") % {"name": name}
+        if name not in sizes:
+            return _("%(name)s · not here yet") % {"name": name}
+        return _("%(name)s · fetched first, %(size)s") % {"name": name, "size": size(sizes[name])}
 
-def _missing(name: str, size_bytes: int | None) -> object:
-    """How a model is named that is not here; its size when it can be fetched."""
-    if size_bytes is None:
-        return _("%(name)s · not here yet") % {"name": name}
-    return _("%(name)s · fetched first, %(size)s") % {"name": name, "size": size(size_bytes)}
-
-
-def _if_known(model: str) -> str:
-    """The model's name; empty when it was a folder that is gone."""
-    try:
-        return catalogue.canonical(model)
-    except errors.UnknownModel:
-        return ""
+    return [(name, label(name)) for name in (*first, *here, *last)]
 
 
 class IntakeForm(forms.Form):
-    """How to transcribe the files that come with it; the fields are named as in the API."""
+    """How to transcribe the files that come with it. The fields have the names of the API's parameters."""
 
-    language = forms.ChoiceField(choices=_languages, widget=SELECT)
-    model = forms.ChoiceField(choices=_models, widget=SELECT)
+    language = forms.ChoiceField(choices=_language_choices, widget=SELECT)
+    model = forms.ChoiceField(choices=_model_choices, widget=SELECT)
     task = forms.ChoiceField(choices=[("transcribe", _("Transcribe")), ("translate", _("Translate to English"))])
     word_timestamps = forms.BooleanField(required=False)
     upgrade_transcribation = forms.BooleanField(required=False)
@@ -81,70 +70,73 @@ class IntakeForm(forms.Form):
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         if not capabilities.can_be_honoured("beam_size", 2):
-            # A browser does not send what is disabled: the API would refuse another.
+            # A browser does not send a disabled field; the API would refuse another value.
             self.fields["beam_size"].disabled = True
             self.initial["beam_size"] = 1
         if not settings.LLM_BASE_URL:
             del self.fields["upgrade_transcribation"]
 
     def clean(self) -> dict[str, Any]:
-        """Raises ValidationError for a language that the model does not know."""
-        asked: dict[str, Any] = self.cleaned_data
-        if {"language", "model"} <= asked.keys():
+        """Adds an error for a language that the model does not know."""
+        cleaned: dict[str, Any] = self.cleaned_data
+        if {"language", "model"} <= cleaned.keys():
             try:
-                capabilities.check_language(language_code(asked["language"]), asked["model"])
-            except InvalidParameter as refused:
-                self.add_error("language", gettext(refused.sentence) % refused.values)
-        return asked
+                capabilities.check_language(language_code(cleaned["language"]), cleaned["model"])
+            except InvalidParameter as error:
+                self.add_error("language", gettext(error.sentence) % error.values)
+        return cleaned
 
     def options(self) -> TranscriptionOptions:
         """Only after `is_valid()`."""
-        return capabilities.choose(self._asked(), model=self.cleaned_data["model"]).options
+        return capabilities.choose(self._parameters(), model=self.cleaned_data["model"]).options
 
     @property
     def improve(self) -> bool:
-        """Whether a language model is to improve the text; only after `is_valid()`."""
+        """Whether a language model shall improve the text; only after `is_valid()`."""
         return bool(self.cleaned_data.get("upgrade_transcribation"))
 
-    def _asked(self) -> dict[str, Any]:
-        """By the parameters' names; what is left empty is not asked for."""
-        asked = self.cleaned_data
-        shown = {
-            "language": language_code(asked["language"]),
-            "task": asked["task"],
-            "word_timestamps": asked["word_timestamps"],
-            "beam_size": asked["beam_size"],
+    def _parameters(self) -> dict[str, Any]:
+        """The parameters' values by their names, without empty fields."""
+        cleaned = self.cleaned_data
+        parameters = {
+            "language": language_code(cleaned["language"]),
+            "task": cleaned["task"],
+            "word_timestamps": cleaned["word_timestamps"],
+            "beam_size": cleaned["beam_size"],
         }
-        if asked["initial_prompt"]:
-            shown["initial_prompt"] = asked["initial_prompt"]
-        if asked["temperature"] is not None:
-            shown["temperature"] = (asked["temperature"],) if asked["temperature"] else TEMPERATURES
-        return shown
+        if cleaned["initial_prompt"]:
+            parameters["initial_prompt"] = cleaned["initial_prompt"]
+        if cleaned["temperature"] is not None:
+            parameters["temperature"] = (cleaned["temperature"],) if cleaned["temperature"] else TEMPERATURES
+        return parameters
 
 
 class AgainForm(IntakeForm):
-    """How to transcribe a recording once more: as an earlier job was asked for, but for what is changed here."""
+    """How to transcribe a recording again: with an earlier job's options, except what is changed here."""
 
-    # Without steps: the API takes 0.25 too.
+    # No step, because the earlier job may have a value between two steps.
     temperature = forms.FloatField(required=False, min_value=0, max_value=1, widget=TEMPERATURE)
 
     def __init__(self, job: Job, data: Any = None) -> None:
         self.before = job.transcription_options
-        model = _if_known(job.model)
-        shown = _shown(self.before, job.is_to_be_improved)
-        super().__init__(data, initial=shown | {"model": model or catalogue.default_if_known()})
-        self.fields["model"] = forms.ChoiceField(choices=_models(model), widget=SELECT)
+        try:
+            model = catalogue.canonical(job.model)
+        except errors.UnknownModel:  # it was a folder that is gone
+            model = ""
+        initial = _initial(self.before, job.is_to_be_improved)
+        super().__init__(data, initial=initial | {"model": model or catalogue.default_if_known()})
+        self.fields["model"] = forms.ChoiceField(choices=_model_choices(model), widget=SELECT)
 
     def options(self) -> TranscriptionOptions:
         """Only after `is_valid()`."""
-        asked: dict[str, Any] = {"initial_prompt": None, "temperature": TEMPERATURES} | self._asked()
-        if "temperature" not in self.changed_data:  # the field shows one, and there may be several
-            asked["temperature"] = self.before.temperature
-        return replace(self.before, **asked)
+        changes: dict[str, Any] = {"initial_prompt": None, "temperature": TEMPERATURES} | self._parameters()
+        if "temperature" not in self.changed_data:  # the field shows only the first of several
+            changes["temperature"] = self.before.temperature
+        return replace(self.before, **changes)
 
 
-def _shown(options: TranscriptionOptions, is_to_be_improved: bool) -> dict[str, Any]:
-    """What the form shows of what was asked for."""
+def _initial(options: TranscriptionOptions, is_to_be_improved: bool) -> dict[str, Any]:
+    """The fields' initial values for options."""
     return {
         "language": options.language or "auto",
         "task": options.task,
@@ -157,6 +149,6 @@ def _shown(options: TranscriptionOptions, is_to_be_improved: bool) -> dict[str, 
 
 
 def defaults() -> dict[str, Any]:
-    """What the form shows before somebody chooses."""
+    """The initial values of IntakeForm."""
     options = TranscriptionOptions(**settings.DEFAULTS)
-    return _shown(options, settings.DEFAULT_UPGRADE_TRANSCRIBATION) | {"model": catalogue.default_if_known()}
+    return _initial(options, settings.DEFAULT_UPGRADE_TRANSCRIBATION) | {"model": catalogue.default_if_known()}

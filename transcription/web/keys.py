@@ -1,4 +1,4 @@
-"""The page of a person's keys to the API: what there is, a new one, and an end to one."""
+"""The page of a user's API keys: list, make, revoke."""
 
 from datetime import timedelta
 from typing import Any
@@ -28,7 +28,7 @@ DAYS = (
 
 
 class KeyForm(forms.Form):
-    """What a new key is for, what it may do, and until when."""
+    """A new key's name, scope and expiry."""
 
     name = forms.CharField(
         max_length=100,
@@ -47,22 +47,22 @@ class KeyForm(forms.Form):
 @page
 @require_http_methods(["GET", "HEAD", "POST"])
 def mine(request: HttpRequest) -> HttpResponse:
-    """The list, and the form below it; a key that was made is shown in the answer and nowhere else."""
-    form, made = KeyForm(request.POST if request.method == "POST" else None), ""
+    """List the keys and make one. A new key is shown in this response and never again."""
+    form, new_key = KeyForm(request.POST if request.method == "POST" else None), ""
     if form.is_valid():
-        asked = form.cleaned_data
-        made = ApiToken.make(request.user, asked["name"], scope=asked["scope"], expires_at=form.expires_at())
+        name, scope = form.cleaned_data["name"], form.cleaned_data["scope"]
+        new_key = ApiToken.make(request.user, name, scope=scope, expires_at=form.expires_at())
         form = KeyForm()
-    context = {"keys": keys.of_user(request.user), "form": form, "made": made, "now": timezone.now()}
-    answer = render(request, "keys.html", context, status=400 if form.is_bound else 200)
-    answer["Cache-Control"] = "no-store"
-    return answer
+    context = {"keys": keys.of_user(request.user), "form": form, "made": new_key, "now": timezone.now()}
+    response = render(request, "keys.html", context, status=400 if form.is_bound else 200)
+    response["Cache-Control"] = "no-store"
+    return response
 
 
 @page
 @require_http_methods(["GET", "HEAD", "POST"])
 def revoke(request: HttpRequest, pk: int) -> HttpResponse:
-    """Ask once; what uses the key stops working."""
+    """Ask for confirmation, then revoke a key."""
     key = get_object_or_404(keys.of_user(request.user), pk=pk)
     if request.method != "POST":
         return render(request, "confirm_revoke.html", {"key": key})

@@ -1,4 +1,4 @@
-"""The names of the languages that Whisper knows, in the reader's language."""
+"""The names of Whisper's languages, in the reader's language."""
 
 from django.utils.functional import Promise
 from django.utils.text import capfirst
@@ -107,17 +107,17 @@ NAMES: dict[str, Promise] = {
     "yue": pgettext_lazy("language", "Cantonese"),
 }
 
-# Chosen so often that they stand first.
+# The most frequent choices come first in a list.
 FIRST = ("ru", "en")
 
 
 def name(code: str) -> str:
-    """`русский` or `English`; a code that Whisper does not know stands for itself."""
+    """A language's name, such as `русский` or `English`; for a code that Whisper does not know, the code."""
     return str(NAMES.get(code, code))
 
 
 def choices() -> list[tuple[str, str]]:
-    """Code and name of every language: the usual ones, then the rest by the alphabet of the reader's language."""
-    named = {code: str(capfirst(name(code))) for code in NAMES}
-    rest = sorted(named.keys() - set(FIRST), key=lambda code: named[code].replace("ё", "е"))
-    return [(code, named[code]) for code in (*FIRST, *rest)]
+    """Code and name of every language: the most frequent, then the rest in alphabetical order of their names."""
+    names = {code: str(capfirst(name(code))) for code in NAMES}
+    rest = sorted(names.keys() - set(FIRST), key=lambda code: names[code].replace("ё", "е"))
+    return [(code, names[code]) for code in (*FIRST, *rest)]

@@ -1,4 +1,4 @@
-"""A recording as one row of the dashboard, from waiting to done."""
+"""Jobs as rows of the dashboard."""
 
 import hashlib
 import math
@@ -21,7 +21,7 @@ PAGE = 50
 FIRST_WORDS = 300  # characters
 LAST_WORDS = 200
 
-# How often a page asks for an unfinished job's state; each second where nothing else is written.
+# Seconds between two polls of an unfinished job's state, by status; 1 for the others.
 POLL_SECONDS: dict[str, int] = {Job.Status.QUEUED: 3, Job.Status.DOWNLOADING: 2}
 
 # The CSS class and the icon of each status.
@@ -40,33 +40,33 @@ UNKNOWN = ("is-unknown", "info")  # a status that another version of the program
 
 @dataclass(frozen=True)
 class Row:
-    """A job, the first words of its text, those recognised last, whether somebody is there to work on it, its turn."""
+    """A job with what its row shows."""
 
     job: Job
-    first_words: str
-    last_words: str
-    is_attended: bool
+    first_words: str  # of its text
+    last_words: str  # of its newest segment
+    is_attended: bool  # whether a worker for it is alive
     forecast: Forecast | None
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it cannot go on until a worker is back, or space on the disk."""
+        """Whether it cannot continue until a worker is alive or a problem has passed."""
         return self.job.status in Job.UNFINISHED and (not self.is_attended or bool(self.job.waiting_message))
 
     @property
     def place(self) -> int:
-        """In the queue, from 1; 0 for what has begun."""
+        """The place in the queue, from 1; 0 if it has begun."""
         return 0 if self.forecast is None or self.job.progress else self.forecast.position
 
     @property
     def status(self) -> str:
-        """The job's status; a job whose sections wait for their turn is shown as queued."""
-        is_in_line = self.job.status == Job.Status.TRANSCRIBING and self.place
-        return Job.Status.QUEUED.value if is_in_line else self.job.status
+        """The job's status; a job whose sections have not begun is shown as queued."""
+        is_in_queue = self.job.status == Job.Status.TRANSCRIBING and self.place
+        return Job.Status.QUEUED.value if is_in_queue else self.job.status
 
     @property
     def status_label(self) -> str:
-        """The status in the reader's language; one that this version does not know, as it is stored."""
+        """The status in the reader's language; a status that this version does not know stays as stored."""
         return str(dict(Job.Status.choices).get(self.status, self.status))
 
     @property
@@ -76,7 +76,7 @@ class Row:
 
     @property
     def state_template(self) -> str:
-        """The fragment that shows how far the job is: one for each status, and two for what holds a job up."""
+        """The fragment for the job's state: one for each status, and two for jobs that cannot continue."""
         if self.job.waiting_message:
             return "job_state/_waiting.html"
         if self.is_waiting and self.status not in (Job.Status.TRANSCRIBING, Job.Status.DOWNLOADING):
@@ -85,10 +85,10 @@ class Row:
 
     @property
     def can_go_on(self) -> bool:
-        """Whether another try may help: after a cancel or a failure whose sentence says so, while the sound is here."""
+        """Whether a retry may help: the job was cancelled or failed for a retryable reason, and the file is here."""
         problem = self.job.problem
-        may_help = self.job.status == Job.Status.CANCELLED or (problem is not None and problem.retryable)
-        return may_help and self.job.recording.removed_at is None
+        is_retryable = self.job.status == Job.Status.CANCELLED or (problem is not None and problem.retryable)
+        return is_retryable and self.job.recording.removed_at is None
 
     @property
     def icon(self) -> str:
@@ -104,20 +104,20 @@ class Row:
 
     @property
     def speed(self) -> int | None:
-        """How many times faster than it was spoken."""
-        duration, spent = self.job.recording.duration, self.job.processing_seconds
-        if self.job.status != Job.Status.DONE or not duration or not spent:
+        """How many times faster than real time."""
+        duration, processing = self.job.recording.duration, self.job.processing_seconds
+        if self.job.status != Job.Status.DONE or not duration or not processing:
             return None
-        return round(duration / spent)
+        return round(duration / processing)
 
     @property
     def seconds_left(self) -> int | None:
-        """Until it is done, about."""
+        """About how many seconds until it is done."""
         return None if self.forecast is None or self.is_waiting else self.forecast.about
 
     @cached_property
     def fingerprint(self) -> str:
-        """Another one when the row would look different."""
+        """Changes when the row would look different."""
         job = self.job
         state = (job.status, self.percent, self.seconds_left, self.is_waiting, self.place, job.waiting_for)
         facts = (job.name, job.language, job.recording.duration, job.error_code, job.error_values)
@@ -134,29 +134,29 @@ class Group:
 
 
 def is_attended() -> bool:
-    """Whether a worker that can recognise speech is alive."""
+    """Whether a device worker is alive."""
     return Worker.alive().filter(kind=Worker.Kind.DEVICE).exists()
 
 
 def one(user: AnyUser, job_id: uuid.UUID) -> Row:
     """Raises Job.DoesNotExist if the user has no such job."""
-    job = _of(user).get(pk=job_id)
+    job = _jobs_of(user).get(pk=job_id)
     return _row(job, is_attended(), None if job.is_ended else forecast.latest().get(job.pk))
 
 
 def unfinished(user: AnyUser) -> list[Row]:
-    """The newest first; when there are more than a page, those whose turn comes first."""
-    jobs = _of(user).filter(status__in=Job.UNFINISHED).order_by("created_at", "id")
+    """The oldest unfinished jobs, as many as a page has, in the order of the newest first."""
+    jobs = _jobs_of(user).filter(status__in=Job.UNFINISHED).order_by("created_at", "id")
     attended, forecasts = is_attended(), forecast.latest()
     return [_row(job, attended, forecasts.get(job.pk)) for job in jobs[:PAGE]][::-1]
 
 
 def ended(user: AnyUser, before: str = "") -> tuple[list[Group], str]:
-    """A page of the jobs that are not unfinished, the newest first, and where the next page begins, or `""`.
+    """A page of the ended jobs, the newest first, and where the next page begins, or `""`.
 
-    They are done, failed or cancelled, or have a status that another version of the program has stored.
+    A status of another version counts as ended.
     """
-    jobs = list(_of(user).filter(_older_than(before)).exclude(status__in=Job.UNFINISHED)[: PAGE + 1])
+    jobs = list(_jobs_of(user).filter(_older_than(before)).exclude(status__in=Job.UNFINISHED)[: PAGE + 1])
     rows = [_row(job, True, None) for job in jobs[:PAGE]]
     by_day = groupby(rows, key=lambda row: timezone.localdate(row.job.created_at))
     return [Group(day, list(rows)) for day, rows in by_day], _place(jobs[PAGE - 1]) if len(jobs) > PAGE else ""
@@ -168,8 +168,8 @@ def others(job: Job) -> QuerySet[Job]:
     return of_recording.exclude(pk=job.pk).only("model", "language", "status", "created_at")
 
 
-def _of(user: AnyUser) -> QuerySet[Job]:
-    """The user's jobs with what a row shows and no more: a text may be a megabyte."""
+def _jobs_of(user: AnyUser) -> QuerySet[Job]:
+    """A user's jobs with only what a row shows: a text may be a megabyte."""
     last_words = Segment.objects.filter(job=OuterRef("pk")).order_by("-pk").values("text")[:1]
     return (
         Job.objects.for_user(user)
@@ -180,7 +180,7 @@ def _of(user: AnyUser) -> QuerySet[Job]:
 
 
 def _row(job: Any, attended: bool, expected: Forecast | None) -> Row:
-    """A row of a job that `_of` has read."""
+    """The row of a job from `_jobs_of`."""
     return Row(job, job.first_words.strip(), (job.last_words or "")[-LAST_WORDS:].strip(), attended, expected)
 
 
@@ -189,10 +189,10 @@ def _place(job: Job) -> str:
 
 
 def _older_than(place: str) -> Q:
-    """What comes after a place that `_place` wrote; from anything else, the first page."""
-    moment, _, job_id = place.partition(",")
+    """The filter for the page that begins after a place of `_place`; the first page for any other text."""
+    created_at, _, job_id = place.partition(",")
     try:
-        at, last = datetime.fromisoformat(moment).astimezone(UTC), uuid.UUID(job_id)
-    except (ValueError, OverflowError):  # near the ends of time a moment is none in UTC
+        at, last = datetime.fromisoformat(created_at).astimezone(UTC), uuid.UUID(job_id)
+    except (ValueError, OverflowError):  # OverflowError: the year in UTC would be before 1 or after 9999
         return Q()
     return Q(created_at__lt=at) | Q(created_at=at, pk__lt=last)

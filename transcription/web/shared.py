@@ -1,4 +1,4 @@
-"""What a link to a transcript shows to whoever has it: the text and, if its owner wants so, the sound."""
+"""The pages behind a link to a transcript: the text and, if its owner allows it, the recording."""
 
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
@@ -18,25 +18,25 @@ from transcription.web.views import in_local_time, speeds
 FORMATS = ("txt", "srt", "docx")
 
 
-def _find(secret: str) -> Share:
+def _get_share_or_404(secret: str) -> Share:
     share = shares.find(secret)
     if share is None:
         raise Http404
     return share
 
 
-def _unlisted(answer: HttpResponseBase) -> HttpResponseBase:
-    """No search engine keeps it, and no page that it leads to is told of its secret address."""
-    answer["X-Robots-Tag"] = "noindex, nofollow"
-    answer["Referrer-Policy"] = "no-referrer"
-    answer["Cache-Control"] = "private, no-store"
-    return answer
+def _unlisted(response: HttpResponseBase) -> HttpResponseBase:
+    """Keep a response out of search engines and caches, and its secret address out of Referer headers."""
+    response["X-Robots-Tag"] = "noindex, nofollow"
+    response["Referrer-Policy"] = "no-referrer"
+    response["Cache-Control"] = "private, no-store"
+    return response
 
 
 @require_safe
 @in_local_time
 def page(request: HttpRequest, secret: str) -> HttpResponseBase:
-    share = _find(secret)
+    share = _get_share_or_404(secret)
     has_audio = share.has_audio and share.job.recording.removed_at is None
     context = {
         "job": share.job,
@@ -51,7 +51,7 @@ def page(request: HttpRequest, secret: str) -> HttpResponseBase:
 
 @require_safe
 def audio(request: HttpRequest, secret: str) -> HttpResponseBase:
-    share = _find(secret)
+    share = _get_share_or_404(secret)
     if not share.has_audio:
         raise Http404
     return _unlisted(media.respond(request, share.job.recording))
@@ -59,11 +59,11 @@ def audio(request: HttpRequest, secret: str) -> HttpResponseBase:
 
 @require_safe
 def text(request: HttpRequest, secret: str, extension: str) -> HttpResponseBase:
-    job = _find(secret).job
+    job = _get_share_or_404(secret).job
     if extension not in FORMATS:
         raise Http404
     export = exports.FORMATS[extension]
     file = export.render(whole.segments(job), job.transcription_options.highlight, title=job.name)
-    answer = HttpResponse(file, content_type=export.content_type)
-    answer["Content-Disposition"] = content_disposition_header(True, f"{stem(job)}.{extension}") or "attachment"
-    return _unlisted(answer)
+    response = HttpResponse(file, content_type=export.content_type)
+    response["Content-Disposition"] = content_disposition_header(True, f"{stem(job)}.{extension}") or "attachment"
+    return _unlisted(response)

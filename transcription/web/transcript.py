@@ -1,4 +1,4 @@
-"""The text of a job as its page shows it: a paragraph for each section, growing while it is recognised."""
+"""A job's text on its page: a paragraph for each section, which grows while it is transcribed."""
 
 from dataclasses import dataclass
 
@@ -11,36 +11,36 @@ LONGEST_NUMBER = 10  # digits; no section has so many segments
 
 @dataclass(frozen=True)
 class Part:
-    """What a page lacks of one section's text; `is_whole` when it stands for all that the page has of it."""
+    """New segments of one section."""
 
     index: int
     segments: list[Segment]
-    is_whole: bool
+    is_whole: bool  # whether they replace what the page has of the section; else they come after it
 
 
 @dataclass(frozen=True)
 class News:
-    """What a page that has `Have` lacks, and what it has afterwards."""
+    """What a page lacks of a job's text."""
 
     parts: list[Part]
-    have: str
-    newest: int  # the id of the last segment, from where the event stream goes on; 0 without any
-    is_begun: bool  # whether the page has places for the sections already
+    have: str  # what the page has with it, see `since`
+    newest: int  # the id of the last segment, after which the event stream continues; 0 if there is none
+    is_begun: bool  # whether the page has an element for each section already
 
     def __bool__(self) -> bool:
         return bool(self.parts)
 
 
 def since(job: Job, have: str = "") -> News:
-    """The segments that came after `have`, the numbers of segments that a page has of each section (`12.3.0`).
+    """The segments that a page lacks. `have` is how many segments it has of each section, such as `12.3.0`.
 
-    Counted by section because several machines store theirs at once, and a section taken up again begins anew.
+    They are counted by section because several workers store segments at once, and a retried section may begin again.
     """
-    known = [int(number) for number in have.split(".") if number.isdecimal() and len(number) < LONGEST_NUMBER]
+    counts = [int(number) for number in have.split(".") if number.isdecimal() and len(number) < LONGEST_NUMBER]
     counted = Section.objects.filter(job=job).annotate(stored=Count("segments"), newest=Max("segments"))
     sections = list(counted.order_by("index"))
-    is_begun = len(known) == len(sections) > 0
-    before = dict(zip((section.pk for section in sections), known if is_begun else [0] * len(sections), strict=True))
+    is_begun = len(counts) == len(sections) > 0
+    before = dict(zip((section.pk for section in sections), counts if is_begun else [0] * len(sections), strict=True))
     changed = [section for section in sections if not is_begun or section.stored != before[section.pk]]
     segments: dict[int, list[Segment]] = {section.pk: [] for section in changed}
     for segment in Segment.objects.filter(section__in=changed).order_by("index").defer("tokens"):

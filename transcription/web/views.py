@@ -1,4 +1,4 @@
-"""The pages. A view parses, calls one thing, and answers; another's job is not there, for staff too."""
+"""The pages of jobs. A user sees only their own jobs, staff too."""
 
 import uuid
 import zoneinfo
@@ -25,10 +25,9 @@ from transcription.api.errors import sentence
 from transcription.jobs import StoredFile
 from transcription.models import Job
 from transcription.text import exports
-from transcription.web import model_offer, rows, transcript
+from transcription.web import model_offer, rows, sample_recording, transcript
 from transcription.web.context import THEMES
 from transcription.web.forms import AgainForm, IntakeForm, SignInForm, defaults
-from transcription.web.sample import upload as sample_upload
 from transcription.weights import catalogue
 from transcription.whisper.options import TranscriptionOptions
 
@@ -44,26 +43,23 @@ def in_local_time(view: AnyView) -> AnyView:
 
     @wraps(view)
     def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        with timezone.override(_zone(request.COOKIES.get("timezone", ""))):
+        try:
+            zone = zoneinfo.ZoneInfo(request.COOKIES.get("timezone", ""))
+        except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):  # empty, a path, a folder, unknown
+            zone = zoneinfo.ZoneInfo(settings.TIME_ZONE)
+        with timezone.override(zone):
             return view(request, *args, **kwargs)
 
     return cast(AnyView, wrapped)
 
 
-def _zone(name: str) -> zoneinfo.ZoneInfo:
-    try:
-        return zoneinfo.ZoneInfo(name)
-    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):  # empty, a path, a folder, unknown
-        return zoneinfo.ZoneInfo(settings.TIME_ZONE)
-
-
 def page(view: View) -> View:
-    """A page of a person who is signed in."""
+    """A page for a signed-in user."""
     return login_required(in_local_time(view))
 
 
 def fragment(view: View) -> View:
-    """A piece that a page asks for: 401 instead of the way to the login page, which would land inside the page."""
+    """A fragment for htmx: it answers 401 where a redirect would put the login page into the page."""
 
     @wraps(view)
     def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -100,7 +96,7 @@ sign_out = LogoutView.as_view()
 @require_http_methods(["GET", "HEAD", "POST"])
 def dashboard(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
-        return _take(request)
+        return _submit_files(request)
     return _dashboard(request, IntakeForm(initial=defaults()))
 
 
@@ -123,10 +119,10 @@ def _dashboard(request: HttpRequest, form: IntakeForm, status: int = 200) -> Htt
     return render(request, "dashboard.html", context, status=status)
 
 
-def _take(request: HttpRequest) -> HttpResponse:
-    """What the form does without a script: each file is taken or refused by itself."""
+def _submit_files(request: HttpRequest) -> HttpResponse:
+    """Queue a job for each file of the form; browsers without scripts send it."""
     form = IntakeForm(request.POST)
-    files = cast(list[StoredFile], request.FILES.getlist("file"))  # as HashingUploadHandler takes them
+    files = cast(list[StoredFile], request.FILES.getlist("file"))  # HashingUploadHandler has stored them
     if not files:
         form.add_error(None, gettext("Choose at least one file."))
     if not form.is_valid():
@@ -139,24 +135,24 @@ def _take(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_POST
 def sample(request: HttpRequest) -> HttpResponse:
-    with sample_upload() as upload:
+    with sample_recording.upload() as upload:
         job = _submit(request, upload, None, TranscriptionOptions(word_timestamps=True), improve=False)
     return redirect("dashboard") if job is None else redirect("job", job_id=job.pk)
 
 
 @fragment
 def offer(request: HttpRequest) -> HttpResponse:
-    """The offer of a better model; 204 when it would look as the one that the page has."""
-    found = model_offer.find_offer(request)
-    if found is not None and found.fingerprint == request.GET.get("seen"):
+    """The offer of a better model; 204 if it looks the same as the one on the page."""
+    offered = model_offer.find_offer(request)
+    if offered is not None and offered.fingerprint == request.GET.get("seen"):
         return HttpResponse(status=204)
-    return render(request, "_model_offer.html", {"offer": found, "is_update": True})
+    return render(request, "_model_offer.html", {"offer": offered, "is_update": True})
 
 
 @login_required
 @require_POST
 def answer_offer(request: HttpRequest) -> HttpResponse:
-    """Fetch the better model in the background, stop fetching it, or offer it no more in this browser."""
+    """Download the better model, stop the download, or stop offering it in this browser."""
     if not getattr(request.user, "is_staff", False):
         raise PermissionDenied
     response, answer = redirect("dashboard"), request.POST.get("answer", "")
@@ -175,7 +171,7 @@ def answer_offer(request: HttpRequest) -> HttpResponse:
 def _submit(
     request: HttpRequest, upload: StoredFile, model: str | None, options: TranscriptionOptions, *, improve: bool
 ) -> Job | None:
-    """Queue a job; None when the file could not be taken, which the next page says."""
+    """Queue a job; return None if that failed, which a message on the next page says."""
     try:
         model = model or catalogue.default()
         return jobs.submit(person(request), upload, model=model, options=options, improve=improve)
@@ -185,56 +181,61 @@ def _submit(
 
 
 def person(request: HttpRequest) -> AbstractBaseUser:
-    """Who is signed in, where `login_required` has made sure that somebody is."""
+    """The signed-in user of a view with `login_required`."""
     return cast(AbstractBaseUser, request.user)
 
 
 @fragment
 def row(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
-    """A row of the dashboard; 204 when it would look as the one that the page has."""
-    found = _row_or_404(request, job_id)
-    if found.fingerprint == request.GET.get("seen"):
+    """A row of the dashboard; 204 if it looks the same as the one on the page."""
+    row = _row_or_404(request, job_id)
+    if row.fingerprint == request.GET.get("seen"):
         return HttpResponse(status=204)
-    return render(request, "_job_row.html", {"row": found, "is_update": "seen" in request.GET})
+    return render(request, "_job_row.html", {"row": row, "is_update": "seen" in request.GET})
 
 
 @page
 @require_GET
 def job(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
-    found = _row_or_404(request, job_id)
-    return render(request, "job.html", _about(found) | {"news": transcript.since(found.job)})
+    row = _row_or_404(request, job_id)
+    return render(request, "job.html", _context(row) | {"news": transcript.since(row.job)})
 
 
 @fragment
 def text(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
-    """What a job's page lacks of its text and facts; 204 when it lacks nothing."""
-    found = _row_or_404(request, job_id)
-    has_turned = request.GET.get("status") != found.job.status
-    # What the page has reads otherwise once a language model has improved it.
-    is_changed = has_turned and found.job.is_ended and found.job.is_to_be_improved
-    news = transcript.since(found.job, "" if is_changed else request.GET.get("have", ""))
-    if not news and found.fingerprint == request.GET.get("seen"):
+    """What a job's page lacks of the text and the other facts; 204 if nothing."""
+    row = _row_or_404(request, job_id)
+    has_new_status = request.GET.get("status") != row.job.status
+    # A language model may have changed the text that the page has.
+    is_improved = has_new_status and row.job.is_ended and row.job.is_to_be_improved
+    news = transcript.since(row.job, "" if is_improved else request.GET.get("have", ""))
+    if not news and row.fingerprint == request.GET.get("seen"):
         return HttpResponse(status=204)
-    return render(request, "_job_text.html", _about(found) | {"news": news, "has_turned": has_turned})
+    return render(request, "_job_text.html", _context(row) | {"news": news, "has_turned": has_new_status})
 
 
-def _about(row: rows.Row) -> dict[str, Any]:
-    audio = reverse("api:audio", args=(row.job.pk,))
-    about = {"row": row, "job": row.job, "others": rows.others(row.job), "formats": FORMATS}
-    return {**about, "audio": audio, "speeds": speeds()}
+def _context(row: rows.Row) -> dict[str, Any]:
+    return {
+        "row": row,
+        "job": row.job,
+        "others": rows.others(row.job),
+        "formats": FORMATS,
+        "audio": reverse("api:audio", args=(row.job.pk,)),
+        "speeds": speeds(),
+    }
 
 
 def speeds() -> list[tuple[str, float]]:
-    """How fast a player can play: for a program and for a person."""
+    """The player's speeds, each as the script reads it and as a number to show."""
     return [(f"{speed:g}", speed) for speed in SPEEDS]
 
 
 @login_required
 @require_POST
 def cancel(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
-    """Does not ask: what was recognised is kept, and it can be gone on with."""
+    """Cancel without asking: the text so far is kept and the job can be retried."""
     jobs.cancel(_row_or_404(request, job_id).job)
-    return _back(request, job_id)
+    return _redirect_back(request, job_id)
 
 
 @login_required
@@ -244,13 +245,13 @@ def retry(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
         jobs.retry(_row_or_404(request, job_id).job)
     except errors.Problem as problem:
         messages.error(request, sentence(problem))
-    return _back(request, job_id)
+    return _redirect_back(request, job_id)
 
 
 @page
 @require_http_methods(["GET", "HEAD", "POST"])
 def again(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
-    """Ask how, and transcribe the same recording once more: a new transcript beside this one."""
+    """Ask for the options, then transcribe the recording again; the new transcript stands beside this one."""
     before = _row_or_404(request, job_id).job
     form = AgainForm(before, request.POST if request.method == "POST" else None)
     if not form.is_valid():
@@ -272,30 +273,30 @@ def again(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     return redirect("job", job_id=job.pk)
 
 
-def _back(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
-    """To the page that the form is on: the job's own, or the list."""
+def _redirect_back(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    """Redirect to the page with the form: the job's or the dashboard."""
     return redirect("job", job_id=job_id) if "from_job" in request.POST else redirect("dashboard")
 
 
 @page
 @require_http_methods(["GET", "HEAD", "POST"])
 def delete(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
-    """Ask once; deleting is for good."""
-    found = _row_or_404(request, job_id)
+    """Ask for confirmation, then delete for good."""
+    row = _row_or_404(request, job_id)
     if request.method != "POST":
-        context = {"row": found, "job": found.job, "others": rows.others(found.job).count()}
+        context = {"row": row, "job": row.job, "others": rows.others(row.job).count()}
         return render(request, "confirm_delete.html", context)
-    jobs.delete(found.job)
-    messages.success(request, gettext("%(name)s is deleted.") % {"name": found.job.name})
+    jobs.delete(row.job)
+    messages.success(request, gettext("%(name)s is deleted.") % {"name": row.job.name})
     return redirect("dashboard")
 
 
 @require_POST
 def theme(request: HttpRequest) -> HttpResponse:
-    """Remember light or dark; anything else means as the system."""
-    back = request.POST.get("next", "")
-    is_ours = url_has_allowed_host_and_scheme(back, {request.get_host()}, require_https=request.is_secure())
-    response = redirect(back if is_ours else "dashboard")
+    """Remember light or dark; anything else means the system's."""
+    target = request.POST.get("next", "")
+    is_ours = url_has_allowed_host_and_scheme(target, {request.get_host()}, require_https=request.is_secure())
+    response = redirect(target if is_ours else "dashboard")
     chosen = request.POST.get("theme", "")
     if chosen in THEMES:
         response.set_cookie("theme", chosen, max_age=A_YEAR, samesite="Lax", secure=request.is_secure())

@@ -1,4 +1,4 @@
-"""The page of a person's webhook: where messages go, the secret that signs them, and what became of each."""
+"""The page of a user's webhook: its address, the secret that signs messages, and a log of them."""
 
 import hashlib
 import uuid
@@ -24,12 +24,12 @@ from transcription.web.views import fragment, page, person
 from transcription.webhooks import Try
 
 SHOWN = 50
-# A message that is tried so soon is worth a look every other second.
+# The page polls the log while a message is to be tried within this time.
 SOON = timedelta(seconds=40)
 
 
 class WebhookForm(forms.Form):
-    """Where messages go; nowhere when it is empty."""
+    """The webhook's address; empty to send no messages."""
 
     url = forms.CharField(
         required=False,
@@ -41,8 +41,8 @@ class WebhookForm(forms.Form):
         try:
             if url:
                 webhooks.check(url, name=gettext("The address"))
-        except InvalidParameter as refused:
-            raise forms.ValidationError(gettext(refused.sentence) % refused.values) from refused
+        except InvalidParameter as error:
+            raise forms.ValidationError(gettext(error.sentence) % error.values) from error
         return url
 
 
@@ -73,15 +73,15 @@ def mine(request: HttpRequest) -> HttpResponse:
     webhook = webhooks.of(person(request))
     form = WebhookForm(request.POST if request.method == "POST" else None, initial={"url": webhook.url})
     if form.is_valid():
-        webhooks.point(person(request), form.cleaned_data["url"])
-        is_set = bool(form.cleaned_data["url"])
-        said = gettext("The address is saved. Send a test to see whether messages arrive.")
-        messages.success(request, said if is_set else gettext("No more messages are sent to an address of yours."))
+        url = form.cleaned_data["url"]
+        webhooks.point(person(request), url)
+        saved = gettext("The address is saved. Send a test to see whether messages arrive.")
+        messages.success(request, saved if url else gettext("No more messages are sent to an address of yours."))
         return redirect("webhook")
-    context = {"webhook": webhook, "form": form, **_log(request.user)}
-    answer = render(request, "webhook.html", context, status=400 if form.is_bound else 200)
-    answer["Cache-Control"] = "no-store"
-    return answer
+    context = {"webhook": webhook, "form": form, **_log_context(request.user)}
+    response = render(request, "webhook.html", context, status=400 if form.is_bound else 200)
+    response["Cache-Control"] = "no-store"
+    return response
 
 
 @login_required
@@ -102,17 +102,17 @@ def send_test(request: HttpRequest) -> HttpResponse:
 
 @fragment
 def log(request: HttpRequest) -> HttpResponse:
-    """The log; 204 when it would look as the one that the page has."""
-    found = _log(request.user)
-    if found["fingerprint"] == request.GET.get("seen"):
+    """The log; 204 if it looks the same as the one on the page."""
+    context = _log_context(request.user)
+    if context["fingerprint"] == request.GET.get("seen"):
         return HttpResponse(status=204)
-    return render(request, "_deliveries.html", found)
+    return render(request, "_deliveries.html", context)
 
 
 @login_required
 @require_POST
 def replay(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-    """Does not ask: a receiver knows a message that it has had by its id."""
+    """Send a message again, without asking: its id tells a receiver that it has had it."""
     if not Delivery.objects.for_user(request.user).filter(pk=pk).exists():
         raise Http404
     if not deliveries.replay_delivery(pk):
@@ -120,10 +120,10 @@ def replay(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     return redirect("webhook")
 
 
-def _log(user: AnyUser) -> dict[str, Any]:
+def _log_context(user: AnyUser) -> dict[str, Any]:
     rows = Delivery.objects.for_user(user).select_related("job").defer("data", "job__text", "job__searchable")
     entries = [Entry(row, webhooks.tries(row)) for row in rows[:SHOWN]]
     is_moving = any(entry.is_waiting and entry.delivery.next_attempt_at < timezone.now() + SOON for entry in entries)
-    seen = repr([(e.delivery.pk, e.delivery.status, len(e.tries), e.delivery.attempts) for e in entries] + [is_moving])
-    fingerprint = hashlib.sha256(seen.encode()).hexdigest()[:16]
+    shown = [(e.delivery.pk, e.delivery.status, len(e.tries), e.delivery.attempts) for e in entries]
+    fingerprint = hashlib.sha256(repr((shown, is_moving)).encode()).hexdigest()[:16]
     return {"entries": entries, "is_moving": is_moving, "fingerprint": fingerprint, "shown": SHOWN}

@@ -1,4 +1,4 @@
-"""The recording that comes with Stenograf, for those who have none at hand."""
+"""The bundled sample recording, for users who have none at hand."""
 
 import hashlib
 
@@ -9,7 +9,7 @@ from transcription.api.upload_handler import HashedUpload
 
 
 def upload() -> HashedUpload:
-    """The sample in the reader's language, as if somebody had just uploaded it."""
+    """The sample in the reader's language, as an uploaded file."""
     source = settings.SAMPLES_DIR / ("sample-ru.ogg" if translation.get_language() == "ru" else "sample-en.ogg")
     sound = source.read_bytes()
     upload = HashedUpload(source.name, "audio/ogg", None, None)
