@@ -3,7 +3,7 @@
 const place = document.getElementById("api");
 const root = document.documentElement;
 
-// Swagger UI's own dark colours, when the page is dark.
+// Swagger UI's own dark colours on a dark page.
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const showTheme = () => root.classList.toggle("dark-mode", root.dataset.theme ? root.dataset.theme === "dark" : dark.matches);
 dark.addEventListener("change", showTheme);
@@ -18,7 +18,7 @@ SwaggerUIBundle({
   displayRequestDuration: true,
   persistAuthorization: false,
   validatorUrl: null,
-  // By the dashboard's session, which asks for its token.
+  // Requests use the dashboard's session, which requires the CSRF token.
   requestInterceptor(request) {
     const token = document.cookie.match(/(?:^|; )csrftoken=([^;]*)/);
     if (token && new URL(request.url, location.href).origin === location.origin) {

@@ -1,4 +1,4 @@
-// Copies a transcript, with a line for each segment and an empty one between sections, or another text as it is.
+// Copies a transcript, one line for each segment and an empty line between sections, or any other text as it is.
 
 function textOf(place) {
   if (!place.matches(".transcript")) return place.textContent.trim();
@@ -6,7 +6,7 @@ function textOf(place) {
   return [...place.querySelectorAll(".turn")].map(lines).filter(Boolean).join("\n\n");
 }
 
-// Browsers give the clipboard only to https and localhost; on http in a home network the older command still works.
+// Browsers offer navigator.clipboard only on https and localhost; elsewhere the older command still works.
 function copyByCommand(text) {
   const area = document.createElement("textarea");
   area.value = text;

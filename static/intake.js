@@ -1,5 +1,5 @@
-// Uploads the files that are chosen, or dropped anywhere in the window, a few at once. Each is a row of the list from
-// the start; when the server has stored it, the row that the server renders replaces it.
+// Uploads files that are chosen or dropped anywhere in the window, a few at once. Each has a row in the list from the
+// start; when the server has stored the file, the server's row replaces it.
 
 const AT_ONCE = 3;
 
@@ -85,7 +85,7 @@ function enqueue(file) {
 function formFor(file) {
   const form = new FormData(intake);
   ["file", "csrfmiddlewaretoken"].forEach(name => form.delete(name));
-  // A browser sends no box that is not ticked, and the API would take its own default for it.
+  // A browser does not send an unticked checkbox, and the API would use its default.
   for (const { name, checked } of intake.querySelectorAll("#options [type=checkbox]")) form.set(name, checked);
   form.append("file", file);
   return form;
@@ -118,7 +118,7 @@ function send(upload) {
   request.send(upload.form);
 }
 
-// The cookie's: signing in anew in another tab changes it, and the page's own is then of no use.
+// The token from the cookie, because signing in again in another tab makes the page's token invalid.
 function token() {
   return /(?:^|; )csrftoken=([^;]+)/.exec(document.cookie)?.[1] ?? intake.elements.csrfmiddlewaretoken.value;
 }
@@ -135,7 +135,7 @@ function readAnswer({ request, row, file }) {
 }
 
 function becomeJob(row, id) {
-  // The row is the source too: requests of one source wait for each other, and htmx drops all that wait but the last.
+  // The row is the request's source: of several requests that wait for one source, htmx keeps only the last.
   htmx.ajax("GET", settings.row.replace(settings.anyJob, id), { source: row, target: row, swap: "outerHTML" });
 }
 
@@ -197,7 +197,7 @@ function takeDropped(item) {
 
 // ---------------------------------------------------------------- the options
 
-intake?.addEventListener("submit", event => event.preventDefault()); // Enter in a field uploads nothing
+intake?.addEventListener("submit", event => event.preventDefault()); // Enter in a field must not submit
 
 intake?.querySelectorAll("[aria-controls]").forEach(button => button.addEventListener("click", () => {
   const isOpen = button.getAttribute("aria-expanded") !== "true";
@@ -205,7 +205,7 @@ intake?.querySelectorAll("[aria-controls]").forEach(button => button.addEventLis
   document.getElementById(button.getAttribute("aria-controls")).toggleAttribute("data-folded", !isOpen);
 }));
 
-// On a phone the options fold into a line that shows their values.
+// On a phone the options collapse to one line that shows their values.
 function summarizeOptions() {
   const { language, model, word_timestamps: words } = intake.elements;
   const chosen = select => select.selectedOptions[0]?.textContent;

@@ -1,25 +1,25 @@
-// A job's page requests its fragment when the event stream reports a change, so that text always comes as markup that
-// the server has rendered. Where no stream comes through, the page requests it as often as the fragment asks for.
+// A job's page requests its fragment when the event stream reports a change, so that the server renders all text.
+// Without a stream, the page polls at the interval that the fragment names.
 
 const MIN_INTERVAL = 300; // milliseconds between two requests
-const SETTLE_TIME = 50; // until a fragment that has just been swapped in receives events
-const STREAMING_INTERVAL = 5000; // while the stream works: for what changes with time alone, such as how long it will take
+const SETTLE_TIME = 50; // until a swapped-in fragment receives events
+const STREAMING_INTERVAL = 5000; // while the stream works: for what changes without events, such as the time left
 const HIDDEN_INTERVAL = 15000;
 const RECONNECT_INTERVAL = 15000;
 
 let stream = null;
-let isStreaming = false; // whether events arrive; a proxy may open the stream and hold them back
+let isStreaming = false; // whether events arrive; a proxy may hold them back
 let hasNews = false;
 let isRequesting = false;
 let requestedAt = -Infinity;
 let timer = 0;
 
-// The fragment names the stream for as long as the job has not ended.
+// The fragment names the stream until the job has ended.
 const live = () => document.querySelector("#live[data-events]");
 
 // ---------------------------------------------------------------- the stream
 
-// A browser opens six connections to a server at most: a hidden tab keeps none.
+// A browser opens at most six connections to a server, so a hidden tab closes its stream.
 function connect() {
   if (stream || document.hidden || !live()) return;
   stream = new EventSource(live().dataset.events);
@@ -34,7 +34,7 @@ function receive() {
   requestSoon();
 }
 
-// The browser itself comes back after a broken connection, but not after a refusal.
+// The browser reconnects by itself after a broken connection, but not after an error response.
 function reconnectLater() {
   isStreaming = false;
   if (stream?.readyState !== EventSource.CLOSED) return;
@@ -68,7 +68,7 @@ function isDue() {
   return performance.now() >= requestedAt + pause;
 }
 
-// htmx fires this before each request: on news, and every second or so by its own timer.
+// htmx fires this before each request, whether news or its timer triggered it.
 document.addEventListener("htmx:confirm", event => {
   const { elt, triggeringEvent } = event.detail;
   if (elt.id !== "live") return;

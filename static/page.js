@@ -1,9 +1,9 @@
-// What every page does: sends the server its time zone, closes menus, changes the theme in place, stops polls that fail.
+// Runs on every page: sends the time zone, closes menus, changes the theme in place, stops polls that fail.
 
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 document.cookie = `timezone=${zone}; path=/; max-age=31536000; samesite=lax`;
 
-// Menus are <details>: they open by themselves; Escape and a click elsewhere close them.
+// Menus are <details>, which open without a script; Escape and a click elsewhere close them.
 
 function closeMenus(except) {
   document.querySelectorAll("details.menu[open]").forEach(menu => {
@@ -20,7 +20,7 @@ document.addEventListener("keydown", event => {
   menu.querySelector("summary").focus();
 });
 
-// The theme changes at once: a new page would stop what is playing or being uploaded.
+// The theme changes without loading a page, which would stop the player and uploads.
 
 function showTheme(theme) {
   if (theme) document.documentElement.dataset.theme = theme;
@@ -40,7 +40,7 @@ document.addEventListener("submit", event => {
   fetch(form.action, { method: "POST", body: sent, redirect: "manual" });
 });
 
-// Signed out or deleted elsewhere: another request each second would not change that.
+// The user has signed out or deleted the job elsewhere: more requests would not help.
 
 document.addEventListener("htmx:responseError", event => {
   const { status } = event.detail.xhr;

@@ -14,7 +14,7 @@ function clock(seconds) {
   return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
 }
 
-// The server's measurement is better than the browser's estimate of a file that is still loading.
+// The server has measured the duration; the browser estimates it while the file is loading.
 function duration() {
   const measured = Number(document.getElementById("wave").dataset.duration);
   return measured || (Number.isFinite(audio.duration) ? audio.duration : 0);
@@ -87,7 +87,7 @@ audio.addEventListener("error", cannotPlay);
 ["play", "pause", "ended"].forEach(name => audio.addEventListener(name, showPlaying));
 ["timeupdate", "seeked"].forEach(name => audio.addEventListener(name, () => { showPlace(); follow(); }));
 
-// The page may have come after the events; a wave may come while the page is open.
+// The audio's events may have fired before this script ran; the wave may arrive while the page is open.
 if (audio.readyState >= HTMLMediaElement.HAVE_METADATA) ready();
 if (audio.error) cannotPlay();
 drawWave();
@@ -106,7 +106,7 @@ document.addEventListener("keydown", event => {
 
 let isFollowing = true;
 
-// The last of elements in order of time that has begun at `time`; by binary search, for there are thousands.
+// The last element that has begun at `time`, of thousands in order of time: a binary search.
 function begunLast(elements, time) {
   let [low, high] = [0, elements.length];
   while (low < high) {
@@ -132,11 +132,11 @@ function follow() {
   const isNew = mark("segment", segment);
   if (isNew) segment.setAttribute("aria-current", "true");
   mark("word", segment && begunLast(segment.getElementsByClassName("word"), time));
-  // A click on a place in a paused text must not move the text; a slider or a link may go far out of sight.
+  // While paused, a click in the text must not scroll; the slider or a link may lead far out of sight.
   if (isNew && isFollowing && !(audio.paused && isInSight(segment))) scrollTo(segment);
 }
 
-// Where the text that can be seen begins and ends: the player lies over its top, on a phone over its foot.
+// The top and bottom of the visible text: the player covers its top, on a phone its bottom.
 function sight() {
   const { top, bottom } = player.getBoundingClientRect();
   return getComputedStyle(player).position === "sticky" ? [bottom, innerHeight] : [0, top];
@@ -148,7 +148,7 @@ function isInSight(segment) {
   return top > from && bottom < to;
 }
 
-// Keeps what is spoken in the upper third of what can be seen of the text.
+// Keeps the spoken words in the upper third of the visible text.
 function scrollTo(segment) {
   const [from, to] = sight();
   const place = segment.getBoundingClientRect().top;
@@ -161,7 +161,7 @@ function setFollowing(yes) {
   toNow.hidden = yes || !transcript.querySelector(".segment.is-now");
 }
 
-// Only the person's own scrolling stops the following: scrollBy sends no wheel, touch or key events.
+// Only the user's own scrolling stops following: scrollBy fires no wheel, touch or key events.
 ["wheel", "touchmove"].forEach(name => addEventListener(name, () => setFollowing(false), { passive: true }));
 addEventListener("keydown", event => {
   if (["PageUp", "PageDown", "ArrowUp", "ArrowDown", "Home", "End"].includes(event.code)) setFollowing(false);

@@ -42,7 +42,7 @@ def test_a_broken_engine_is_set_aside_for_the_next_best(monkeypatch: pytest.Monk
     offer(monkeypatch, broken(name), GOOD)
     assert devices.engine().name == name
     told = io.StringIO()
-    assert serve.Command(stdout=told).set_aside_the_engine("cpu")
+    assert serve.Command(stdout=told).reject_engine("cpu")
     assert f"{name} is set aside" in told.getvalue()
     assert devices.engine() == GOOD
     verdict = enginecheck.verdict_on(broken(name))
@@ -52,7 +52,7 @@ def test_a_broken_engine_is_set_aside_for_the_next_best(monkeypatch: pytest.Monk
 
 def test_a_broken_engine_without_a_next_best_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, broken("nonsense"))
-    assert not serve.Command(stdout=io.StringIO()).set_aside_the_engine("cpu")
+    assert not serve.Command(stdout=io.StringIO()).reject_engine("cpu")
     assert devices.engine().name == "nonsense"
 
 
@@ -68,7 +68,7 @@ def test_an_engine_that_somebody_named_is_theirs_to_judge(
 
 def test_each_version_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, broken("nonsense"), GOOD)
-    assert serve.Command(stdout=io.StringIO()).set_aside_the_engine("cpu")
+    assert serve.Command(stdout=io.StringIO()).reject_engine("cpu")
     assert enginecheck.is_checked(broken("nonsense"), "base")
     monkeypatch.setattr(enginecheck, "installed_version", lambda engine: "99")
     assert not enginecheck.is_checked(broken("nonsense"), "base")

@@ -1,4 +1,4 @@
-"""The application."""
+"""The Django app."""
 
 from importlib import import_module
 

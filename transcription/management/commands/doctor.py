@@ -1,4 +1,4 @@
-"""`manage.py doctor`: what is wrong with this installation, and how to mend it."""
+"""`manage.py doctor`: print what is wrong with this installation and how to mend it."""
 
 import json
 from argparse import ArgumentParser

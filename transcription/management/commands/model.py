@@ -38,8 +38,8 @@ class Command(BaseCommand):
 
     def list(self) -> None:
         for model in model_library.models():
-            marks = [_state(model), *(["default"] if model.is_default else [])]
-            self.stdout.write(f"{model.name:<16} {model.engine:<16} {_size(model.size_bytes):>9}  {', '.join(marks)}")
+            notes = [_state(model), *(["default"] if model.is_default else [])]
+            self.stdout.write(f"{model.name:<16} {model.engine:<16} {_size(model.size_bytes):>9}  {', '.join(notes)}")
         self.stdout.write(f"Models lie in {settings.MODELS_DIR}.")
 
     def download(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""`manage.py serve`: everything that a first start needs, then the web server and the workers in one process tree."""
+"""`manage.py serve`: set up what a first start needs, then run the web server and the workers in one process tree."""
 
 import fcntl
 import os
@@ -27,40 +27,40 @@ from transcription.whisper.options import TranscriptionOptions
 from transcription.workers import devices, enginecheck, pipeline
 from transcription.workers.supervisor import Supervisor, is_port_free
 
-SETUP_LOCK = 7_372_846_911  # its number among PostgreSQL's advisory locks; any would do
+SETUP_LOCK = 7_372_846_911  # the number of a PostgreSQL advisory lock; arbitrary
 
 
 class Command(BaseCommand):
     help = "Set up what is missing, then serve the dashboard and the API, with the workers."
-    requires_system_checks: list[str] = []  # until what is missing has been set up
+    requires_system_checks: list[str] = []  # handle() runs them after it has set up what is missing
 
     def handle(self, *args: Any, **options: Any) -> None:
         _make_folders()
-        lock = _lock()
+        lock = _lock_data_dir()
         if not is_port_free(settings.HOST, settings.PORT):
             raise CommandError(f"Port {settings.PORT} of {settings.HOST} is taken. Stop what uses it, or set PORT.")
-        here = _devices()
+        available = _find_devices()
         with _setting_up_the_database():
             call_command("migrate", verbosity=0)
         self.fetch_weights()
         self.check()
-        self.ask_the_broker()
+        self.check_broker()
         with _setting_up_the_database():
             self.make_administrator()
             self.read_keys()
         self.collect_static_files()
-        while self.set_aside_the_engine(here[0]):
-            here = _devices()
+        while self.reject_engine(available[0]):
+            available = _find_devices()
             self.fetch_weights()
         threading.Thread(target=self.say_when_ready, daemon=True).start()
-        Supervisor(here).run()
+        Supervisor(available).run()
         lock.close()
 
     def fetch_weights(self) -> None:
-        """Fetch the default model's weights once; without them go on, and say what to put where."""
+        """Download the default model's weights if they are missing; if that fails, print what to put where."""
         name, engine = catalogue.default_if_known(), devices.engine().name
         if not name:
-            return  # the system checks, which come next, say so
+            return  # the system checks, which come next, report it
         if catalogue.on_disk(name, engine) is not None or not store.can_fetch(name, engine):
             return
         self.stdout.write(f"Fetching the weights of {name}, once:")
@@ -72,7 +72,7 @@ class Command(BaseCommand):
             self.stdout.write("")
 
     def make_administrator(self) -> None:
-        """Make the first administrator; a generated password is shown this once."""
+        """Make the first administrator and print the password if it was generated."""
         users = get_user_model().objects
         if users.filter(is_superuser=True).exists():
             return
@@ -82,16 +82,16 @@ class Command(BaseCommand):
         users.create_superuser(name, password=password)
         self.stdout.write(f"The first administrator: {name}, password: {shown}")
 
-    def ask_the_broker(self) -> None:
-        """Say so when the broker does not answer; the workers connect when it does."""
+    def check_broker(self) -> None:
+        """Print a message if the broker does not answer; the workers connect when it does."""
         finding = doctor.check_broker_connection()
         if finding.state == doctor.State.WRONG:
             self.stdout.write(f"{finding.sentence} Until then no work begins at once.")
 
     def read_keys(self) -> None:
-        """Let the keys of KEYS_FILE work; at the first start it is made, with one key.
+        """Read KEYS_FILE; the first start creates it with one key.
 
-        A machine that has no such file leaves the keys alone that another one's file has given.
+        If it is missing on this machine, the keys from another machine's file stay.
         """
         if not settings.KEYS_FILE.exists() and ApiToken.objects.filter(is_from_file=True).exists():
             self.stdout.write(f"There is no {settings.KEYS_FILE}: the keys of another machine's file go on working.")
@@ -105,16 +105,13 @@ class Command(BaseCommand):
 
     def collect_static_files(self) -> None:
         """Collect and compress static files when one has changed since the last start."""
-        stamp, seen = settings.STATIC_ROOT / ".stamp", _static_fingerprint()
-        if not stamp.exists() or stamp.read_text() != seen:
+        stamp, fingerprint = settings.STATIC_ROOT / ".stamp", _static_fingerprint()
+        if not stamp.exists() or stamp.read_text() != fingerprint:
             call_command("collectstatic", interactive=False, clear=True, verbosity=0)
-            stamp.write_text(seen)
+            stamp.write_text(fingerprint)
 
-    def set_aside_the_engine(self, device: str) -> bool:
-        """On an engine's first start with weights show that it can transcribe, and how fast.
-
-        Return whether it cannot, and another one takes its place.
-        """
+    def reject_engine(self, device: str) -> bool:
+        """Check the engine with the sample unless that was done before; return whether another engine replaces it."""
         engine = devices.engine()
         model = catalogue.default()
         is_here = any((local.engine, local.name) == (engine.name, model) for local in catalogue.local_models())
@@ -129,7 +126,7 @@ class Command(BaseCommand):
         return devices.engine() != engine
 
     def transcribe_sample(self, engine: Capabilities, device: str, model: str) -> enginecheck.Verdict | None:
-        """Print what an engine makes of the sample; the verdict on it, or None if something else is in the way."""
+        """Print an engine's transcript of the sample; return the verdict on it, or None if it could not be tried."""
         language = "ru" if os.environ.get("LANG", "").startswith("ru") else "en"
         self.stdout.write(f"Transcribing the bundled sample with {model} on {device}:")
         runner = devices.Runner(device, engine)
@@ -141,8 +138,8 @@ class Command(BaseCommand):
                 match event:
                     case {"event": "sound", "duration": duration}:
                         pass
-                    case {"event": "segment", "segment": {"text": said}}:
-                        text += said
+                    case {"event": "segment", "segment": {"text": segment_text}}:
+                        text += segment_text
         except (errors.RunnerDied, errors.EngineFailed) as problem:
             return enginecheck.crashed(engine, device, model, problem=str(problem))
         except errors.Problem as problem:
@@ -162,7 +159,7 @@ class Command(BaseCommand):
         self.stdout.flush()
 
 
-def _devices() -> list[str]:
+def _find_devices() -> list[str]:
     try:
         return devices.here()
     except errors.Problem as problem:
@@ -174,7 +171,7 @@ def _make_folders() -> None:
     for name in ("RECORDINGS_DIR", "UPLOADS_DIR"):
         folder: Path = getattr(settings, name)
         try:
-            folder.mkdir(mode=0o700, exist_ok=True)  # not its parents: a share that is not mounted would look empty
+            folder.mkdir(mode=0o700, exist_ok=True)  # no parents: an unmounted share would look empty
         except OSError as error:
             mend = "Mount the disk, or make the folder for the user that runs Stenograf."
             raise CommandError(f"{name} is {folder}: {error.strerror}. {mend}") from error
@@ -184,7 +181,7 @@ def _make_folders() -> None:
 
 @contextmanager
 def _setting_up_the_database() -> Iterator[None]:
-    """Have no other server set up the same database meanwhile. An SQLite file has one server: it is in DATA_DIR."""
+    """Keep other servers from setting up the same database. An SQLite file has one server: DATA_DIR is locked."""
     try:
         connection.ensure_connection()
     except DatabaseError as error:
@@ -194,7 +191,7 @@ def _setting_up_the_database() -> Iterator[None]:
         yield
         return
     with connection.cursor() as cursor:
-        while True:  # asked again and again: waiting would end with lock_timeout
+        while True:  # pg_advisory_lock would fail after lock_timeout
             cursor.execute("SELECT pg_try_advisory_lock(%s)", [SETUP_LOCK])
             if cursor.fetchone() == (True,):
                 break
@@ -205,8 +202,8 @@ def _setting_up_the_database() -> Iterator[None]:
             cursor.execute("SELECT pg_advisory_unlock(%s)", [SETUP_LOCK])
 
 
-def _lock() -> IO[str]:
-    """Hold DATA_DIR for this process: two servers over one folder would each restart the other's workers."""
+def _lock_data_dir() -> IO[str]:
+    """Lock DATA_DIR for this process: two servers with one folder would restart each other's workers."""
     lock = (settings.DATA_DIR / "serve.lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -216,12 +213,12 @@ def _lock() -> IO[str]:
 
 
 def _static_fingerprint() -> str:
-    found = sha256()
+    digest = sha256()
     for finder in get_finders():
         for path, storage in finder.list([]):
-            about = Path(storage.path(path)).stat()
-            found.update(f"{path} {about.st_size} {about.st_mtime_ns}\n".encode())
-    return found.hexdigest()
+            status = Path(storage.path(path)).stat()
+            digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def is_server_ready() -> bool:

@@ -1,10 +1,10 @@
-"""`manage.py transcribe FILE`: the transcript of one file, without a server and without a row."""
+"""`manage.py transcribe FILE`: print the transcript of a file, without a server or a database row."""
 
 import json
 import os
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, BooleanOptionalAction, _ArgumentGroup
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Command(BaseCommand):
     help = "Print the transcript of a file on standard output, and the progress on standard error."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.usage = f"{parser.prog} [options] file"  # fifty of them, which an error must not be lost behind
+        parser.usage = f"{parser.prog} [options] file"  # the fifty options would hide an error message
         parser.add_argument("file", type=Path)
         parser.add_argument("--model", default="", help="a name of the catalogue, or of a folder in the models folder")
         parser.add_argument("--format", default="txt", choices=[*TEXTS, "json"])
@@ -49,7 +49,7 @@ class Command(BaseCommand):
             "how", "What is left out is as DEFAULT_<PARAMETER> says, else as openai-whisper."
         )
         for parameter in (*OPTIONS, FP16, ENGINE, DEVICE):
-            _add(how, parameter)
+            _add_flags(how, parameter)
 
     def handle(self, *args: Any, **arguments: Any) -> None:
         if not arguments["file"].is_file():
@@ -81,7 +81,7 @@ class Command(BaseCommand):
         return transcript
 
     def show(self, transcript: "Transcript") -> None:
-        """Progress over itself on a terminal; once, at the beginning, in a log."""
+        """Print the progress: on one line of a terminal, else once at the beginning."""
         done = transcript.segments[-1].end if transcript.segments else 0.0
         if sys.stderr.isatty():
             self.stderr.write(f"\r{done:.0f} of {transcript.duration:.0f} s", ending="")
@@ -89,20 +89,19 @@ class Command(BaseCommand):
             self.stderr.write(f"Transcribing {transcript.duration:.0f} s", ending="")
 
 
-def _add(group: _ArgumentGroup, parameter: Parameter) -> None:
-    """A flag for a parameter, and one for each of its other names."""
+def _add_flags(group: _ArgumentGroup, parameter: Parameter) -> None:
+    """Add a parameter's flag, and one for each of its aliases."""
     flags = [f"--{name.replace('_', '-')}" for name in (parameter.name, *parameter.aliases)]
     if not isinstance(parameter.kind, Boolean):
-        written = _written(parameter.kind)
-        group.add_argument(*flags, type=_reader(parameter), default=SUPPRESS, metavar=written, help=parameter.help)
-    elif parameter.name.startswith("no_"):  # which the other action would take for a no
+        metavar = _metavar(parameter.kind)
+        group.add_argument(*flags, type=_reader(parameter), default=SUPPRESS, metavar=metavar, help=parameter.help)
+    elif parameter.name.startswith("no_"):  # BooleanOptionalAction would read it as a negation
         group.add_argument(*flags, action="store_true", default=SUPPRESS, help=parameter.help)
     else:
         group.add_argument(*flags, action=BooleanOptionalAction, default=SUPPRESS, help=parameter.help)
 
 
-def _written(kind: ParameterType) -> str:
-    """What stands for a value in the help."""
+def _metavar(kind: ParameterType) -> str:
     match kind:
         case Choice(names=names):
             return "|".join(names)
@@ -118,15 +117,15 @@ def _reader(parameter: Parameter) -> Callable[[str], Any]:
     def read(text: str) -> Any:
         try:
             return parameter.read([text])
-        except InvalidParameter as refused:
-            raise ArgumentTypeError(str(refused)) from refused
+        except InvalidParameter as error:
+            raise ArgumentTypeError(str(error)) from error
 
     return read
 
 
 def _local_capabilities(engine: str) -> list[Capability]:
-    """What this machine can do, the best first, with the engine of this name or else the installation's."""
-    installed = {found.name: found for found in ENGINES.values() if devices.is_installed(found)}
+    """What the named engine can do on this machine, or else the installation's engine; the best device first."""
+    installed = {candidate.name: candidate for candidate in ENGINES.values() if devices.is_installed(candidate)}
     engine_capabilities = installed.get(engine, devices.engine())
     places = dict.fromkeys([*devices.here(engine_capabilities), "cpu"])
     return [
@@ -136,7 +135,7 @@ def _local_capabilities(engine: str) -> list[Capability]:
 
 
 class Transcript:
-    """What has come of a file so far."""
+    """A file's transcript so far."""
 
     def __init__(self) -> None:
         self.duration = 0.0
@@ -156,16 +155,12 @@ class Transcript:
 def _render(transcript: Transcript, extension: str, model: str, options: TranscriptionOptions) -> str:
     if extension != "json":
         return exports.FORMATS[extension].render(transcript.segments, options.highlight).decode()
-    about = {
-        "text": _text(transcript.segments),
+    content = {
+        "text": "".join(segment.text for segment in transcript.segments).strip(),
         "segments": [{"id": index, **segment.to_json()} for index, segment in enumerate(transcript.segments)],
         "language": transcript.language,
         "duration": transcript.duration,
         "model": model,
         **{name: value for name, value in options.to_json().items() if name != "language"},
     }
-    return json.dumps(about, ensure_ascii=False, indent=2) + "\n"
-
-
-def _text(segments: Sequence[Segment]) -> str:
-    return "".join(segment.text for segment in segments).strip()
+    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
