@@ -44,12 +44,9 @@ class ReadOnly:
 
 class EventInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]  # a type only to the checker
     model = Event
-    fields = ("at", "kind", "message", "worker")
+    fields = ("at", "kind", "message")
     extra = 0
     ordering = ("id",)
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
-        return super().get_queryset(request).select_related("worker")
 
 
 @admin.register(Job)
@@ -241,10 +238,10 @@ class WorkerAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
 
 @admin.register(Event)
 class EventAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
-    list_display = ("at", "kind", "job", "worker", "message")
+    list_display = ("at", "kind", "job", "message")
     list_filter = ("kind", "at")
     search_fields = ("job__name", "message")
-    list_select_related = ("job", "worker")
+    list_select_related = ("job",)
     show_full_result_count = False
 
 

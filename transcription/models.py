@@ -449,11 +449,10 @@ class Segment(models.Model):
 
 
 class Event(models.Model):
-    """A change in a job or a worker, with its reason."""
+    """Something that happened to a job, with its reason."""
 
     at = models.DateTimeField(_("time"), default=timezone.now, db_index=True)
     job = models.ForeignKey(Job, null=True, on_delete=models.CASCADE, related_name="events", verbose_name=_("job"))
-    worker = models.ForeignKey(Worker, null=True, on_delete=models.SET_NULL, related_name="+", verbose_name=_("worker"))
     kind = models.CharField(_("kind"), max_length=20)
     message = models.TextField(_("message"), blank=True)
 

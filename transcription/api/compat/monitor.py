@@ -193,7 +193,7 @@ async def logs(request: HttpRequest) -> HttpResponse:
 
 def _logs(request: HttpRequest) -> list[dict[str, Any]]:
     known = Event.objects.all() if _is_staff(request) else Event.objects.filter(job__owner_id=request.user.pk)
-    with_names = known.select_related("job__recording", "worker")
+    with_names = known.select_related("job__recording")
     light = with_names.defer("job__text", "job__searchable", "job__recording__peaks")
     newest = list(light.order_by("-id")[:NEWEST_EVENTS])
     return [{"time": _time(event.at), "msg": _message(event)} for event in reversed(newest)]
@@ -201,9 +201,7 @@ def _logs(request: HttpRequest) -> list[dict[str, Any]]:
 
 def _message(event: Event) -> str:
     """The event in a line, in English like the log."""
-    if event.job is not None:
-        return f"Task {event.job_id} ({event.job.recording.original_name}) {event}"
-    return f"Worker {event.worker} {event}" if event.worker is not None else str(event)
+    return str(event) if event.job is None else f"Task {event.job_id} ({event.job.recording.original_name}) {event}"
 
 
 # With and without a slash at the end: a client that posts would not follow a redirect.
