@@ -166,12 +166,20 @@ def test_a_file_that_cannot_be_read_changes_nothing(file: Path, chief: User) -> 
     assert asking("one").get("/models").status_code == 200
 
 
-def test_a_file_that_is_gone_has_no_keys(file: Path, chief: User) -> None:
+def test_a_machine_without_the_file_removes_no_key_of_another_machines(file: Path, chief: User) -> None:
     file.write_text("one\n")
     keys.reload()
     file.unlink()
-    assert keys.reload() == 0
-    assert not ApiToken.objects.exists()
+
+    answer = reload("one")
+
+    assert answer.status_code == 409
+    assert "There is no keys.txt on this machine" in answer.json()["error"]
+    assert asking("one").get("/models").status_code == 200
+
+
+def test_a_machine_without_a_file_has_no_keys_to_read(file: Path, chief: User) -> None:
+    assert reload(ApiToken.make(chief)).json() == {"reloaded": 0}
 
 
 # ------------------------------------------------------------------ a real start

@@ -35,6 +35,17 @@ class StandsInFile(Exception):
         super().__init__(sentence % {"file": token.name})
 
 
+class FileMissing(Exception):
+    """This machine has no KEYS_FILE, and keys of another machine's file work."""
+
+    def __init__(self) -> None:
+        message = gettext(
+            "There is no %(file)s on this machine; its keys stay as they were. Send this to the machine that has the "
+            "file. To remove all of its keys, put an empty file here."
+        )
+        super().__init__(message % {"file": settings.KEYS_FILE.name})
+
+
 def of_user(user: AnyUser) -> QuerySet[ApiToken]:
     """A user's keys, the newest first."""
     return ApiToken.objects.filter(user_id=user.pk) if user.is_authenticated else ApiToken.objects.none()
@@ -90,13 +101,18 @@ def is_readable_by_others(path: Path) -> bool:
 
 
 def reload() -> int:
-    """Let exactly the keys of the file work, beside those made elsewhere; how many of it do. Raises OSError."""
+    """Let exactly the keys of the file work, beside those made elsewhere; return how many of it do.
+
+    Raises OSError, and FileMissing when there is no file here but keys of another machine's file work.
+    """
     keys, owner = in_file(), first_administrator()
+    of_file = ApiToken.objects.filter(is_from_file=True)
+    if not keys and not settings.KEYS_FILE.exists() and of_file.exists():
+        raise FileMissing
     if owner is None:
         keys = []
         log.warning("%s is not used: there is no administrator whom its keys could belong to", settings.KEYS_FILE)
     digests = [ApiToken.digest_of(key) for key in keys]
-    of_file = ApiToken.objects.filter(is_from_file=True)
     with transaction.atomic():
         of_file.exclude(digest__in=digests).delete()
         if owner is not None:

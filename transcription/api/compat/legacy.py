@@ -215,6 +215,8 @@ def _reload_keys(request: HttpRequest) -> int:
         if (key := key_of(request)) is None or not keys.is_in_file(key):
             _check_may_reload(caller_of(request))
         return keys.reload()
+    except keys.FileMissing as missing:
+        raise EndpointError(409, str(missing)) from missing
     except OSError as error:
         log.exception("the file of keys could not be read")
         message = _("%(file)s cannot be read: %(reason)s. The keys stay as they were.")
