@@ -141,12 +141,8 @@ def send_test(owner: AbstractBaseUser) -> Delivery | None:
         return None
     with transaction.atomic():
         test = Delivery.objects.create(owner_id=owner.pk, url=webhook.url, type=Delivery.Type.TEST)
-        transaction.on_commit(_ring, robust=True)
+        transaction.on_commit(wakeups.ring_default, robust=True)
     return test
-
-
-def _ring() -> None:
-    wakeups.ring(wakeups.DEFAULT_QUEUE)
 
 
 # ---------------------------------------------------------------- one message

@@ -11,7 +11,6 @@ from transcription import clock, errors, history, processes
 from transcription.models import Claimable, Delivery, Download, Job, Row, Section, Worker
 from transcription.queue import claims, downloads, jobs, wakeups
 from transcription.queue.claims import UNCLAIMED
-from transcription.queue.wakeups import DEFAULT_QUEUE
 
 # A worker that was not heard of for so long is forgotten.
 FORGET_WORKERS_SECONDS = 24 * 3600
@@ -96,7 +95,7 @@ def _ring_for_waiting_work() -> None:
     downloads = _mark_rung(Download.objects.filter(unheard, claim=None, error_code=""))
     deliveries = _mark_rung(Delivery.objects.filter(unheard, status=Delivery.Status.WAITING, claim=None))
     if jobs or downloads or deliveries:
-        wakeups.ring(DEFAULT_QUEUE)
+        wakeups.ring_default()
     sections = Section.objects.filter(unheard, status=Section.Status.QUEUED, job__status=Job.Status.TRANSCRIBING)
     if _mark_rung(sections):
         wakeups.ring_devices()

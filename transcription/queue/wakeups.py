@@ -33,4 +33,5 @@ def ring_devices() -> None:
 
 
 def ring_default() -> None:
+    """Wake the default worker."""
     ring(DEFAULT_QUEUE)
