@@ -19,7 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.log import CallbackFilter
 from tzlocal import get_localzone_name
 
-from transcription.outbound.addresses import Address, Allowed
+from transcription.outbound.addresses import Address, Allowed, server_url
 from transcription.parameters import OPTIONS, InvalidParameter, Parameter
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -85,8 +85,7 @@ def _read(parameter: Parameter, variable: str, value: str) -> Any:
 
 def _public_url() -> str:
     """Without a slash at its end. What listens everywhere is reached by the machine's name."""
-    host = socket.gethostname() if HOST in ("0.0.0.0", "::") else f"[{HOST}]" if ":" in HOST else HOST  # noqa: S104
-    url = str(env.str("PUBLIC_URL", default="")) or f"http://{host}:{PORT}"
+    url = str(env.str("PUBLIC_URL", default="")) or server_url(HOST, PORT, everywhere=socket.gethostname())
     if not url.startswith(("http://", "https://")):
         raise ImproperlyConfigured(f"PUBLIC_URL is {url!r}: write an address such as https://stenograf.example.org.")
     return url.rstrip("/")

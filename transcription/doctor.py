@@ -39,7 +39,7 @@ from kombu.exceptions import OperationalError
 
 from transcription import disk, errors, keys, processes
 from transcription.models import ApiToken, Job, Recording, Worker
-from transcription.outbound import chat
+from transcription.outbound import addresses, chat
 from transcription.queue import wakeups
 from transcription.sound import audio
 from transcription.weights import catalogue
@@ -347,8 +347,8 @@ def check_server() -> Iterator[Finding]:
 
 def server_address() -> str:
     """The address of this installation's server, as a browser on this machine opens it."""
-    host = "localhost" if settings.HOST in ("127.0.0.1", "0.0.0.0", "::") else settings.HOST  # noqa: S104
-    return f"http://[{host}]:{settings.PORT}" if ":" in host else f"http://{host}:{settings.PORT}"
+    host = "localhost" if settings.HOST == "127.0.0.1" else settings.HOST
+    return addresses.server_url(host, settings.PORT, everywhere="localhost")
 
 
 def request_health(timeout: float) -> http.client.HTTPResponse:

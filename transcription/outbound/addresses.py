@@ -127,6 +127,12 @@ def _network(text: str) -> Network | None:
         return None
 
 
+def server_url(host: str, port: int, *, everywhere: str) -> str:
+    """The URL of a server that listens at `host`; `everywhere` names the machine if that is every interface."""
+    name = everywhere if host in ("0.0.0.0", "::") else host  # noqa: S104
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
 def look_up(
     address: Address, allowed: Iterable[Allowed], *, name: str = "url", resolve: LookUp = socket.getaddrinfo
 ) -> list[Place]:
