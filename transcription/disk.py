@@ -1,15 +1,16 @@
-"""Files on a disk: whether there is room, temporary ones, and those that must survive a power cut."""
+"""Files on a disk: whether there is room, temporary files, remembered entries, and what must survive a power cut."""
 
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from django.conf import settings
 
@@ -102,6 +103,26 @@ def _copy(source: Path, target: Path) -> None:
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def remembered(file: str) -> dict[str, dict[str, Any]]:
+    """The entries of a JSON file in DATA_DIR; none when the file is missing or damaged."""
+    try:
+        entries = json.loads((settings.DATA_DIR / file).read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
+def remember(file: str, key: str, entry: dict[str, Any]) -> None:
+    """Store an entry in a JSON file in DATA_DIR, for all processes of this machine.
+
+    Of two processes that write at once one may lose its entry, so only store what can be found out again.
+    """
+    draft = settings.DATA_DIR / f".{file}.{os.getpid()}"
+    settings.DATA_DIR.mkdir(parents=True, exist_ok=True)
+    draft.write_text(json.dumps({**remembered(file), key: entry}, indent=1))
+    draft.replace(settings.DATA_DIR / file)
 
 
 def sync_file(path: Path) -> None:

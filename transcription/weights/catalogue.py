@@ -5,14 +5,13 @@ published: the names people use, places to fetch from, and the sums by which wei
 """
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from django.conf import settings
 
-from transcription import errors
+from transcription import disk, errors
 from transcription.weights import published
 from transcription.weights.published import Model, Weights
 from transcription.whisper.engine import ENGINES, Capabilities
@@ -158,11 +157,11 @@ def weights_sha256(model: LocalModel) -> str:
 
 def remember_sha256(path: Path, sha256: str, mark: list[int] | None = None) -> None:
     """Remember the sum of a weights file for as long as the file does not change."""
-    _remember({**_remembered(), str(path): {"mark": mark or _mark(path), "sha256": sha256}})
+    disk.remember("weights.json", str(path), {"mark": mark or _mark(path), "sha256": sha256})
 
 
 def _known_sha256(path: Path) -> str | None:
-    known = _remembered().get(str(path), {})
+    known = disk.remembered("weights.json").get(str(path), {})
     return str(known["sha256"]) if known.get("mark") == _mark(path) else None
 
 
@@ -195,19 +194,3 @@ def _local_model(folder: Path, capabilities: Capabilities) -> LocalModel:
         size_bytes=sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
         is_catalogued=weights_for(name, capabilities.name) is not None,
     )
-
-
-def _remembered() -> dict[str, dict[str, object]]:
-    try:
-        known = json.loads((settings.DATA_DIR / "weights.json").read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _remember(known: dict[str, dict[str, object]]) -> None:
-    """Two processes that remember at once lose one sum, which is then taken again."""
-    draft = settings.DATA_DIR / f".weights.json.{os.getpid()}"
-    settings.DATA_DIR.mkdir(parents=True, exist_ok=True)
-    draft.write_text(json.dumps(known, indent=1))
-    draft.replace(settings.DATA_DIR / "weights.json")

@@ -4,17 +4,13 @@ A broken driver may crash, or write nonsense without a word of warning. What doe
 the next best: a slower answer, never a wrong one.
 """
 
-import json
 import logging
-import os
 import re
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
-from django.conf import settings
-
+from transcription import disk
 from transcription.weights.catalogue import MODELS
 from transcription.whisper.engine import Capabilities
 
@@ -85,7 +81,7 @@ def installed_version(engine: Capabilities) -> str:
 
 def verdict_on(engine: Capabilities) -> Verdict | None:
     """What came of the check of the installed version; None when it was not checked yet."""
-    known = _remembered().get(engine.name)
+    known = disk.remembered("engines.json").get(engine.name)
     if known is None or known.get("version") != installed_version(engine):
         return None
     return Verdict(**known)
@@ -106,15 +102,4 @@ def remember(verdict: Verdict) -> None:
     """Keep a verdict for all processes of this machine, and say it when it is bad."""
     if verdict.problem:
         log.warning("the engine %s %s is set aside: %s", verdict.engine, verdict.version, verdict.problem)
-    settings.DATA_DIR.mkdir(parents=True, exist_ok=True)
-    draft = settings.DATA_DIR / f".engines.json.{os.getpid()}"
-    draft.write_text(json.dumps({**_remembered(), verdict.engine: asdict(verdict)}, ensure_ascii=False, indent=1))
-    draft.replace(settings.DATA_DIR / "engines.json")
-
-
-def _remembered() -> dict[str, dict[str, Any]]:
-    try:
-        known = json.loads((settings.DATA_DIR / "engines.json").read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
+    disk.remember("engines.json", verdict.engine, asdict(verdict))
