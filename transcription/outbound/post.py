@@ -1,7 +1,8 @@
-"""Carries a message to an address: one POST to a place that was checked, all of it within one deadline.
+"""Sends a message: one POST to an address that was checked, all of it within one deadline.
 
-The name is looked up once, and the connection goes to one of the places found: a name that leads elsewhere a moment
-later (DNS rebinding) changes nothing. No redirect is followed and no proxy asked; TLS is verified against the name.
+The name is looked up once, and the connection goes to one of the places found, so a name that leads elsewhere a moment
+later (DNS rebinding) changes nothing. Redirects are not followed and proxies are not used; TLS is verified against the
+name.
 """
 
 import contextlib
@@ -9,14 +10,13 @@ import http.client
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping
 
-from transcription.outbound.addresses import Address, Allowed, LookUp, Place, look_up
-from transcription.outbound.connection import DeadlineSocket
+from transcription.outbound import connection
+from transcription.outbound.addresses import Address, Allowed, LookUp, look_up
 from transcription.parameters import InvalidParameter
 
-MOST_OF_AN_ANSWER = 16 * 1024  # bytes; nothing but the status is of interest
+MOST_OF_AN_ANSWER = 16 * 1024  # bytes; only the status is of interest
 
 
 class Undelivered(Exception):
@@ -38,9 +38,16 @@ def post(
 ) -> int:
     """Send a message; return the status of the answer, whatever it is. Raises Undelivered within `seconds`.
 
-    Looking a name up has the system's own limits, and counts.
+    Looking up a name has the system's own limits, and its time counts.
     """
     deadline = time.monotonic() + seconds
+
+    def left() -> float:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError
+        return remaining
+
     try:
         address = Address.read(url)
         places = look_up(address, allowed, resolve=resolve)
@@ -49,8 +56,11 @@ def post(
     except OSError as error:
         raise Undelivered("unresolved") from error
     try:
-        with _connect(places, deadline) as plain, _secure(plain, address, deadline) as connected:
-            return _ask(DeadlineSocket(connected, partial(_left, deadline)), address, body, headers)
+        with connection.request("POST", address, body, headers, places=places, left=left) as response:
+            # A receiver whose answer is cut off may take that for a failure, so the body is read and thrown away.
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                response.read(MOST_OF_AN_ANSWER)
+            return response.status
     except TimeoutError as error:
         raise Undelivered("timeout", seconds=f"{seconds:g}") from error
     except ssl.SSLError as error:
@@ -60,45 +70,3 @@ def post(
         raise Undelivered("unreachable", detail=error.strerror or str(error)) from error
     except http.client.HTTPException as error:
         raise Undelivered("not_http") from error
-
-
-def _connect(places: Sequence[Place], deadline: float) -> socket.socket:
-    """The first place that answers; each gets its share of the time. Raises OSError."""
-    problem: OSError = OSError("the name leads nowhere")
-    for tried, (family, kind, protocol, _name, where) in enumerate(places):
-        connection = socket.socket(family, kind, protocol)
-        try:
-            connection.settimeout(_left(deadline) / (len(places) - tried))
-            connection.connect(where)
-            return connection
-        except OSError as error:
-            connection.close()
-            problem = error
-    raise problem
-
-
-def _secure(
-    connection: socket.socket, address: Address, deadline: float
-) -> contextlib.AbstractContextManager[socket.socket]:
-    if address.scheme == "http":
-        return contextlib.nullcontext(connection)
-    connection.settimeout(_left(deadline))
-    return ssl.create_default_context().wrap_socket(connection, server_hostname=address.host)
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
-def _ask(connected: DeadlineSocket, address: Address, body: bytes, headers: Mapping[str, str]) -> int:
-    asking = http.client.HTTPConnection(address.host, address.port)
-    asking.sock = connected  # or it would look the name up again
-    asking.request("POST", address.path, body, {"Host": address.authority, "Connection": "close", **headers})
-    with asking.getresponse() as answer:
-        # A receiver that is cut off in its answer may take that for a failure; what it says is nobody's business here.
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            answer.read(MOST_OF_AN_ANSWER)
-        return answer.status
