@@ -1,8 +1,8 @@
-"""Where a webhook may go: an address is taken apart, looked up, and checked.
+"""Where a webhook may go: an address is parsed, looked up and checked.
 
-A user names an address and this server goes there: without care they would reach the router, a cloud's metadata or a
-database behind the firewall. So every place that a name leads to is checked, and who connects goes to one of those that
-were checked (`post.py`). Free of Django: the settings read their list with it.
+A user names an address and this server connects to it. Without a check they could reach the router, a cloud's metadata
+or a database behind the firewall. So every place that a name leads to is checked, and `post.py` connects to one of
+these. Free of Django: the settings read their list with it.
 """
 
 import ipaddress
@@ -11,21 +11,21 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
 from transcription.parameters import InvalidParameter
 
 LONGEST = 2000
 PORTS = {"http": 80, "https": 443}
-# What `quote` leaves alone: all that has a meaning in a path or a query, and what is written with % already.
-WRITTEN = "/%?=&:;,+$!*'()@~[]|"
+# What `quote` leaves alone: characters with a meaning in a path or a query, and % for what is quoted already.
+UNQUOTED = "/%?=&:;,+$!*'()@~[]|"
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Place = tuple[Any, ...]  # as socket.getaddrinfo gives it: family, type, protocol, name, and what `connect` takes
-LookUp = Callable[..., list[Any]]  # socket.getaddrinfo, or one that a test brings
+LookUp = Callable[..., list[Any]]  # socket.getaddrinfo, or a test's
 
-# Lists of our own: Python's `is_global` takes NAT64, 6to4 and multicast for public (3.11).
+# Our own lists: `is_global` of Python 3.11 takes NAT64, 6to4 and multicast for public.
 # https://www.iana.org/assignments/iana-ipv4-special-registry and iana-ipv6-special-registry
 NOT_PUBLIC = tuple(
     ipaddress.ip_network(network)
@@ -35,11 +35,11 @@ NOT_PUBLIC = tuple(
         "224.0.0.0/4", "240.0.0.0/4", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20",
     )
 )  # fmt: skip
-GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # of IPv6 nothing else is anybody's on the internet
+GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # the only IPv6 addresses of machines on the internet
 
 
 def _(sentence: str) -> str:
-    """Mark a sentence for translation; the endpoints translate it when somebody reads it."""
+    """Mark a sentence for translation; the endpoints translate it for the reader."""
     return sentence
 
 
@@ -53,7 +53,7 @@ NOT_ALLOWED = _(
 
 @dataclass(frozen=True)
 class Address:
-    """A web address, taken apart. `path` is with the query; the host is in ASCII, an IPv6 one without brackets."""
+    """The parts of a web address. `path` includes the query; the host is in ASCII, an IPv6 one without brackets."""
 
     scheme: str
     host: str
@@ -62,7 +62,7 @@ class Address:
 
     @classmethod
     def read(cls, url: str, *, name: str = "url") -> Self:
-        """Raises InvalidParameter for what is no address on the web; `name` is the field that it was sent in."""
+        """Parse a URL. Raises InvalidParameter if it is no web address; `name` is the field that it was sent in."""
         try:
             if not 0 < len(url) <= LONGEST or re.search(r"[\x00-\x20\x7f-\x9f\\\ud800-\udfff]", url):
                 raise ValueError(url)
@@ -74,30 +74,27 @@ class Address:
             raise InvalidParameter(NOT_AN_ADDRESS, name=name, longest=LONGEST) from error
         if "@" in parts.netloc:
             raise InvalidParameter(HAS_A_PASSWORD, name=name)
-        return cls(parts.scheme, host, parts.port or PORTS[parts.scheme], _path(parts))
+        query = f"?{parts.query}" if parts.query else ""
+        path = quote((parts.path or "/") + query, safe=UNQUOTED)
+        return cls(parts.scheme, host, parts.port or PORTS[parts.scheme], path)
 
     @property
     def authority(self) -> str:
-        """What the Host header says."""
+        """The value of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 def _ascii(host: str) -> str:
-    """Raises ValueError for what is no host's name."""
+    """Raises ValueError if it is no host's name."""
     if ":" in host:
         return str(ipaddress.IPv6Address(host))
     return host.encode("idna").decode("ascii").lower()  # UnicodeError is a ValueError
 
 
-def _path(parts: SplitResult) -> str:
-    query = f"?{parts.query}" if parts.query else ""
-    return quote((parts.path or "/") + query, safe=WRITTEN)
-
-
 @dataclass(frozen=True)
 class Allowed:
-    """An entry of WEBHOOK_ALLOWED_HOSTS: a host by its name, or the places of a network; of one port, or of any."""
+    """An entry of WEBHOOK_ALLOWED_HOSTS: a host by its name or a network, on one port or on any."""
 
     host: str = ""
     network: Network | None = None
@@ -105,7 +102,7 @@ class Allowed:
 
     @classmethod
     def read(cls, entry: str) -> Self:
-        """From `nas.local`, `nas.local:80`, `192.168.1.7:80`, `[::1]:80` or `192.168.1.0/24`. Raises ValueError."""
+        """Parse `nas.local`, `nas.local:80`, `192.168.1.7:80`, `[::1]:80` or `192.168.1.0/24`. Raises ValueError."""
         if (network := _network(entry)) is not None:
             return cls(network=network)
         parts = urlsplit(f"//{entry}")
@@ -116,8 +113,8 @@ class Allowed:
         return cls(host="" if network else host, network=network, port=parts.port)
 
     def covers(self, address: Address, place: IP) -> bool:
-        is_it = self.host == address.host if self.network is None else place in self.network
-        return is_it and self.port in (None, address.port)
+        is_covered = self.host == address.host if self.network is None else place in self.network
+        return is_covered and self.port in (None, address.port)
 
 
 def _network(text: str) -> Network | None:
@@ -138,8 +135,7 @@ def look_up(
 ) -> list[Place]:
     """Every place that an address leads to, all of them checked.
 
-    Raises InvalidParameter if this server may not go to one of them, whichever would be connected to, and OSError when
-    nobody knows the name.
+    Raises InvalidParameter if this server may not connect to one of them, and OSError if the name is not known.
     """
     try:
         places = resolve(address.host, address.port, type=socket.SOCK_STREAM)
@@ -158,17 +154,17 @@ def _ip(place: Place) -> IP:
 
 
 def is_public(ip: IP) -> bool:
-    """Whether it is one machine on the public internet."""
+    """Whether this is the address of one machine on the public internet."""
     if isinstance(ip, ipaddress.IPv6Address) and ip not in GLOBAL_UNICAST:
         return False
     return not any(ip in network for network in NOT_PUBLIC)
 
 
 def check(url: str, allowed: Iterable[Allowed], *, name: str, resolve: LookUp = socket.getaddrinfo) -> None:
-    """Refuse an address, when it is saved, that nothing would be sent to. Raises InvalidParameter.
+    """Check an address when it is saved. Raises InvalidParameter if nothing would be sent to it.
 
-    One that nobody knows now is taken: the network may be down or the receiver not there yet, and what is sent later is
-    checked again.
+    A name that is not known now is accepted: the network may be down or the receiver not set up yet, and the address is
+    checked again before anything is sent.
     """
     address = Address.read(url, name=name)
     try:
