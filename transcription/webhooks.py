@@ -32,7 +32,7 @@ from transcription.outbound import addresses, post
 from transcription.outbound.addresses import LookUp
 from transcription.outbound.post import Undelivered
 from transcription.queue import wakeups
-from transcription.queue.deliveries import DeliveryClaim, written
+from transcription.queue.deliveries import DeliveryClaim, to_iso
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ def deliver(claim: DeliveryClaim, *, resolve: LookUp = socket.getaddrinfo) -> No
     if delivery is None:
         raise errors.LeaseLost
     began = time.monotonic()
-    tried: dict[str, Any] = {"at": written(timezone.now()), "status_code": None, "code": "", "values": {}}
+    tried: dict[str, Any] = {"at": to_iso(timezone.now()), "status_code": None, "code": "", "values": {}}
     try:
         tried["status_code"] = _post(delivery, resolve)
         _judge(tried["status_code"])
@@ -209,7 +209,7 @@ def message(delivery: Delivery) -> bytes:
     told = {
         "id": str(delivery.pk),
         "type": delivery.type,
-        "created_at": written(delivery.created_at),
+        "created_at": to_iso(delivery.created_at),
         "data": delivery.data | _words(delivery),
     }
     return json.dumps(told, ensure_ascii=False).encode()

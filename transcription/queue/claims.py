@@ -11,10 +11,10 @@ from django.db.models.expressions import Combinable
 from transcription import clock, errors
 from transcription.models import Job, Worker
 
-# How often a job that waits for space is tried again.
+# The pause before work that waits for something, such as free space, is tried again.
 LOOK_AGAIN_SECONDS = 30
 
-# What a row holds when nobody has it.
+# The columns of a row that nobody has claimed.
 UNCLAIMED = {"claim": None, "worker": None, "lease_until": None}
 
 
@@ -29,31 +29,31 @@ class Claim(ABC):
 
     @abstractmethod
     def retry(self, problem: errors.Problem) -> None:
-        """Give the work back after a failed attempt, to be tried again a little later; after the last it has failed."""
+        """Give the work back after a failed attempt, to be tried again later; after the last attempt let it fail."""
 
     @abstractmethod
     def release(self) -> None:
-        """Give the work back because this worker is stopping; a deploy is not a failed attempt."""
+        """Give the work back because this worker is stopping; this does not count as an attempt."""
 
 
-def taken(worker: Worker, token: uuid.UUID) -> dict[str, object]:
-    """The columns of a row that a worker takes."""
-    return {"claim": token, "worker": worker, "lease_until": lease(), "attempts": F("attempts") + 1}
+def columns(worker: Worker, token: uuid.UUID) -> dict[str, object]:
+    """The columns of a row that a worker claims."""
+    return {"claim": token, "worker": worker, "lease_until": lease_end(), "attempts": F("attempts") + 1}
 
 
-def lease() -> Combinable:
-    """When a lease that begins or is renewed now runs out."""
+def lease_end() -> Combinable:
+    """When a lease that begins or is renewed now ends."""
     return clock.after(settings.LEASE_SECONDS)
 
 
 def must_win(changed: int) -> None:
-    """Raises LeaseLost when an update under a claim changed no row."""
+    """Raises LeaseLost if an update under a claim changed no row."""
     if not changed:
         raise errors.LeaseLost
 
 
 def lock_job(job_id: uuid.UUID, status: Job.Status) -> bool:
-    """Lock a job's row until the transaction ends; return False if the job has not this status.
+    """Lock a job's row until the transaction ends; return False if the job does not have this status.
 
     SQLite has no such lock and needs none: its transactions begin IMMEDIATE.
     """
@@ -62,10 +62,10 @@ def lock_job(job_id: uuid.UUID, status: Job.Status) -> bool:
 
 
 def another_attempt(problem: errors.Problem, attempts: int) -> dict[str, object] | None:
-    """What changes for another attempt after so many; None when there shall be none."""
-    if problem.waiting_sentence:  # nobody's fault: it does not count, however often it is tried
+    """The columns of a row that is to be tried again after so many attempts; None if it is not."""
+    if problem.waiting_sentence:  # waiting for something is no failed attempt, however long it takes
         return {"attempts": F("attempts") - 1, "next_attempt_at": clock.after(LOOK_AGAIN_SECONDS)}
     if not problem.is_transient or attempts >= settings.MAX_ATTEMPTS:
         return None
-    # The second attempt comes at once: the first may have failed by anybody's fault.
+    # The second attempt begins at once: the first may have failed for a reason that is gone.
     return {"next_attempt_at": clock.after(min(300.0, 2.0**attempts - 2))}

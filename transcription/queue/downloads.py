@@ -1,4 +1,4 @@
-"""Models to be fetched: requested, claimed, fetched, retried, released."""
+"""Models to be fetched: request, cancel, claim, finish, retry, release."""
 
 import uuid
 from dataclasses import dataclass
@@ -20,26 +20,26 @@ class DownloadClaim(Claim):
     model: str
 
     def renew(self, *, progress: float) -> None:
-        """Keep a download for another lease, and show its progress on the jobs that wait for it.
+        """Renew the lease of a download, and show its progress on the jobs that wait for it.
 
-        Raises LeaseLost when it is no longer ours to work on, or nobody wants it any more.
+        Raises LeaseLost when the claim is lost, or the model is no longer wanted.
         """
         with transaction.atomic():
             waiting = _lock_waiting_for(self.model).update(progress=progress, waiting_for="")
             held = self._held()
-            claims.must_win(held.update(lease_until=claims.lease(), progress=progress))
-            # A job that came to wait after the lock is seen here.
+            claims.must_win(held.update(lease_until=claims.lease_end(), progress=progress))
+            # This sees jobs that began to wait after the lock.
             is_wanted = bool(waiting) or _waiting_for(self.model).exists() or held.filter(is_asked_for=True).exists()
             if not is_wanted:
                 held.delete()
         claims.must_win(is_wanted)
 
     def finish(self) -> None:
-        """Let the jobs go on that waited for a model. Raises LeaseLost."""
+        """Queue the jobs that waited for the model. Raises LeaseLost."""
         with transaction.atomic():
             waiting = _lock_waiting_for(self.model)
             claims.must_win(self._held().delete()[0])
-            go_on(waiting)  # a job that came to wait after the lock goes on by the next sweep
+            requeue(waiting)  # the next sweep requeues jobs that began to wait after the lock
             transaction.on_commit(wakeups.ring_default, robust=True)
 
     def retry(self, problem: errors.Problem) -> None:
@@ -51,18 +51,20 @@ class DownloadClaim(Claim):
             if attempts is None:
                 return
             again = claims.another_attempt(problem, attempts)
-            if again is None:
-                _fail_download(self.model, problem)
-            else:
+            if again is not None:
                 held.update(**UNCLAIMED, **again)
-            for job in waiting:
-                if again is None:
-                    jobs.fail(job, problem)
-                else:
+                for job in waiting:
                     jobs.note_delay(job, problem)
+                return
+            # The row shows the person who asked for the model why it failed; the jobs have rows of their own.
+            held.filter(is_asked_for=False).delete()
+            values = {name: str(value) for name, value in problem.values.items()}
+            held.update(error_code=problem.code, error_values=values, **UNCLAIMED)
+            for job in waiting:
+                jobs.fail(job, problem)
 
     def release(self) -> None:
-        """Give a download back because this worker is stopping; a deploy is not a failed attempt."""
+        """Give a download back because this worker is stopping; this does not count as an attempt."""
         self._held().update(attempts=F("attempts") - 1, **UNCLAIMED)
 
     def _held(self) -> QuerySet[Download]:
@@ -70,7 +72,7 @@ class DownloadClaim(Claim):
 
 
 def wait_for_model(claim: JobClaim) -> None:
-    """Have a job wait, in nobody's hands, until its model has been fetched. Raises LeaseLost."""
+    """Give up a job's claim and let the job wait until its model has been fetched. Raises LeaseLost."""
     with transaction.atomic():
         held = Job.objects.filter(pk=claim.job, claim=claim.token, status=Job.Status.PREPARING)
         changes = {"progress": 0, "attempts": F("attempts") - 1, **UNCLAIMED}
@@ -81,13 +83,13 @@ def wait_for_model(claim: JobClaim) -> None:
 
 
 def request_download(model: str) -> None:
-    """Have a model fetched for whoever will want it; one that could not be fetched is tried anew."""
+    """Have a model fetched although no job waits for it; a download that has failed is tried again."""
     with transaction.atomic():
         _request(model, is_asked_for=True)
 
 
 def cancel_download(model: str) -> None:
-    """Fetch a model no longer, unless jobs wait for it; what has come of it stays for another time."""
+    """Stop fetching a model, unless jobs wait for it. The part that was fetched stays on disk for another time."""
     with transaction.atomic():
         Download.objects.filter(model=model).update(is_asked_for=False)
         if not _waiting_for(model).exists():
@@ -95,42 +97,36 @@ def cancel_download(model: str) -> None:
 
 
 def _request(model: str, **changes: object) -> None:
-    waits = {"next_attempt_at": clock.now(), "rung_at": clock.now()}
-    anew = {"error_code": "", "error_values": {}, "attempts": 0, **waits}
-    Download.objects.filter(model=model).exclude(error_code="").update(**anew)
+    failed = Download.objects.filter(model=model).exclude(error_code="")
+    due = {"next_attempt_at": clock.now(), "rung_at": clock.now()}
+    failed.update(error_code="", error_values={}, attempts=0, **due)
     Download.objects.update_or_create(model=model, defaults=changes)
     transaction.on_commit(wakeups.ring_default, robust=True)
 
 
 def has_downloads() -> bool:
     """Whether a model is to be fetched now."""
-    return _downloads().exists()
+    return _due().exists()
 
 
-def _downloads() -> QuerySet[Download]:
+def _due() -> QuerySet[Download]:
     return Download.objects.filter(claim=None, error_code="", next_attempt_at__lte=clock.now())
 
 
 def claim_download(worker: Worker) -> DownloadClaim | None:
-    """Take a model that is to be fetched."""
-    waiting = _downloads()
-    while (model := waiting.values_list("model", flat=True).first()) is not None:
+    """Claim a model that is to be fetched."""
+    due = _due()
+    while (model := due.values_list("model", flat=True).first()) is not None:
         token = uuid.uuid4()
-        if waiting.filter(pk=model).update(**claims.taken(worker, token)):
+        if due.filter(pk=model).update(**claims.columns(worker, token)):
             return DownloadClaim(token, model)
     return None
 
 
-def go_on(jobs: QuerySet[Job]) -> None:
-    waits = {"next_attempt_at": clock.now(), "rung_at": clock.now()}
-    jobs.update(status=Job.Status.QUEUED, progress=0, waiting_for="", **waits)
-
-
-def _fail_download(model: str, problem: errors.Problem) -> None:
-    """Keep what went wrong for the person who asked; the jobs keep it for theirs."""
-    values = {name: str(value) for name, value in problem.values.items()}
-    Download.objects.filter(pk=model, is_asked_for=False).delete()
-    Download.objects.filter(pk=model).update(error_code=problem.code, error_values=values, **UNCLAIMED)
+def requeue(waiting: QuerySet[Job]) -> None:
+    """Queue jobs that waited for a model."""
+    due = {"next_attempt_at": clock.now(), "rung_at": clock.now()}
+    waiting.update(status=Job.Status.QUEUED, progress=0, waiting_for="", **due)
 
 
 def _waiting_for(model: str) -> QuerySet[Job]:

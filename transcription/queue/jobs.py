@@ -1,4 +1,4 @@
-"""A job in the queue: claimed, prepared, finished, failed, cancelled, retried, released."""
+"""A job in the queue: claim, store sections, finish, fail, cancel, retry, release."""
 
 import uuid
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from transcription.queue import claims, outbox, wakeups
 from transcription.queue.claims import UNCLAIMED, Claim
 from transcription.text import search
 
-# Of one user's jobs the shortest goes first, but none is overtaken for ever: after its latest start a job goes before
-# all that were submitted later. That is so many seconds after its submit, and so many times its decoding time.
+# The shortest of a user's jobs goes first, but after its latest start a job goes before all that were submitted later.
+# The latest start is this many seconds, and this many times the job's decoding time, after its submit.
 PATIENCE_SECONDS = 10
 PATIENCE_FACTOR = 4
 
@@ -29,17 +29,17 @@ class JobClaim(Claim):
     job: uuid.UUID
 
     def renew(self, *, progress: float | None = None) -> None:
-        """Keep a job for another lease. Raises LeaseLost when it is no longer ours to work on."""
+        """Renew the lease of a job. Raises LeaseLost when the claim is lost or the job has ended."""
         changes = {} if progress is None else {"progress": progress}
         held = Job.objects.filter(pk=self.job, claim=self.token, status__in=Job.UNFINISHED)
-        claims.must_win(held.update(lease_until=claims.lease(), **changes))
+        claims.must_win(held.update(lease_until=claims.lease_end(), **changes))
 
     @timed("storing sections")
     def store_sections(self, sections: list[Section], *, decoding_seconds: float = 0, **facts: object) -> None:
         """Store a job's sections and open it to the device workers, in one transaction. Raises LeaseLost.
 
-        `decoding_seconds` is how long decoding them may take, as far as it is known. A job that is tried again keeps
-        the sections it has. When none is left to decode the job goes on to be finished.
+        `decoding_seconds` is how long decoding them may take, as far as that is known. A job that is tried again keeps
+        the sections it has; if all of them are done, the job is ready to be finished.
         """
         with transaction.atomic():
             held = Job.objects.filter(pk=self.job, claim=self.token, status=Job.Status.PREPARING)
@@ -49,12 +49,12 @@ class JobClaim(Claim):
             if not Section.objects.filter(job_id=self.job).exists():
                 Section.objects.bulk_create(sections)
             history.note(self.job, "transcribing")
-            move_progress(self.job)
+            update_progress(self.job)
             transaction.on_commit(wakeups.ring_devices, robust=True)
-            hand_on(self.job)
+            end_transcribing(self.job)
 
     def finish(self, **facts: object) -> None:
-        """Close a job as done. Raises LeaseLost."""
+        """End a job as done. Raises LeaseLost."""
         with transaction.atomic():
             held = Job.objects.filter(pk=self.job, claim=self.token, status=Job.Status.FINISHING)
             changes = {"finished_at": clock.now(), "progress": 1, **UNCLAIMED, **facts}
@@ -65,7 +65,7 @@ class JobClaim(Claim):
             _announce(self.job, Delivery.Type.DONE)
 
     def retry(self, problem: errors.Problem) -> None:
-        """Give a job back after a failed step, to be tried again a little later; after the last attempt fail it."""
+        """Give a job back after a failed step, to be tried again later; after the last attempt fail it."""
         with transaction.atomic():
             held = Job.objects.filter(pk=self.job, claim=self.token, status__in=Job.UNFINISHED)
             attempts = held.select_for_update(no_key=True).values_list("attempts", flat=True).first()
@@ -75,20 +75,20 @@ class JobClaim(Claim):
             if again is None:
                 fail(self.job, problem)
                 return
-            give_back_jobs(held, **again)
+            give_back(held, **again)
             note_delay(self.job, problem)
 
     def release(self) -> None:
-        """Give a job back because this worker is stopping; a deploy is not a failed attempt."""
+        """Give a job back because this worker is stopping; this does not count as an attempt."""
         held = Job.objects.filter(pk=self.job, claim=self.token)
-        give_back_jobs(held, attempts=F("attempts") - 1)
+        give_back(held, attempts=F("attempts") - 1)
 
 
 def claim_job(worker: Worker, *, most_bytes: int | None = None) -> JobClaim | None:
-    """Take the queued job whose turn it is, to prepare it; with `most_bytes`, only one whose file is no larger.
+    """Claim the queued job whose turn it is, to prepare it; with `most_bytes`, only one whose file is no larger.
 
-    High priority goes first, then the user whose last job was begun longest ago, then that user's jobs whose latest
-    start has passed, in the order of their submit, then the smallest file.
+    The order is: high priority, the user whose last job was begun longest ago, that user's jobs whose latest start has
+    passed in the order of their submit, the smallest file.
     """
     waiting = Job.objects.filter(status=Job.Status.QUEUED, next_attempt_at__lte=clock.now())
     small = waiting if most_bytes is None else waiting.filter(recording__bytes__lte=most_bytes)
@@ -97,16 +97,16 @@ def claim_job(worker: Worker, *, most_bytes: int | None = None) -> JobClaim | No
 
 
 def claim_finished_job(worker: Worker, *, is_to_be_improved: bool = False) -> JobClaim | None:
-    """Take a job whose sections are all done, to finish it: of those whose text a language model is to improve, or not.
+    """Claim a job whose sections are all done, to finish it.
 
-    The former may take an hour, so threads of their own take them.
+    Jobs whose text a language model is to improve may take an hour, so they are claimed separately, by other threads.
     """
     waiting = _to_be_finished(is_to_be_improved)
     return _claim_job(waiting.order_by("finishing_at"), waiting, worker)
 
 
 def improvements_due(most: int) -> int:
-    """How many jobs wait for a language model; no more than `most` are counted."""
+    """The number of jobs that wait for a language model, at most `most`."""
     return len(_to_be_finished(True).values_list("pk")[:most])
 
 
@@ -116,26 +116,28 @@ def _to_be_finished(is_to_be_improved: bool) -> QuerySet[Job]:
 
 
 def _claim_job(turn: QuerySet[Job], waiting: QuerySet[Job], worker: Worker, **changes: object) -> JobClaim | None:
-    """Take the first of `turn` that nobody else takes first; `waiting` is what must still be true of its own row."""
+    """Claim the first job of `turn` that is still in `waiting`, which filters by columns of the job's own row alone."""
     while (job := turn.values_list("pk", flat=True).first()) is not None:
         token = uuid.uuid4()
-        if waiting.filter(pk=job).update(**claims.taken(worker, token), **changes):
+        if waiting.filter(pk=job).update(**claims.columns(worker, token), **changes):
             return JobClaim(token, job)
     return None
 
 
 def latest_start() -> Combinable:
-    """When a job that is submitted now is overtaken no more; its decoding time comes on top once it is known."""
+    """The latest start of a job that is submitted now, before `store_sections` adds its decoding time."""
     return clock.after(PATIENCE_SECONDS)
 
 
 def in_turn(jobs: QuerySet[Job], served: str, length: str) -> QuerySet[Job]:
-    """The jobs in the order of their turns; `served` is the field that says when a job was last worked on."""
+    """The jobs in the order of their turns.
+
+    `served` is the field that says when a job was last worked on, `length` the field that says how long it is.
+    """
     own = Job.objects.filter(owner=OuterRef("owner"), **{f"{served}__isnull": False})
-    last = own.order_by(f"-{served}").values(served)[:1]
-    turns = jobs.annotate(owner_served=Subquery(last))
+    owner_served = own.order_by(f"-{served}").values(served)[:1]
     overdue = Case(When(latest_start__lte=clock.now(), then=F("created_at")))
-    return turns.order_by(
+    return jobs.annotate(owner_served=Subquery(owner_served)).order_by(
         "-priority",
         F("owner_served").asc(nulls_first=True),
         overdue.asc(nulls_last=True),
@@ -145,23 +147,24 @@ def in_turn(jobs: QuerySet[Job], served: str, length: str) -> QuerySet[Job]:
     )
 
 
-def move_progress(job_id: uuid.UUID) -> None:
+def update_progress(job_id: uuid.UUID) -> None:
+    """Set a job's progress to the decoded share of its sections."""
     sums = Section.objects.filter(job_id=job_id).aggregate(done=Sum("transcribed"), whole=Sum("seconds"))
     share = min(1.0, sums["done"] / sums["whole"]) if sums["whole"] else 0
-    Job.objects.filter(pk=job_id).update(progress=share, waiting_for="")  # what moves waits for nothing
+    Job.objects.filter(pk=job_id).update(progress=share, waiting_for="")  # it waits for nothing any more
 
 
-def hand_on(job_id: uuid.UUID) -> None:
-    """Hand a job on to be finished if none of its sections is left to do; one caller wins."""
-    others = Section.objects.filter(job=OuterRef("pk")).exclude(status=Section.Status.DONE)
-    last = Job.objects.filter(~Exists(others), pk=job_id, status=Job.Status.TRANSCRIBING)
-    if last.update(status=Job.Status.FINISHING, finishing_at=clock.now(), attempts=0, **UNCLAIMED):
+def end_transcribing(job_id: uuid.UUID) -> None:
+    """Let a job be finished if all of its sections are done; of several callers one does it."""
+    unfinished = Section.objects.filter(job=OuterRef("pk")).exclude(status=Section.Status.DONE)
+    decoded = Job.objects.filter(~Exists(unfinished), pk=job_id, status=Job.Status.TRANSCRIBING)
+    if decoded.update(status=Job.Status.FINISHING, finishing_at=clock.now(), attempts=0, **UNCLAIMED):
         history.note(job_id, "finishing")
         transaction.on_commit(wakeups.ring_default, robust=True)
 
 
 def fail(job_id: uuid.UUID, problem: errors.Problem) -> bool:
-    """End an unfinished job with a problem; what it had is kept. Return whether this call did it."""
+    """End an unfinished job with a problem and keep its segments. Return whether this call did it."""
     with transaction.atomic():
         values = {name: str(value) for name, value in problem.values.items()}
         changes = {"error_code": problem.code, "error_values": values, "finished_at": clock.now(), **UNCLAIMED}
@@ -175,12 +178,12 @@ def fail(job_id: uuid.UUID, problem: errors.Problem) -> bool:
 
 
 def cancel(job_id: uuid.UUID) -> bool:
-    """End an unfinished job because its owner asks; what it had is kept. Return whether this call did it.
+    """End an unfinished job at its owner's request and keep its segments. Return whether this call did it.
 
-    Who works on it finds its claim gone at the next beat, and stops.
+    A worker that has claimed it loses the claim, and stops at its next beat.
     """
     with transaction.atomic():
-        # Of the recording nothing was done while the model came.
+        # While a job waits for its model, its progress is the download's.
         progress = Case(When(status=Job.Status.DOWNLOADING, then=0.0), default=F("progress"))
         changes = {"finished_at": clock.now(), "progress": progress, **UNCLAIMED}
         won = Job.move(job_id, Job.Status.CANCELLED, since=Job.UNFINISHED, **changes)
@@ -193,38 +196,37 @@ def cancel(job_id: uuid.UUID) -> bool:
 
 
 def _announce(job_id: uuid.UUID, ending: Delivery.Type) -> None:
-    """Have whoever wants to know told of a job's end: the messages are committed with it, or not at all."""
+    """Write the messages about a job's end, in its transaction."""
     if outbox.announce(job_id, ending):
         transaction.on_commit(wakeups.ring_default, robust=True)
 
 
 def retry(job_id: uuid.UUID) -> bool:
-    """Queue a failed or cancelled job again, as it was asked for; what is stored of it stays and is gone on from.
+    """Queue a failed or cancelled job again with the same parameters; it continues after its stored segments.
 
     Return whether this call did it.
     """
     with transaction.atomic():
-        fresh = {"attempts": 0, "next_attempt_at": clock.now(), "rung_at": clock.now(), **UNCLAIMED}
-        cleared: dict[str, object] = {"error_code": "", "error_values": {}, "finished_at": None}
-        cleared["waiting_for"] = ""  # a full disk of an earlier attempt
-        cleared["latest_start"] = latest_start()
-        won = Job.move(job_id, Job.Status.QUEUED, since=(Job.Status.FAILED, Job.Status.CANCELLED), **fresh, **cleared)
+        due = {"attempts": 0, "next_attempt_at": clock.now(), "rung_at": clock.now(), **UNCLAIMED}
+        cleared = {"error_code": "", "error_values": {}, "finished_at": None, "waiting_for": ""}
+        changes = {**due, **cleared, "latest_start": latest_start()}
+        won = Job.move(job_id, Job.Status.QUEUED, since=(Job.Status.FAILED, Job.Status.CANCELLED), **changes)
         if won:
-            left = Section.objects.filter(job_id=job_id).exclude(status=Section.Status.DONE)
-            left.update(status=Section.Status.QUEUED, **fresh)
+            unfinished = Section.objects.filter(job_id=job_id).exclude(status=Section.Status.DONE)
+            unfinished.update(status=Section.Status.QUEUED, **due)
             history.note(job_id, "queued", "again")
             transaction.on_commit(wakeups.ring_default, robust=True)
     return won
 
 
 def remove_unwanted_pcm(job_id: uuid.UUID) -> None:
-    """Remove the decoded sound of a job that ended or was deleted before it was there."""
+    """Remove the decoded sound of a job that ended or was deleted while it was decoded."""
     if not Job.objects.filter(pk=job_id, status__in=Job.UNFINISHED).exists():
         _remove_pcm(job_id)
 
 
 def _remove_pcm(job_id: uuid.UUID) -> None:
-    """Remove an ended job's decoded sound, and what an interrupted FFmpeg left, once the end is committed."""
+    """Remove an ended job's decoded sound, including an interrupted FFmpeg's, when the transaction is committed."""
     folder = settings.RECORDINGS_DIR
 
     def remove() -> None:
@@ -235,7 +237,7 @@ def _remove_pcm(job_id: uuid.UUID) -> None:
 
 
 def note_delay(job_id: uuid.UUID, problem: errors.Problem) -> None:
-    """Say why a job does not go on now; what it waits for is said once."""
+    """Write an event that says why a job does not go on now, but only one while it waits for the same thing."""
     waiting_for = problem.code if problem.waiting_sentence else ""
     is_news = Job.objects.filter(pk=job_id).exclude(waiting_for=waiting_for).update(waiting_for=waiting_for)
     if not problem.waiting_sentence:
@@ -244,7 +246,9 @@ def note_delay(job_id: uuid.UUID, problem: errors.Problem) -> None:
         history.note(job_id, "waiting", str(problem))
 
 
-def give_back_jobs(jobs: QuerySet[Job], **changes: object) -> int:
-    """Back to the status each can be claimed in: preparing begins again, finishing stays."""
-    rows = jobs.filter(status=Job.Status.PREPARING).update(status=Job.Status.QUEUED, **UNCLAIMED, **changes)
-    return rows + jobs.filter(status=Job.Status.FINISHING).update(**UNCLAIMED, **changes)
+def give_back(jobs: QuerySet[Job], **changes: object) -> int:
+    """Return jobs to a status in which they can be claimed; return how many. Preparing begins again."""
+    prepared_again = jobs.filter(status=Job.Status.PREPARING)
+    finished_again = jobs.filter(status=Job.Status.FINISHING)
+    rows = prepared_again.update(status=Job.Status.QUEUED, **UNCLAIMED, **changes)
+    return rows + finished_again.update(**UNCLAIMED, **changes)

@@ -1,4 +1,4 @@
-"""What is to be told to somebody's address: rows that are written in the transaction of what they tell."""
+"""Messages about a job's end: rows that are written in the transaction that ends it."""
 
 import uuid
 from datetime import timedelta
@@ -12,7 +12,7 @@ from transcription.text import exports
 
 
 def announce(job_id: uuid.UUID, ending: Delivery.Type) -> int:
-    """Write the messages that tell of a job's end, one to each address that wants to know; return how many.
+    """Write the messages about a job's end, one for each of its addresses; return how many.
 
     They are due at the first of WEBHOOK_TRIES_SECONDS.
     """
@@ -20,15 +20,15 @@ def announce(job_id: uuid.UUID, ending: Delivery.Type) -> int:
     standing = Webhook.objects.filter(owner_id=job.owner_id).values_list("url", flat=True).first()
     addresses = {url for url in (job.callback_url, standing) if url}
     if addresses:
-        first = timezone.now() + timedelta(seconds=settings.WEBHOOK_TRIES_SECONDS[0])
-        message = {"owner_id": job.owner_id, "job_id": job_id, "type": ending, "data": _facts(job)}
-        Delivery.objects.bulk_create(Delivery(url=url, next_attempt_at=first, **message) for url in addresses)
+        due_at = timezone.now() + timedelta(seconds=settings.WEBHOOK_TRIES_SECONDS[0])
+        message = {"owner_id": job.owner_id, "job_id": job_id, "type": ending, "data": _job_facts(job)}
+        Delivery.objects.bulk_create(Delivery(url=url, next_attempt_at=due_at, **message) for url in addresses)
     return len(addresses)
 
 
-def _facts(job: Job) -> dict[str, Any]:
-    """The job as it ended. Its name and text are put in when the message is sent: they are gone when the job is."""
-    # Written out: a worker has no need of the URLs of all endpoints, and loading them takes as long as a short job.
+def _job_facts(job: Job) -> dict[str, Any]:
+    """The job as it ended. Its name and text are filled in when the message is sent, unless the job is deleted then."""
+    # Not by `reverse`: loading the URLs of all endpoints takes a worker as long as a short job.
     own = f"{settings.PUBLIC_URL}/api/v1/jobs/{job.pk}/"
     return {
         "id": str(job.pk),

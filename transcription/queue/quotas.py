@@ -1,4 +1,4 @@
-"""How much one user may have waiting, and send in how short a time."""
+"""How many unfinished jobs a user may have, and how many recordings they may send in a period."""
 
 import math
 from datetime import timedelta
@@ -11,26 +11,26 @@ from django.utils import timezone
 from transcription import errors
 from transcription.models import AnyUser, Job, Recording
 
-# When a place in the queue will be free nobody knows; so long a client may wait until it asks again.
+# When a refused client may ask again: nobody knows when there will be room in the queue.
 LOOK_AGAIN_SECONDS = 30
 
 
 def lock(owner: AbstractBaseUser) -> None:
-    """Have no other request of a user's counted until the transaction ends, if anything is limited here."""
+    """Make a user's other requests wait until the transaction ends, if there is a limit that they could pass."""
     # SQLite has no such lock and needs none: its transactions begin IMMEDIATE.
     if settings.MAX_QUEUED_JOBS or settings.THROTTLE_UPLOADS[0]:
         get_user_model().objects.select_for_update(no_key=True).get(pk=owner.pk)
 
 
 def check_queue(owner: AnyUser) -> None:
-    """Raises QueueFull when a user's unfinished jobs are as many as may be."""
+    """Raises QueueFull if a user has as many unfinished jobs as MAX_QUEUED_JOBS allows."""
     limit = settings.MAX_QUEUED_JOBS
     if limit and Job.objects.filter(owner_id=owner.pk, status__in=Job.UNFINISHED).count() >= limit:
         raise errors.QueueFull(limit=limit, seconds=LOOK_AGAIN_SECONDS)
 
 
 def check_uploads(owner: AnyUser) -> None:
-    """Raises UploadsThrottled when a user has sent as many recordings as may come in a period."""
+    """Raises UploadsThrottled if a user has sent as many recordings as THROTTLE_UPLOADS allows in its period."""
     limit, period = settings.THROTTLE_UPLOADS
     if not limit:
         return
@@ -38,6 +38,6 @@ def check_uploads(owner: AnyUser) -> None:
     sent = Recording.objects.filter(owner_id=owner.pk, created_at__gt=since).order_by("-created_at")
     if sent.count() < limit:
         return
-    # The next may come when the oldest of those that fill the period has left it.
-    frees = sent.values_list("created_at", flat=True)[limit - 1] + timedelta(seconds=period) - timezone.now()
-    raise errors.UploadsThrottled(limit=limit, seconds=max(1, math.ceil(frees.total_seconds())))
+    # There is room again when the oldest of the last `limit` uploads is older than the period.
+    wait = sent.values_list("created_at", flat=True)[limit - 1] + timedelta(seconds=period) - timezone.now()
+    raise errors.UploadsThrottled(limit=limit, seconds=max(1, math.ceil(wait.total_seconds())))

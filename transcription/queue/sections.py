@@ -1,4 +1,4 @@
-"""The sections of a job: claimed, decoded, stored, retried, released."""
+"""The sections of a job: claim, store segments, finish, retry, release."""
 
 import uuid
 from dataclasses import asdict, dataclass
@@ -23,14 +23,14 @@ class SectionClaim(Claim):
     section: int
 
     def renew(self) -> None:
-        """Keep a section for another lease. Raises LeaseLost when it is no longer ours to work on."""
+        """Renew the lease of a section. Raises LeaseLost when the claim is lost or the job has ended."""
         with transaction.atomic():
-            claims.must_win(self._held().update(lease_until=claims.lease()))
+            claims.must_win(self._held().update(lease_until=claims.lease_end()))
 
     def store_language(self, language: str, probability: float) -> None:
-        """Store a job's language as its first section has it, and open the others to be claimed. Raises LeaseLost."""
+        """Store the language detected in a job's first section, which opens the others. Raises LeaseLost."""
         with transaction.atomic():
-            claims.must_win(self._held().update(lease_until=claims.lease()))
+            claims.must_win(self._held().update(lease_until=claims.lease_end()))
             unknown = Job.objects.filter(pk=self.job, language="")
             if unknown.update(language=language, language_probability=probability):
                 transaction.on_commit(wakeups.ring_devices, robust=True)
@@ -39,14 +39,14 @@ class SectionClaim(Claim):
     def store_segment(self, index: int, segment: DecodedSegment, *, transcribed: float) -> None:
         """Store a section's `index`th segment, in the recording's time. Raises LeaseLost.
 
-        `transcribed` is how many of the section's seconds are decoded with it.
+        `transcribed` is how many of the section's seconds are decoded, up to and including this segment.
         """
         with transaction.atomic():
             moved = Greatest(F("transcribed"), transcribed)
-            # The lock on the job's row makes its segments appear in the order of their ids: a reader that goes on from
-            # an id misses none.
-            claims.must_win(self._held().update(lease_until=claims.lease(), transcribed=moved))
-            jobs.move_progress(self.job)
+            # The lock on the job's row makes its segments appear in the order of their ids: a reader that continues
+            # after an id misses none.
+            claims.must_win(self._held().update(lease_until=claims.lease_end(), transcribed=moved))
+            jobs.update_progress(self.job)
             Segment.objects.create(
                 job_id=self.job,
                 section_id=self.section,
@@ -66,27 +66,27 @@ class SectionClaim(Claim):
     def store_progress(self, seconds: float) -> None:
         """Note that `seconds` of a section are decoded, and renew its lease. Raises LeaseLost."""
         with transaction.atomic():
-            claims.must_win(
-                self._held().update(lease_until=claims.lease(), transcribed=Greatest(F("transcribed"), seconds))
-            )
-            jobs.move_progress(self.job)
+            moved = Greatest(F("transcribed"), seconds)
+            claims.must_win(self._held().update(lease_until=claims.lease_end(), transcribed=moved))
+            jobs.update_progress(self.job)
 
     @timed("closing the section")
     def finish(self, *, seconds: float, engine: str, device: str, versions: dict[str, str]) -> None:
-        """Close a section; the worker that closes a job's last one hands the job on to be finished. Raises LeaseLost.
+        """Mark a section as done; after a job's last section the job can be finished. Raises LeaseLost.
 
-        `seconds` is the time that decoding took. The section keeps what did it, the job what did its last one.
+        `seconds` is the time that decoding took. The section keeps engine, device and versions; the job keeps those of
+        the section that was done last.
         """
         facts = {"engine": engine, "device": device, "versions": versions}
         with transaction.atomic():
             changes = {"finished_at": clock.now(), "transcribed": F("seconds"), "processing_seconds": seconds}
             claims.must_win(self._held().update(status=Section.Status.DONE, **changes, **facts, **UNCLAIMED))
             Job.objects.filter(pk=self.job).update(processing_seconds=F("processing_seconds") + seconds, **facts)
-            jobs.move_progress(self.job)
-            jobs.hand_on(self.job)
+            jobs.update_progress(self.job)
+            jobs.end_transcribing(self.job)
 
     def retry(self, problem: errors.Problem) -> None:
-        """Give a section back after a failed attempt, to be tried again a little later; after the last fail its job."""
+        """Give a section back after a failed attempt, to be tried again later; after the last attempt fail its job."""
         with transaction.atomic():
             held = self._held()
             attempts = held.values_list("attempts", flat=True).first()
@@ -100,25 +100,24 @@ class SectionClaim(Claim):
             jobs.note_delay(self.job, problem)
 
     def release(self) -> None:
-        """Give a section back because this worker is stopping; a deploy is not a failed attempt."""
+        """Give a section back because this worker is stopping; this does not count as an attempt."""
         with transaction.atomic():
             self._held().update(status=Section.Status.QUEUED, attempts=F("attempts") - 1, **UNCLAIMED)
 
     def _held(self) -> QuerySet[Section]:
-        """The section of a claim, or none when the claim is lost; call it in a transaction: it locks the job's row."""
+        """The claimed section, or none if the claim is lost. Locks the job's row, so it must run in a transaction."""
         if not claims.lock_job(self.job, Job.Status.TRANSCRIBING):
             return Section.objects.none()
         return Section.objects.filter(pk=self.section, claim=self.token, status=Section.Status.TRANSCRIBING)
 
 
 def claim_section(worker: Worker) -> SectionClaim | None:
-    """Take the next section of the job whose turn it is.
+    """Claim the next section of the job whose turn it is.
 
-    High priority goes first. Then users take turns: the one whose last section was begun longest ago. Of one user's
-    recordings those whose latest start has passed go first, in the order of their submit; then the shortest, so that a
-    voice message waits for no more than the rest of one section of a lecture. A job's language is that of its first
-    section, which the others wait for unless each shall have its own. A job that asked for an engine or a device waits
-    for a worker that has it.
+    High priority goes first, then the user whose last section was begun longest ago. Of one user's jobs those whose
+    latest start has passed go first, in the order of their submit, then the shortest recording, so that a voice message
+    waits for the rest of one section of a lecture at most. A job's first section detects the language, and the others
+    wait for it unless the job is multilingual. A job that asked for an engine or a device waits for a worker with it.
     """
     kind = worker.device.partition(":")[0]
     ready = Section.objects.filter(
@@ -132,21 +131,20 @@ def claim_section(worker: Worker) -> SectionClaim | None:
     first = ready.filter(job=OuterRef("pk")).order_by("index").values("pk")[:1]
     in_turn = jobs.in_turn(Job.objects.filter(status=Job.Status.TRANSCRIBING), "served_at", "recording__duration")
     turn = in_turn.annotate(first=Subquery(first)).exclude(first=None).values_list("pk", "first")
-    while (found := turn.first()) is not None:
-        job, section = found
-        if claim := _claim_section(worker, job, section):
+    while (job_and_section := turn.first()) is not None:
+        if claim := _claim_section(worker, *job_and_section):
             return claim
     return None
 
 
 def _claim_section(worker: Worker, job: uuid.UUID, section: int) -> SectionClaim | None:
-    """Take a section of a job if it still waits; its owner's turn is over with that."""
+    """Claim a section of a job if it still waits, which ends its owner's turn."""
     token = uuid.uuid4()
     with transaction.atomic():
         is_open = Job.objects.filter(pk=job, status=Job.Status.TRANSCRIBING).update(served_at=clock.now())
-        # Whatever else makes a section ready never changes back.
+        # The other conditions for a section to be ready never become false again.
         queued = Section.objects.filter(pk=section, status=Section.Status.QUEUED, next_attempt_at__lte=clock.now())
-        changes = {"status": Section.Status.TRANSCRIBING, "started_at": clock.now(), **claims.taken(worker, token)}
+        changes = {"status": Section.Status.TRANSCRIBING, "started_at": clock.now(), **claims.columns(worker, token)}
         if is_open and queued.update(**changes):
             return SectionClaim(token, job, section)
         transaction.set_rollback(True)

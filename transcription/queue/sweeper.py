@@ -1,4 +1,4 @@
-"""Work whose worker has died goes back to the queue, and work that waits unheard is rung for."""
+"""Returns work whose worker has died to the queue, and sends wake-ups for work that nobody has claimed."""
 
 import socket
 import uuid
@@ -12,17 +12,17 @@ from transcription.models import Claimable, Delivery, Download, Job, Row, Sectio
 from transcription.queue import claims, downloads, jobs, wakeups
 from transcription.queue.claims import UNCLAIMED
 
-# A worker that was not heard of for so long is forgotten.
+# The row of a worker without a heartbeat for so long is deleted.
 FORGET_WORKERS_SECONDS = 24 * 3600
 
-# The columns that say who holds a row.
+# The columns that change when a claim is renewed or ends.
 LEASE = ("claim", "lease_until")
 
 
 def sweep() -> None:
-    """Return what dead workers held, fail what failed too often, and ring for work that nobody has looked at.
+    """Return what dead workers held, fail what was attempted too often, and ring for work that waits.
 
-    Safe to run anywhere at any time, by any number of processes.
+    Safe to run at any time in any number of processes.
     """
     dead = _dead_workers()
     lost = Q(lease_until__lte=clock.now()) | Q(worker__in=dead, claim__isnull=False)
@@ -38,17 +38,17 @@ def sweep() -> None:
 
 
 def _dead_workers() -> list[uuid.UUID]:
-    """The workers of this machine whose process is gone: there is no need to wait for their leases to run out.
+    """The workers of this machine whose process is gone: their leases end now.
 
-    A PID of another namespace says nothing here: such a worker, as one of another machine, is waited for.
+    A PID of another namespace says nothing here. Such a worker's leases run out, as those of another machine's do.
     """
     here = Worker.objects.filter(hostname=socket.gethostname(), pid_namespace=processes.namespace())
-    seen = here.values_list("pk", "pid", "pid_started")
-    return [worker for worker, pid, since in seen if not processes.is_running(pid, since=since)]
+    pids = here.values_list("pk", "pid", "pid_started")
+    return [worker for worker, pid, since in pids if not processes.is_running(pid, since=since)]
 
 
 def _still_lost(row: Claimable) -> dict[str, object]:
-    """What is true of a row whose claim was neither renewed nor ended since it was read."""
+    """A filter for a row whose claim was neither renewed nor ended since it was read."""
     return {"pk": row.pk, "claim": row.claim, "lease_until": row.lease_until}
 
 
@@ -65,7 +65,7 @@ def _sweep_section(section: Section) -> None:
 
 def _sweep_job(job: Job) -> None:
     with transaction.atomic():
-        returned = jobs.give_back_jobs(Job.objects.filter(**_still_lost(job)))
+        returned = jobs.give_back(Job.objects.filter(**_still_lost(job)))
         if returned and job.attempts >= settings.MAX_ATTEMPTS:
             jobs.fail(job.pk, errors.WorkerLost(attempts=job.attempts))
         elif returned:
@@ -73,37 +73,39 @@ def _sweep_job(job: Job) -> None:
 
 
 def _sweep_downloads(lost: Q) -> None:
-    """Return what dead workers fetched, as often as they die: what has come is gone on from."""
+    """Return what dead workers fetched. It does not count as an attempt: the download continues where it stopped."""
     for download in Download.objects.filter(lost).only(*LEASE):
         Download.objects.filter(**_still_lost(download)).update(attempts=F("attempts") - 1, **UNCLAIMED)
-    stranded = Job.objects.filter(status=Job.Status.DOWNLOADING).exclude(model__in=Download.objects.values("model"))
-    for job in stranded.values_list("pk", flat=True):
-        downloads.go_on(Job.objects.filter(pk=job, status=Job.Status.DOWNLOADING))
+    without_download = Job.objects.filter(status=Job.Status.DOWNLOADING).exclude(
+        model__in=Download.objects.values("model")
+    )
+    for job in without_download.values_list("pk", flat=True):
+        downloads.requeue(Job.objects.filter(pk=job, status=Job.Status.DOWNLOADING))
 
 
 def _sweep_deliveries(lost: Q) -> None:
-    """Return what dead workers were sending, as often as they die: it may have arrived, and is sent once more."""
+    """Return what dead workers were sending. It may have arrived, but is sent once more and not counted as a try."""
     for delivery in Delivery.objects.filter(lost).only(*LEASE):
         Delivery.objects.filter(**_still_lost(delivery)).update(attempts=F("attempts") - 1, **UNCLAIMED)
 
 
 def _ring_for_waiting_work() -> None:
-    """Ring once for each kind of work that waits and was not rung for in the last sweep's time."""
-    unheard = Q(next_attempt_at__lte=clock.now(), rung_at__lte=clock.after(-settings.SWEEP_SECONDS))
+    """Ring for work that waits and was not rung for since the last sweep."""
+    overdue = Q(next_attempt_at__lte=clock.now(), rung_at__lte=clock.after(-settings.SWEEP_SECONDS))
     to_prepare = Q(status=Job.Status.QUEUED) | Q(status=Job.Status.FINISHING, claim=None)
-    jobs = _mark_rung(Job.objects.filter(unheard, to_prepare))
-    downloads = _mark_rung(Download.objects.filter(unheard, claim=None, error_code=""))
-    deliveries = _mark_rung(Delivery.objects.filter(unheard, status=Delivery.Status.WAITING, claim=None))
-    if jobs or downloads or deliveries:
+    has_jobs = _mark_rung(Job.objects.filter(overdue, to_prepare))
+    has_downloads = _mark_rung(Download.objects.filter(overdue, claim=None, error_code=""))
+    has_deliveries = _mark_rung(Delivery.objects.filter(overdue, status=Delivery.Status.WAITING, claim=None))
+    if has_jobs or has_downloads or has_deliveries:
         wakeups.ring_default()
-    sections = Section.objects.filter(unheard, status=Section.Status.QUEUED, job__status=Job.Status.TRANSCRIBING)
+    sections = Section.objects.filter(overdue, status=Section.Status.QUEUED, job__status=Job.Status.TRANSCRIBING)
     if _mark_rung(sections):
         wakeups.ring_devices()
 
 
 def _mark_rung(rows: QuerySet[Row]) -> int:
     """Note that these rows are rung for now; return how many."""
-    # Rows that somebody works on are skipped: this update of many rows waits for nobody.
+    # Locked rows are skipped, so that this update of many rows does not wait.
     free = rows.select_for_update(skip_locked=True, of=("self",), no_key=True).values("pk")
     with transaction.atomic():
         return rows.model._default_manager.filter(pk__in=free).update(rung_at=clock.now())

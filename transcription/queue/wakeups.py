@@ -1,4 +1,4 @@
-"""Messages that wake workers: a queue's name is all they say, and losing or doubling one changes nothing."""
+"""Messages that wake workers. They carry no work, so losing or repeating one changes nothing."""
 
 import logging
 
@@ -12,23 +12,23 @@ log = logging.getLogger(__name__)
 DEFAULT_QUEUE = "default"
 DEVICE_QUEUE_PREFIX = "device."
 
-# The tasks in tasks.py, by name: whoever makes work must not import them upward.
+# The names of the tasks in tasks.py, which cannot be imported here: imports point downward.
 DEFAULT_TASK = "transcription.work_default"
 DEVICE_TASK = "transcription.work_device"
 
 
 def ring(*queues: str) -> None:
-    """Wake the workers of `queues`. A broker that is down costs a log line: the sweeper rings again."""
+    """Wake the workers of `queues`. If the broker is down this is only logged: the sweeper rings again."""
     for queue in queues:
         task = DEFAULT_TASK if queue == DEFAULT_QUEUE else DEVICE_TASK
         try:
             current_app.send_task(task, queue=queue, ignore_result=True)
-        except (OperationalError, OSError, ValueError) as error:  # ValueError: a file of the broker's is damaged
+        except (OperationalError, OSError, ValueError) as error:  # ValueError: a file of the broker is damaged
             log.warning("could not ring %s: %s", queue, error)
 
 
 def ring_devices() -> None:
-    """Wake every device worker that is alive: machines with the same device share a queue, and a message wakes one."""
+    """Wake every device worker that is alive, with a message each: machines with the same device share a queue."""
     ring(*Worker.alive().filter(kind=Worker.Kind.DEVICE).values_list("queue", flat=True))
 
 
