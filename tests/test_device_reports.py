@@ -121,7 +121,7 @@ def test_a_runner_has_one_model_and_remembers_what_did_not_load() -> None:
     runner._names = {"/m/a": "base", "/m/b": "medium"}
 
     def hear(model: str, state: str) -> dict[str, str]:
-        runner._hear(runner._events, told(event="model", model=model, state=state))
+        runner._receive(runner._events, told(event="model", model=model, state=state))
         return runner.model_states
 
     assert hear("/m/a", "loading") == {"base": "loading"}
@@ -131,7 +131,7 @@ def test_a_runner_has_one_model_and_remembers_what_did_not_load() -> None:
     assert hear("/m/b", "loading") == {"medium": "loading"}
     assert hear("/m/b", "error") == {"medium": "error"}
     assert hear("/m/a", "loaded") == {"base": "loaded", "medium": "error"}
-    runner._hear(runner._events, None)
+    runner._receive(runner._events, None)
     assert runner.model_states == {"medium": "error"}
 
 

@@ -102,7 +102,7 @@ def test_work_beside_the_queue_that_fails_is_logged_and_its_place_is_free(caplog
 
     for count in (1, 2):
         process.run_in_background(fail)
-        wait_until(lambda: not process._beside_threads, 5)
+        wait_until(lambda: not process._background_threads, 5)
         assert len(tries) == count
     assert "nobody thought of this" in caplog.text
 

@@ -1,4 +1,4 @@
-"""The devices of this machine, and the runner that each one's engine lives in."""
+"""The devices of this machine, and the runners: the child processes that hold the engines."""
 
 import os
 import platform
@@ -21,35 +21,35 @@ from transcription.whisper.engine import ENGINES, Capabilities, Event, Sound
 from transcription.whisper.options import TranscriptionOptions
 from transcription.workers import enginecheck
 
-CLOSE_SECONDS = 5  # a section is asked to stop at its window; after this its runner is killed
+CLOSE_SECONDS = 5  # for a runner to stop a section after the current window, before it is killed
 
 
 def engine() -> Capabilities:
-    """The engine of this installation: what ENGINE names, or the best that is here and was not set aside."""
+    """The engine of this installation: the one that ENGINE names, or the best that is installed and not set aside."""
     if settings.ENGINE != "auto":
         return ENGINES[settings.ENGINE]
-    installed = [found for found in candidates() if is_installed(found)]
-    trusted = [found for found in installed if not enginecheck.is_set_aside(found)]
+    installed = [candidate for candidate in candidates() if is_installed(candidate)]
+    trusted = [candidate for candidate in installed if not enginecheck.is_set_aside(candidate)]
     return (trusted or installed or candidates())[0]
 
 
 def candidates() -> list[Capabilities]:
-    """What `ENGINE=auto` takes on this machine, the best first."""
+    """The engines that `ENGINE=auto` chooses from on this machine, the best first."""
     is_apple_silicon = sys.platform == "darwin" and platform.machine() == "arm64"
     names = ("mlx-whisper", "faster-whisper") if is_apple_silicon else ("faster-whisper",)
     return [ENGINES[name] for name in names]
 
 
 def is_installed(capabilities: Capabilities) -> bool:
-    """Whether the engine's package is here; it is not imported."""
+    """Whether the engine's package is installed; it is not imported."""
     return find_spec(capabilities.package.replace("-", "_")) is not None
 
 
 def here(capabilities: Capabilities | None = None) -> list[str]:
-    """The devices that MODEL_DEVICE takes of this machine's: GPUs when there are any, else the CPU.
+    """The devices of this machine that MODEL_DEVICE selects; with `auto` the GPUs if there are any, else the CPU.
 
-    For an engine that is not the installation's own it may be named.
-    Raises UnknownDevice when MODEL_DEVICE names one that is not here, or that the engine cannot use.
+    Without `capabilities` the installation's engine is meant.
+    Raises UnknownDevice if MODEL_DEVICE names a device that is not here or that the engine cannot use.
     """
     wanted = settings.MODEL_DEVICE
     if wanted == "cpu":
@@ -57,10 +57,10 @@ def here(capabilities: Capabilities | None = None) -> list[str]:
     gpus = _gpus(capabilities or engine())
     if wanted == "auto":
         return gpus or ["cpu"]
-    found = [gpu for gpu in gpus if wanted in ("gpu", gpu, gpu.partition(":")[0])]
-    if not found:
+    selected = [gpu for gpu in gpus if wanted in ("gpu", gpu, gpu.partition(":")[0])]
+    if not selected:
         raise errors.UnknownDevice(name=wanted, known=", ".join(["cpu", *gpus]))
-    return found
+    return selected
 
 
 def _gpus(capabilities: Capabilities) -> list[str]:
@@ -71,34 +71,29 @@ def _gpus(capabilities: Capabilities) -> list[str]:
 
 
 def _count_cuda() -> int:
-    """Asked in a child: no worker and no web process imports an engine's library."""
-    question = "import ctranslate2; print(ctranslate2.get_cuda_device_count())"
-    answer = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, timeout=120, check=False)
-    if answer.returncode:
-        raise errors.NoEngine(detail=(answer.stderr.strip().splitlines() or ["no reason was given"])[-1])
-    return int(answer.stdout)
-
-
-def _environment(capabilities: Capabilities) -> dict[str, str]:
-    """The environment in which an engine's runner begins."""
-    # CUDA would count the fastest GPU first: in this order `cuda:1` is the one that nvidia-smi tells of as 1.
-    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **_preloading(capabilities)}
+    """The number of CUDA devices, by a child: no worker and no web process imports an engine's library."""
+    program = "import ctranslate2; print(ctranslate2.get_cuda_device_count())"
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    if child.returncode:
+        raise errors.NoEngine(detail=(child.stderr.strip().splitlines() or ["no reason was given"])[-1])
+    return int(child.stdout)
 
 
 def _preloading(capabilities: Capabilities) -> dict[str, str]:
-    if platform.system() != "Linux":  # not sys.platform, by which mypy takes what follows for unreachable
+    """The environment variable that preloads the libraries an engine needs, if they are on this machine."""
+    if platform.system() != "Linux":  # with sys.platform, mypy takes the rest for unreachable
         return {}
-    found = [path for pattern in capabilities.preloaded for path in sorted(Path("/").glob(pattern.lstrip("/")))]
+    libraries = [path for pattern in capabilities.preloaded for path in sorted(Path("/").glob(pattern.lstrip("/")))]
     before = os.environ.get("LD_PRELOAD", "").split()
-    return {"LD_PRELOAD": " ".join([*before, *map(str, found)])} if found else {}
+    return {"LD_PRELOAD": " ".join([*before, *map(str, libraries)])} if libraries else {}
 
 
 class RunnerExited(Exception):
-    """The runner ended in the middle of a section; `str` says how."""
+    """The runner ended in the middle of a section; the message says how."""
 
 
 class Runner:
-    """The child process that owns a device's engine: started when first needed, and again after it died."""
+    """The child process that holds a device's engine: started when it is needed, and again after it has died."""
 
     def __init__(self, device: str, capabilities: Capabilities | None = None) -> None:
         self.device = device
@@ -106,9 +101,9 @@ class Runner:
         self.versions: dict[str, str] = {}
         self.compute_types: list[str] = []
         self.threads = 0
-        self.reading = device_stats.Reading()  # of its device, as it was last looked at
-        self.model_states: dict[str, str] = {}  # of models by name: loading, loaded, or error until it loads
-        self._names: dict[str, str] = {}  # of models by folder
+        self.reading = device_stats.Reading()  # the newest of its device
+        self.model_states: dict[str, str] = {}  # by model name: loading, loaded, or error until it loads
+        self._names: dict[str, str] = {}  # model names by folder
         self._child: processes.LineChild | None = None
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
 
@@ -117,19 +112,23 @@ class Runner:
         return None if self._child is None else self._child.pid
 
     def start(self) -> None:
-        """Start the child unless it runs; it says `ready` by itself."""
+        """Start the child unless it runs; it sends `ready` when it is."""
         if self._child is not None and self._child.is_running:
             return
         self.stop()
         program = [sys.executable, "-m", "transcription.whisper.runner"]
-        asked = ["--engine", self.capabilities.module, "--device", self.device]
+        arguments = ["--engine", self.capabilities.module, "--device", self.device]
+        # Each child has its own queue: late events of a dead child must not be taken for the next one's.
         self._events = queue.SimpleQueue()
-        # Its own queue: what a dead child's thread hands over late must not be taken for the next one's.
-        hear = partial(self._hear, self._events)
-        self._child = processes.LineChild([*program, *asked], on_line=hear, environment=_environment(self.capabilities))
+        self._child = processes.LineChild(
+            [*program, *arguments],
+            on_line=partial(self._receive, self._events),
+            # In this order `cuda:1` is nvidia-smi's GPU 1; by default CUDA counts the fastest GPU first.
+            environment={"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **_preloading(self.capabilities)},
+        )
 
-    def _hear(self, events: "queue.SimpleQueue[Event | None]", event: Event | None) -> None:
-        """In the child's thread: what it says of itself is kept, the rest is for who decodes."""
+    def _receive(self, events: "queue.SimpleQueue[Event | None]", event: Event | None) -> None:
+        """Keep what the child says about itself; queue the events of a section. Runs in the child's thread."""
         is_late = events is not self._events
         match event:
             case {"event": "ready", "versions": versions, "compute_types": compute_types, "threads": threads}:
@@ -138,39 +137,33 @@ class Runner:
                 self.reading = device_stats.Reading(**reading)
             case {"event": "model", "model": model, "state": state}:
                 if not is_late:
-                    self._model_is(self._names[model], state)
+                    # An engine holds one model at a time, so the others are no longer in memory.
+                    self.model_states = {**self._failed_models(), self._names[model]: state}
             case _:
                 if event is None and not is_late:
-                    self._forget_models()
+                    self.model_states = self._failed_models()
                 events.put(event)
 
-    def _model_is(self, name: str, state: str) -> None:
-        """An engine has one model at a time: whatever is said of one, the others are no longer here."""
-        self.model_states = {**self._failed(), name: state}
-
-    def _forget_models(self) -> None:
-        self.model_states = self._failed()
-
-    def _failed(self) -> dict[str, str]:
+    def _failed_models(self) -> dict[str, str]:
         return {name: state for name, state in self.model_states.items() if state == "error"}
 
     @property
     def model_loaded(self) -> str:
-        """The name of the model that is in memory, or nothing."""
+        """The name of the model in memory; empty if there is none."""
         return next((name for name, state in self.model_states.items() if state == "loaded"), "")
 
     def decode(
         self, section: int, sound: Sound, model: LocalModel, options: TranscriptionOptions, *, beat: float
     ) -> Generator[Event | None, None, None]:
-        """Give the events of a section as they come, and None whenever `beat` seconds passed without one.
+        """Give the events of a section as they come, and None whenever `beat` seconds have passed without one.
 
-        Ends after `done` or `error`. Leaving early asks the runner to stop at its window, and kills it if it does not.
-        Raises RunnerExited.
+        Ends after `done` or `error`. If the caller stops early, the runner is asked to stop after the current window,
+        and killed if it does not. Raises RunnerExited.
         """
         self._names[str(model.path)] = model.name
         self.start()
-        heard = {"pcm": str(sound.path), "spans": sound.spans, "model": str(model.path)}
-        self._say({"do": "open", "section": section, **heard, "options": options.to_json()})
+        source = {"pcm": str(sound.path), "spans": sound.spans, "model": str(model.path)}
+        self._say({"do": "open", "section": section, **source, "options": options.to_json()})
         is_over = False
         try:
             while not is_over:
@@ -202,7 +195,7 @@ class Runner:
             raise RunnerExited(str(error)) from error
 
     def _next(self, timeout: float) -> Event:
-        """The next event; raises TimeoutError when none comes in time, RunnerExited when none will."""
+        """The next event. Raises TimeoutError when none comes in time, RunnerExited when the runner has ended."""
         try:
             event = self._events.get(timeout=timeout)
         except queue.Empty:
@@ -213,8 +206,8 @@ class Runner:
         return event
 
     def stop(self) -> None:
-        """End the child now; nothing of it is left."""
+        """Kill the child."""
         if self._child is not None:
             self._child.stop()
         self._child = None
-        self._forget_models()
+        self.model_states = self._failed_models()

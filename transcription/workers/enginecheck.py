@@ -1,7 +1,7 @@
-"""Whether an engine of this machine can be trusted: once a version it transcribes the bundled sample.
+"""Whether an engine of this machine can be trusted: each version transcribes the bundled sample once.
 
-A broken driver may crash, or write nonsense without a word of warning. What does is set aside, and `ENGINE=auto` takes
-the next best: a slower answer, never a wrong one.
+With a broken driver an engine may crash or write nonsense without a warning. Such an engine is set aside, and
+`ENGINE=auto` takes the next best: a slower answer, never a wrong one.
 """
 
 import logging
@@ -16,9 +16,9 @@ from transcription.whisper.engine import Capabilities
 
 log = logging.getLogger(__name__)
 
-MOST_WRONG = 0.3  # of the words
+MOST_WRONG = 0.3  # share of the words
 
-# What the bundled samples say.
+# The words of the bundled samples.
 SPOKEN = {
     "en": "Hello! This short recording came with the program. It shows that everything on this computer works. Now "
     "drop your own recording on the page, and read it a moment later.",
@@ -29,23 +29,23 @@ SPOKEN = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of an engine's check: `problem` is empty when it can be trusted."""
+    """The result of an engine's check: `problem` is empty if the engine can be trusted."""
 
     engine: str
     version: str
     device: str
     model: str
-    wrong: float  # of the words, 0-1; 1 when there were none
+    wrong: float  # share of the words, 0-1
     problem: str = ""
 
 
 def can_judge(model: str) -> bool:
-    """Whether a model hears well enough for its words to tell anything: a published one of at least `base`'s size."""
+    """Whether a model is good enough for a verdict: a published one, of `base`'s size or larger."""
     return model in MODELS and model != "tiny"
 
 
 def judge(engine: Capabilities, device: str, model: str, *, language: str, text: str) -> Verdict:
-    """The verdict on what an engine made of the sample in a language; a model that cannot judge finds no fault."""
+    """The verdict on an engine's text of the sample in a language; without fault if the model cannot judge."""
     wrong = wrong_words(SPOKEN[language], text)
     is_bad = wrong > MOST_WRONG and can_judge(model)
     problem = f"{wrong:.0%} of the words of the sample were wrong" if is_bad else ""
@@ -53,15 +53,15 @@ def judge(engine: Capabilities, device: str, model: str, *, language: str, text:
 
 
 def crashed(engine: Capabilities, device: str, model: str, *, problem: str) -> Verdict:
-    """The verdict on an engine that did not get to the end of the sample."""
+    """The verdict on an engine that did not reach the end of the sample."""
     return Verdict(engine.name, installed_version(engine), device, model, 1.0, problem)
 
 
 def wrong_words(spoken: str, text: str) -> float:
-    """The share of the spoken words that are not in the text in their order; case and punctuation count nothing."""
+    """The share of the spoken words that are not in the text in their order, without case and punctuation."""
     expected, heard = _words(spoken), _words(text)
-    found = SequenceMatcher(None, expected, heard, autojunk=False).get_matching_blocks()
-    wrong = max(len(expected), len(heard)) - sum(block.size for block in found)
+    matches = SequenceMatcher(None, expected, heard, autojunk=False).get_matching_blocks()
+    wrong = max(len(expected), len(heard)) - sum(match.size for match in matches)
     return min(1.0, wrong / len(expected))
 
 
@@ -80,7 +80,7 @@ def installed_version(engine: Capabilities) -> str:
 
 
 def verdict_on(engine: Capabilities) -> Verdict | None:
-    """What came of the check of the installed version; None when it was not checked yet."""
+    """The verdict on the installed version; None if it has not been checked."""
     known = disk.remembered("engines.json").get(engine.name)
     if known is None or known.get("version") != installed_version(engine):
         return None
@@ -88,7 +88,7 @@ def verdict_on(engine: Capabilities) -> Verdict | None:
 
 
 def is_checked(engine: Capabilities, model: str) -> bool:
-    """Whether the sample has been heard, with a model that can judge unless `model` cannot either."""
+    """Whether the engine has been checked, by a model that can judge unless `model` cannot either."""
     verdict = verdict_on(engine)
     return verdict is not None and (can_judge(verdict.model) or not can_judge(model))
 
@@ -99,7 +99,7 @@ def is_set_aside(engine: Capabilities) -> bool:
 
 
 def remember(verdict: Verdict) -> None:
-    """Keep a verdict for all processes of this machine, and say it when it is bad."""
+    """Store a verdict for all processes of this machine, and warn if the engine is set aside."""
     if verdict.problem:
         log.warning("the engine %s %s is set aside: %s", verdict.engine, verdict.version, verdict.problem)
     disk.remember("engines.json", verdict.engine, asdict(verdict))

@@ -22,20 +22,19 @@ from transcription.workers import devices, retention
 
 log = logging.getLogger(__name__)
 
-# Of its row, what each heartbeat tells anew.
+# The columns that each heartbeat updates.
 REPORTED_COLUMNS = (
     "model_loaded", "model_states", "compute_types", "threads",
     "device_name", "memory_total_mb", "memory_used_mb", "utilization",
 )  # fmt: skip
 
-DEFAULT_THREADS = 4  # of the default worker; one of them is kept for small files
+DEFAULT_THREADS = 4  # of the default worker; one of them takes small files only
 
-# What is not to be kept is looked for so soon after the start, and so often, in seconds.
-FIRST_RETENTION, NEXT_RETENTION = 30.0, 3600.0
+FIRST_RETENTION, NEXT_RETENTION = 30.0, 3600.0  # seconds from the start, and between two runs
 
 
 class WorkerProcess:
-    """This process as a worker: a row that says it is alive, a runner if it has a device, whether it is stopping."""
+    """This process as a worker: its row, its runner if it has a device, its finder of speech if not."""
 
     def __init__(self, queue_name: str) -> None:
         device = queue_name.removeprefix(wakeups.DEVICE_QUEUE_PREFIX) if queue_name != wakeups.DEFAULT_QUEUE else ""
@@ -43,8 +42,8 @@ class WorkerProcess:
         self.runner = devices.Runner(device) if device else None
         self.finder = SpeechFinder() if not device else None
         self._large = threading.Semaphore(DEFAULT_THREADS - 1)
-        self._beside: dict[Callable[[Self], None], threading.Semaphore] = {}
-        self._beside_threads: set[threading.Thread] = set()
+        self._background_slots: dict[Callable[[Self], None], threading.Semaphore] = {}
+        self._background_threads: set[threading.Thread] = set()
         self.row = Worker(
             kind=Worker.Kind.DEVICE if device else Worker.Kind.DEFAULT,
             queue=queue_name,
@@ -58,7 +57,7 @@ class WorkerProcess:
 
     @contextmanager
     def place_for_large(self) -> Iterator[bool]:
-        """Whether this thread may take large files: all but one may, so that a voice message never waits for films."""
+        """Give whether this thread may take large files. All but one may, so a voice message never waits for films."""
         takes_large = self._large.acquire(blocking=False)
         try:
             yield takes_large
@@ -67,38 +66,40 @@ class WorkerProcess:
                 self._large.release()
 
     def run_in_background(self, work: Callable[[Self], None], *, at_once: int = 1) -> None:
-        """Have work done in a thread of its own, unless so many are at it: then the next wake-up finds what is new."""
-        places = self._beside.setdefault(work, threading.Semaphore(at_once))
-        if places.acquire(blocking=False):
-            thread = threading.Thread(target=self._run_and_release, args=(work, places), name="background", daemon=True)
-            self._beside_threads.add(thread)
+        """Do work in a thread of its own, unless `at_once` threads do the same work already."""
+        slots = self._background_slots.setdefault(work, threading.Semaphore(at_once))
+        if slots.acquire(blocking=False):
+            thread = threading.Thread(target=self._run_and_release, args=(work, slots), name="background", daemon=True)
+            self._background_threads.add(thread)
             try:
                 thread.start()
-            except RuntimeError as error:  # the system gives no thread now; the sweeper rings again for what waits
+            except RuntimeError as error:  # the system is out of threads; the sweeper rings again
                 log.warning("no thread for work beside the queue: %s", error)
-                self._beside_threads.discard(thread)
-                places.release()
+                self._background_threads.discard(thread)
+                slots.release()
 
-    def _run_and_release(self, work: Callable[[Self], None], places: threading.Semaphore) -> None:
+    def _run_and_release(self, work: Callable[[Self], None], slots: threading.Semaphore) -> None:
         try:
             work(self)
-        except Exception:  # noqa: BLE001  (whatever it is: the sweeper rings again for what waits)
+        except Exception:  # noqa: BLE001  (whatever it is: the sweeper rings again)
             log.exception("work beside the queue")
         finally:
-            self._beside_threads.discard(threading.current_thread())
-            places.release()
+            self._background_threads.discard(threading.current_thread())
+            slots.release()
 
     def begin(self) -> None:
-        """Come to life: take back what dead workers of this machine held, and look for work."""
+        """Write the row, start the runner and the heartbeat, and look for work."""
         try:
             self._heartbeat()
-        except DatabaseError as error:  # the next beat tries again: Celery would go on with a worker that has no row
+        except (
+            DatabaseError
+        ) as error:  # the next beat tries again; raised here, Celery would go on with a worker that has no row
             log.warning("the database did not answer at the start: %s", error)
         if self.runner is not None:
-            self.runner.start()  # the first recording shall not wait for imports
+            self.runner.start()  # so that the first recording does not wait for imports
         _beat_in_a_thread(self.stopping, self._heartbeat)
         if self.row.kind == Worker.Kind.DEFAULT:
-            # In a thread of its own: a first run over years of recordings must not stop the heart.
+            # In a thread of its own: a first run over years of recordings must not stop the heartbeat.
             threading.Thread(target=_enforce_retention, args=(self.stopping,), name="retention", daemon=True).start()
         wakeups.ring(self.row.queue)
 
@@ -111,22 +112,21 @@ class WorkerProcess:
             self.row.device_name = reading.name[:200]
             self.row.memory_total_mb, self.row.memory_used_mb = reading.memory_total_mb, reading.memory_used_mb
             self.row.utilization = reading.utilization
-        said = {name: getattr(self.row, name) for name in REPORTED_COLUMNS}
-        alive = Worker.objects.filter(pk=self.row.pk)
-        if not alive.update(heartbeat_at=clock.now(), **said):
+        columns = {name: getattr(self.row, name) for name in REPORTED_COLUMNS}
+        if not Worker.objects.filter(pk=self.row.pk).update(heartbeat_at=clock.now(), **columns):
             self.row.heartbeat_at = clock.now()  # new, or forgotten while this machine slept
             self.row.save(force_insert=True)
 
     def stop(self) -> None:
-        """Ask whatever works here to give back what it holds."""
+        """Ask all work in this process to stop and give back its claim."""
         self.stopping.set()
 
     def end(self) -> None:
-        """Leave nothing behind."""
+        """Wait for background work to give back its claims, kill the children and delete the row."""
         self.stopping.set()
-        patience = time.monotonic() + 5  # until what is done beside is given back
-        for thread in list(self._beside_threads):
-            thread.join(max(0.0, patience - time.monotonic()))
+        deadline = time.monotonic() + 5
+        for thread in list(self._background_threads):
+            thread.join(max(0.0, deadline - time.monotonic()))
         for child in (self.runner, self.finder):
             if child is not None:
                 child.stop()
@@ -134,12 +134,8 @@ class WorkerProcess:
 
 
 def keep_sweeping(stopping: threading.Event) -> None:
-    """Sweep the queue from this process until `stopping`; the web process does, so that no worker is needed for it."""
-    _beat_in_a_thread(stopping, _nothing)
-
-
-def _nothing() -> None:
-    """The web process has no row to keep alive."""
+    """Sweep the queue from the web process until `stopping`, so that no worker is needed for it."""
+    _beat_in_a_thread(stopping, lambda: None)  # it has no row to keep alive
 
 
 def _beat_in_a_thread(stopping: threading.Event, heartbeat: Callable[[], None]) -> None:
@@ -147,7 +143,7 @@ def _beat_in_a_thread(stopping: threading.Event, heartbeat: Callable[[], None]) 
 
 
 def _beat(stopping: threading.Event, heartbeat: Callable[[], None]) -> None:
-    """Beat and sweep until told to stop, or until the supervisor that started this process is gone."""
+    """Beat and sweep until `stopping`, or until the supervisor that started this process is gone."""
     next_sweep = 0.0
     while not stopping.is_set():
         try:
@@ -155,7 +151,7 @@ def _beat(stopping: threading.Event, heartbeat: Callable[[], None]) -> None:
             if time.monotonic() >= next_sweep:
                 sweeper.sweep()
                 next_sweep = time.monotonic() + settings.SWEEP_SECONDS
-        except Exception:  # noqa: BLE001  (whatever it is: without a heart the process would go on and count as dead)
+        except Exception:  # noqa: BLE001  (whatever it is: without a heartbeat a working process counts as dead)
             log.exception("heartbeat")
             _close_connection()
         if settings.SUPERVISOR_PID and os.getppid() != settings.SUPERVISOR_PID:
@@ -169,12 +165,12 @@ def _beat(stopping: threading.Event, heartbeat: Callable[[], None]) -> None:
 def _close_connection() -> None:
     try:
         connection.close()
-    except DatabaseFailure as error:  # it is gone all the same, and the thread must go on
+    except DatabaseFailure as error:  # it is useless in any case, and the thread must go on
         log.warning("the connection to the database did not close: %s", error)
 
 
 def _enforce_retention(stopping: threading.Event) -> None:
-    """Remove what is not to be kept, soon and then each hour, until told to stop."""
+    """Remove what is not to be kept, after FIRST_RETENTION and then each hour, until `stopping`."""
     pause = FIRST_RETENTION
     while not stopping.wait(pause):
         try:

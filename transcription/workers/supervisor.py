@@ -18,13 +18,13 @@ from transcription import processes
 from transcription.queue import wakeups
 from transcription.workers import process
 
-STOP_SECONDS = 25  # then what is left is killed
-STEADY_SECONDS = 60  # a part that lived so long begins again at the shortest pause
+STOP_SECONDS = 25  # for the parts to end before they are killed
+STEADY_SECONDS = 60  # a part that has run this long starts again after the shortest pause
 FIRST_PAUSE, LAST_PAUSE = 0.5, 30.0
 
 
 class Part:
-    """One child program: started, restarted with growing pauses, its output kept in a log of its own."""
+    """One child program, restarted after growing pauses, with its output in a log of its own."""
 
     def __init__(self, name: str, arguments: list[str]) -> None:
         self.name = name
@@ -49,7 +49,7 @@ class Part:
             for line in lines:
                 self.log.info(line.decode(errors="replace").rstrip())
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Start the part if it is time, and notice when it has ended."""
         if self.child is None:
             if time.monotonic() >= self.starts_at:
@@ -73,7 +73,7 @@ class Part:
 
 
 def _log(name: str) -> logging.Logger:
-    """The part's log: DATA_DIR/logs/<name>.log, and the terminal. This process alone writes it, so it may rotate."""
+    """The part's log, in DATA_DIR/logs/<name>.log and on the terminal. It may rotate: only this process writes it."""
     log = logging.getLogger(f"stenograf.{name}")
     if not log.handlers:
         path = Path(settings.LOGS_DIR) / f"{name}.log"
@@ -87,7 +87,7 @@ def _log(name: str) -> logging.Logger:
 
 
 class Supervisor:
-    """Keeps the parts running until a signal asks it to stop."""
+    """Keeps the parts running until a signal stops it."""
 
     def __init__(self, devices: list[str]) -> None:
         self.stopping = threading.Event()
@@ -98,20 +98,20 @@ class Supervisor:
         ]
 
     def run(self) -> None:
-        """Start all parts and mend them until stopped; return when none is left."""
+        """Start all parts, and restart those that end, until stopped; return when all have ended."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means it
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
                 signal.signal(number, lambda *_: self.stopping.set())
         try:
             while not self.stopping.is_set():
                 for part in self.parts:
-                    part.look()
+                    part.check()
                 self.stopping.wait(0.2)
         finally:
             self.stop()
 
     def stop(self) -> None:
-        """Ask all parts to end, and kill what does not."""
+        """Ask all parts to end, and kill those that do not."""
         deadline = time.monotonic() + STOP_SECONDS
         for part in self.parts:
             part.signal(signal.SIGTERM)
@@ -123,17 +123,17 @@ class Supervisor:
 
 def _web() -> list[str]:
     limits = ["--timeout-graceful-shutdown", "5", "--timeout-keep-alive", "15"]
-    # No access log at any level: at /asr an address may hold a key.
+    # No access log at any level: an address at /asr may contain a key.
     quiet = ["--log-level", "warning", "--no-access-log", "--no-server-header"]
     address = ["--host", settings.HOST, "--port", str(settings.PORT)]
     return ["-m", "uvicorn", "config.asgi:application", *address, "--lifespan", "on", *limits, *quiet]
 
 
 def _worker(queue_name: str, *, concurrency: int) -> list[str]:
-    """Threads, never prefork: Metal and fork do not mix, and the engine is in a child of its own anyway."""
+    """The command of a Celery worker. It uses threads, never prefork: Metal and fork do not go together."""
     pool = ["--pool", "threads", "--concurrency", str(concurrency)]
     quiet = ["--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
-    # Celery warns root of pickled messages; ours are JSON alone.
+    # Celery warns root about pickled messages; ours are JSON only.
     silence = ["-W", "ignore:You're running the worker with superuser privileges"]
     return [
         *silence,
@@ -153,7 +153,7 @@ def _worker(queue_name: str, *, concurrency: int) -> list[str]:
 
 
 def is_port_free(host: str, port: int) -> bool:
-    """Whether we could serve there; asked first, since a server that cannot would only be restarted for ever."""
+    """Whether the server can listen there; checked first, since one that cannot would be restarted for ever."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
