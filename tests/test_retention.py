@@ -116,13 +116,13 @@ def test_a_job_that_is_tried_again_between_the_look_and_the_deed_keeps_its_sound
 ) -> None:
     settings.RETENTION_DAYS_AUDIO = 30
     job = make("failed", 31)
-    deed = retention._give_up_sound
+    deed = retention._mark_sound_removed
 
     def after_a_retry(*arguments: object) -> bool:
         assert jobs.retry(job)
         return deed(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(retention, "_give_up_sound", after_a_retry)
+    monkeypatch.setattr(retention, "_mark_sound_removed", after_a_retry)
     retention.enforce()
     assert has_sound(job)
     assert not Event.objects.filter(kind="removed").exists()
@@ -133,13 +133,13 @@ def test_a_new_job_between_the_look_and_the_deed_keeps_the_sound(
 ) -> None:
     settings.RETENTION_DAYS_AUDIO = 30
     job = make(days=31)
-    deed = retention._give_up_sound
+    deed = retention._mark_sound_removed
 
     def after_another(*arguments: object) -> bool:
         jobs.again(job.recording, model="nano", options=TranscriptionOptions())
         return deed(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(retention, "_give_up_sound", after_another)
+    monkeypatch.setattr(retention, "_mark_sound_removed", after_another)
     retention.enforce()
     assert has_sound(job)
 
