@@ -1,4 +1,4 @@
-"""The database's clock, by which leases and waits are reckoned: the clocks of two machines never agree."""
+"""The database's clock, which leases and waits use: the clocks of two machines never agree."""
 
 from datetime import timedelta
 from typing import Any
@@ -16,7 +16,7 @@ class DatabaseNow(Now):
     def as_sqlite(
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any
     ) -> tuple[str, list[str | int]]:
-        """SQLite runs in this process, so its clock is this one; its own function knows milliseconds only."""
+        """This process's clock, in microseconds: SQLite runs in it, and SQLite's own function gives milliseconds."""
         return "%s", [str(connection.ops.adapt_datetimefield_value(timezone.now()))]
 
 
@@ -26,5 +26,5 @@ def now() -> DatabaseNow:
 
 
 def after(seconds: float) -> Combinable:
-    """The time in `seconds`; the past where they are negative."""
+    """The time in `seconds` from now, or before now if they are negative."""
     return DatabaseNow() + timedelta(seconds=seconds)

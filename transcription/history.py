@@ -1,4 +1,4 @@
-"""The events of a job: each is a row, and a line in the log."""
+"""The events of a job: each is a row and a line in the log."""
 
 import logging
 import uuid

@@ -1,4 +1,4 @@
-"""How this program starts another one."""
+"""Starting other programs, and telling whether a process still runs."""
 
 import contextlib
 import json
@@ -14,9 +14,9 @@ from typing import IO, Any
 log = logging.getLogger(__name__)
 
 PROC = Path("/proc")
-CLOSE_SECONDS = 5  # a child that has closed its output is given to end
+CLOSE_SECONDS = 5  # for a child to end after it has closed its output
 
-Pipe = IO[bytes] | int | None  # as Popen takes it: a file, subprocess.PIPE or DEVNULL, or ours
+Pipe = IO[bytes] | int | None  # as for Popen: a file, subprocess.PIPE or DEVNULL, or None for this process's own
 
 
 def start(
@@ -29,10 +29,10 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start a program named by its absolute path.
 
-    On a Mac a fork of a process with threads or Metal may crash the child before it runs, so Popen must be left free to
-    use posix_spawn, which it does only for an absolute path without close_fds, cwd, a new session or preexec_fn. No
-    descriptor leaks for it: Python opens every one as not inheritable. On Linux the child gets a session of its own: a
-    Ctrl-C in the terminal reaches its owner alone, who then decides what becomes of it.
+    On a Mac a fork of a process with threads or Metal may crash the child before it runs, so Popen must be able to use
+    posix_spawn, which it does only for an absolute path without close_fds, cwd, a new session or preexec_fn. No
+    descriptor leaks because of that: Python opens all of them as not inheritable. On Linux the child gets a session of
+    its own, so that a Ctrl-C in the terminal reaches the parent alone, which then stops the child.
     """
     if not arguments[0].startswith("/"):
         raise ValueError(f"{arguments[0]} is no absolute path")
@@ -48,9 +48,9 @@ def start(
 
 
 def namespace() -> str:
-    """Within what this process's PID names one process: the machine's boot and its PID namespace; empty outside Linux.
+    """The machine's boot and the PID namespace, within which a PID names one process; empty outside Linux.
 
-    Containers may share a hostname and count their processes from 1 each; so do machines of one name.
+    A hostname is not enough: two containers, or two machines, may have the same one and the same PIDs.
     """
     try:
         boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
@@ -60,10 +60,10 @@ def namespace() -> str:
 
 
 def started(pid: int) -> int:
-    """When a process of this namespace was started, in clock ticks since the boot; 0 where that is not known."""
+    """When a process of this namespace was started, in clock ticks since the boot; 0 if that is not known."""
     try:
         if (PROC / "self").readlink() != Path(str(os.getpid())):
-            return 0  # /proc is another namespace's, where `pid` names somebody else
+            return 0  # /proc is another namespace's, where `pid` is another process
         # The program's name, in parentheses, may hold spaces and parentheses; the 22nd field is the 20th after it.
         return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, IndexError, ValueError):
@@ -71,27 +71,27 @@ def started(pid: int) -> int:
 
 
 def is_running(pid: int, *, since: int) -> bool:
-    """Whether the process of this namespace that `started` at `since` runs: not another that has its number now."""
+    """Whether the process of this namespace that was `started` at `since` still runs; another may have its PID now."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's, and it may be ours in a container
+    except PermissionError:  # another user's, but in a container that may still be our worker
         pass
     now = started(pid)
     return not (since and now) or since == now
 
 
-# Nothing leaves the machine: onnxruntime's wheels carry a reporter of their use that is on unless told otherwise, and
-# marks the temporary folder with a .ses file; huggingface_hub names itself to the hub.
+# Turns off telemetry: onnxruntime's wheels report their use by default and write a .ses file into the temporary folder;
+# huggingface_hub sends its name and version to the hub.
 SILENT = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
 
 
 class LineChild:
     """A child that speaks JSON lines with this process (`transcription.whisper.json_lines`).
 
-    `on_line` gets each line it says, in a thread of this child's own, and None when it will say no more. What `on_line`
-    raises ends the child.
+    A thread calls `on_line` with each line that the child writes, and with None after the last. If `on_line` raises,
+    the child is killed.
     """
 
     def __init__(
@@ -107,30 +107,26 @@ class LineChild:
         threading.Thread(target=self._listen, args=(on_line,), daemon=True).start()
 
     def _listen(self, on_line: Callable[[dict[str, Any] | None], None]) -> None:
-        """Hand over what the child says; whatever ends that ends the child, and who waits for it is told at once."""
+        """Pass the child's lines on, and None after the last one; if that fails, kill the child."""
         assert self._process.stdout is not None  # noqa: S101  (it is a pipe)
         patience = CLOSE_SECONDS
         try:
             for line in self._process.stdout:
-                if line.endswith(b"\n"):  # one that does not was cut off by its death
+                if line.endswith(b"\n"):  # a line without one was cut off by the child's death
                     on_line(json.loads(line))
-        except Exception:  # noqa: BLE001  (whatever it is: a child that nobody hears must not go on)
+        except Exception:  # noqa: BLE001  (whatever it is: a child without a reader must not go on)
             if not self._is_silent:  # stop() has not closed the pipe
                 log.exception("what %s said was not understood", self._process.args)
             patience = 0
-        self._is_silent = True  # first: who is told of the end may ask at once whether this child still runs
+        self._is_silent = True  # before on_line(None), whose receiver may look at `is_running`
         try:
             on_line(None)
         finally:
-            self._end(patience)
-
-    def _end(self, patience: float) -> None:
-        """Kill it unless it ends by itself in so many seconds, with a status of its own."""
-        try:
-            self._process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            try:
+                self._process.wait(patience)  # a child that ends by itself has a status of its own
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
     @property
     def pid(self) -> int:
@@ -138,11 +134,11 @@ class LineChild:
 
     @property
     def is_running(self) -> bool:
-        """False from its last line on: a dying process closes its pipes a moment before the kernel calls it dead."""
+        """Whether the child runs; False after its last line, since its pipes close a moment before the process ends."""
         return not self._is_silent and self._process.poll() is None
 
     def say(self, line: dict[str, Any]) -> None:
-        """Raises OSError when it is gone."""
+        """Write a line to the child. Raises OSError if the child is gone."""
         assert self._process.stdin is not None  # noqa: S101
         self._process.stdin.write(json.dumps(line).encode() + b"\n")
         self._process.stdin.flush()
@@ -151,7 +147,7 @@ class LineChild:
         return self._process.wait()
 
     def stop(self) -> None:
-        """End it now; nothing of it is left."""
+        """Kill the child and close its pipes."""
         self._is_silent = True
         self._process.kill()
         self._process.wait()

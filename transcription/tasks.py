@@ -1,4 +1,4 @@
-"""What Celery calls: a wake-up comes in, and work is claimed from the rows until nothing is left."""
+"""The tasks that Celery calls for a wake-up: they claim work from the rows until none is left."""
 
 import logging
 import re
@@ -21,7 +21,7 @@ from transcription.workers.process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
-# This process as a worker: one from Celery's start to its end, none elsewhere.
+# This process as a worker: one element between Celery's start and end, none in other processes.
 _here: list[WorkerProcess] = []
 
 
@@ -46,7 +46,7 @@ def _end(**_: Any) -> None:
 
 @shared_task(name=wakeups.DEFAULT_TASK)
 def work_default() -> None:
-    """Finish and prepare jobs until none waits; one thread is kept for what takes a moment."""
+    """Finish and prepare jobs until none waits, and start threads for work that may take long."""
     for process in _here:
         if downloads.has_downloads():
             process.run_in_background(_fetch_models)
@@ -58,16 +58,16 @@ def work_default() -> None:
             most_bytes = None if takes_large else settings.SMALL_FILE_BYTES
             while process.finder and not process.stopping.is_set():
                 if claim := queue_jobs.claim_finished_job(process.row):
-                    _on_job(claim, partial(pipeline.finish, claim, process.stopping))
+                    _work_on_job(claim, partial(pipeline.finish, claim, process.stopping))
                 elif claim := queue_jobs.claim_job(process.row, most_bytes=most_bytes):
-                    _on_job(claim, partial(pipeline.prepare, claim, process.finder, process.stopping))
+                    _work_on_job(claim, partial(pipeline.prepare, claim, process.finder, process.stopping))
                 else:
                     break
 
 
 @shared_task(name=wakeups.DEVICE_TASK)
 def work_device() -> None:
-    """Have sections decoded until none waits."""
+    """Decode sections until none waits."""
     for process in _here:
         while process.runner and not process.stopping.is_set() and (claim := sections.claim_section(process.row)):
             with logs.about(job=claim.job, section=claim.section):
@@ -75,7 +75,7 @@ def work_device() -> None:
 
 
 def _fetch_models(process: WorkerProcess) -> None:
-    """Fetch models until none waits. It may take an hour, so it has a thread of its own."""
+    """Fetch models until none waits. This may take an hour, so it has a thread of its own."""
     try:
         while not process.stopping.is_set() and (claim := downloads.claim_download(process.row)):
             _work(claim, partial(pipeline.fetch, claim, process.stopping))
@@ -84,7 +84,7 @@ def _fetch_models(process: WorkerProcess) -> None:
 
 
 def _deliver(process: WorkerProcess) -> None:
-    """Deliver messages until none waits. A receiver may take its time, so no job waits for one."""
+    """Deliver messages until none waits. Receivers may be slow, so this has threads of its own."""
     try:
         while not process.stopping.is_set() and (claim := deliveries.claim_delivery(process.row)):
             _work(claim, partial(webhooks.deliver, claim))
@@ -93,37 +93,37 @@ def _deliver(process: WorkerProcess) -> None:
 
 
 def _improve(process: WorkerProcess) -> None:
-    """Finish jobs with a language model until none waits. It may be slow, so nobody else's job waits for it."""
+    """Finish jobs with a language model until none waits. It may be slow, so this has threads of its own."""
     try:
         while not process.stopping.is_set() and (
             claim := queue_jobs.claim_finished_job(process.row, is_to_be_improved=True)
         ):
-            _on_job(claim, partial(pipeline.finish, claim, process.stopping))
+            _work_on_job(claim, partial(pipeline.finish, claim, process.stopping))
     finally:
         connection.close()
 
 
-def _on_job(claim: JobClaim, step: Callable[[], None]) -> None:
+def _work_on_job(claim: JobClaim, step: Callable[[], None]) -> None:
     with logs.about(job=claim.job):
         _work(claim, step)
 
 
 def _work(claim: Claim, step: Callable[[], None]) -> None:
-    """Do a step under a claim, and turn whatever goes wrong into what the row says of it."""
+    """Do a step under a claim; if it fails, give the work back with the problem."""
     try:
         step()
     except errors.LeaseLost:
-        claim.release()  # changes nothing unless the claim is still ours: then we are stopping
+        claim.release()  # if the claim is still ours, this worker is stopping; if not, this changes nothing
     except errors.Problem as problem:
         claim.retry(problem)
     except Exception as error:
         log.exception("a step failed")
-        close_old_connections()  # if the database is back after a restart, a new connection reaches it
+        close_old_connections()  # a new connection works if the database has restarted
         claim.retry(_problem_of(error))
 
 
 def _problem_of(error: Exception) -> errors.Problem:
-    """The problem that an unforeseen error amounts to. A database says of a full disk only in words that it is full."""
+    """An unexpected error as a problem. Only its message tells that a database found the disk full."""
     is_database_full = isinstance(error, DatabaseError) and re.search("disk is full|No space left", str(error))
     if disk.is_disk_full(error) or is_database_full:
         return errors.DiskFull()

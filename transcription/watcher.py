@@ -1,4 +1,4 @@
-"""News of jobs for all who wait in this process: one task looks at the watched jobs, however many watch them."""
+"""Changes of jobs for all requests of this process that wait: one task polls the watched jobs for all of them."""
 
 import asyncio
 import logging
@@ -13,8 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
-from django.db import Error as DatabaseFailure
-from django.db import close_old_connections, connections
+from django.db import DatabaseError, InterfaceError, close_old_connections, connections
 from django.db.models import OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 
@@ -22,7 +21,7 @@ from transcription.models import Job, Segment
 from transcription.queue import forecast
 from transcription.queue.forecast import Forecast
 
-# Seconds between two looks: few at first, for who has just come may wait for a voice message.
+# Seconds between two looks. Short at first: a new watcher may wait for a voice message.
 FIRST_PAUSE, LAST_PAUSE = 0.05, 0.25
 PAUSE_AFTER_FAILURE = 2.0
 WATCHED_COLUMNS = ("status", "progress", "language", "error_code", "error_values")
@@ -32,10 +31,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A job as a look found it: what its row tells (None when it is gone), and how far its segments had come.
+    """A job at one moment: its row (None if it is deleted), its forecast, and the id of its newest segment.
 
-    `forecast` is what is foreseen for it. `segments` are those with ids above `since`, up to `newest`: what came since
-    the snapshot before.
+    `segments` are those with ids above `since`, up to `newest`: the ones that are new since the previous snapshot.
     """
 
     job: Job | None
@@ -51,14 +49,14 @@ class Snapshot:
 
     @property
     def fingerprint(self) -> tuple[Any, ...]:
-        """What makes another snapshot news; progress as finely as anybody is told it."""
+        """What distinguishes two snapshots for watchers; progress in the precision that they see."""
         row = {name: getattr(self.job, name, None) for name in WATCHED_COLUMNS}
-        expected = None if self.forecast is None else (self.forecast.position, self.forecast.about)
-        return self.newest, expected, {**row, "progress": round(row["progress"] or 0, 3)}
+        position = None if self.forecast is None else (self.forecast.position, self.forecast.about)
+        return self.newest, position, {**row, "progress": round(row["progress"] or 0, 3)}
 
 
 class Watched:
-    """A job, for those who watch it."""
+    """A watched job: the number of its watchers, and its newest snapshot."""
 
     def __init__(self) -> None:
         self.watchers = 0
@@ -66,10 +64,13 @@ class Watched:
         self._next = asyncio.get_running_loop().create_future()
 
     async def after(self, snapshot: Snapshot | None, within: float | None = None) -> Snapshot | None:
-        """The newest snapshot: at once if it is another than `snapshot`, otherwise when there is one or time is up."""
+        """The newest snapshot: at once if it is not `snapshot`, else when there is another or time is up.
+
+        Raises the watcher's error if it has failed.
+        """
         if self.snapshot is snapshot:
             await asyncio.wait((self._next,), timeout=within)
-        if self._next.done():  # there will be no other: the watcher has failed
+        if self._next.done():  # the watcher has failed
             self._next.result()
         return self.snapshot
 
@@ -79,31 +80,33 @@ class Watched:
         while snapshot is None or not snapshot.is_over:
             snapshot = await self.after(snapshot)
 
-    def see(self, snapshot: Snapshot) -> None:
+    def update(self, snapshot: Snapshot) -> None:
+        """Take a new snapshot, and wake those who wait if it differs."""
         if self.snapshot is None or snapshot.fingerprint != self.snapshot.fingerprint:
             self.snapshot = snapshot
-            turned, self._next = self._next, self._next.get_loop().create_future()
-            turned.set_result(None)
+            waited_for, self._next = self._next, self._next.get_loop().create_future()
+            waited_for.set_result(None)
 
     def fail(self, error: BaseException) -> None:
+        """Raise an error in all who wait."""
         self._next.set_exception(error)
-        self._next.exception()  # asyncio would complain if nobody waited at this moment
+        self._next.exception()  # otherwise asyncio complains when nobody waits at this moment
 
 
 class Watcher:
-    """Looks at all jobs that are watched on one event loop, from a thread with a connection of its own."""
+    """Polls all jobs that are watched on one event loop, from a thread with its own database connection."""
 
     def __init__(self) -> None:
         self.jobs: dict[UUID, Watched] = {}
         self._pause = FIRST_PAUSE
-        self._has_come = asyncio.Event()
-        self._task = asyncio.create_task(self._look_on())
+        self._job_added = asyncio.Event()
+        self._task = asyncio.create_task(self._poll())
         self._task.add_done_callback(self._end)
 
     def add(self, job_id: UUID) -> Watched:
         if job_id not in self.jobs:
             self.jobs[job_id] = Watched()
-            self._has_come.set()
+            self._job_added.set()
         self.jobs[job_id].watchers += 1
         return self.jobs[job_id]
 
@@ -115,38 +118,38 @@ class Watcher:
             self._forget()
             self._task.cancel()
 
-    async def _look_on(self) -> None:
+    async def _poll(self) -> None:
         thread = ThreadPoolExecutor(1, thread_name_prefix="watcher")
         try:
             while True:
-                await self._rest()
+                await self._wait_for_next_look()
                 try:
-                    await self._look(thread)
-                except DatabaseFailure as error:
+                    await self._update(thread)
+                except (DatabaseError, InterfaceError) as error:
                     log.warning("Those who wait for a job learn nothing now: %s", error)
                     self._pause = PAUSE_AFTER_FAILURE
         finally:
-            # The loop does not wait for the thread: a database that does not answer may keep it for long.
+            # The loop does not wait for the thread, which a database that does not answer may hold for long.
             thread.submit(connections.close_all)
             thread.shutdown(wait=False)
 
-    async def _rest(self) -> None:
-        """Return when the next look is due, or somebody has come for a job that nobody watched."""
+    async def _wait_for_next_look(self) -> None:
+        """Return when the next look is due, or when another job is watched."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._pause):
-                await self._has_come.wait()
-        self._pause = FIRST_PAUSE if self._has_come.is_set() else min(LAST_PAUSE, self._pause * 1.2)
-        self._has_come.clear()
+                await self._job_added.wait()
+        self._pause = FIRST_PAUSE if self._job_added.is_set() else min(LAST_PAUSE, self._pause * 1.2)
+        self._job_added.clear()
 
-    async def _look(self, thread: ThreadPoolExecutor) -> None:
+    async def _update(self, thread: ThreadPoolExecutor) -> None:
         before = {job_id: watched.snapshot for job_id, watched in self.jobs.items()}
-        seen = await asyncio.get_running_loop().run_in_executor(thread, look, before)
+        snapshots = await asyncio.get_running_loop().run_in_executor(thread, look, before)
         for job_id, watched in self.jobs.items():
-            if job_id in seen:
-                watched.see(seen[job_id])
+            if job_id in snapshots:
+                watched.update(snapshots[job_id])
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        """Tell those who still wait that nobody looks any more."""
+        """Raise the error that ended the watcher in all who still wait."""
         self._forget()
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         for watched in self.jobs.values():
@@ -158,14 +161,14 @@ class Watcher:
             del _watchers[loop]
 
 
-# By event loop, of which a web process has one: its watcher, while somebody waits.
+# The watchers by event loop, of which a web process has one. There is none while nobody waits.
 _watchers: dict[asyncio.AbstractEventLoop, Watcher] = {}
 
 
 @asynccontextmanager
 async def watching(job_id: UUID) -> AsyncIterator[Watched]:
-    """Have a job looked at for as long as this is open."""
-    await sync_to_async(close_old_connections)()  # who waits, it may be for hours, holds none
+    """Watch a job while this context is open."""
+    await sync_to_async(close_old_connections)()  # a request that may wait for hours holds no connection
     loop = asyncio.get_running_loop()
     watcher = _watchers[loop] = _watchers.get(loop) or Watcher()
     watched = watcher.add(job_id)
@@ -176,37 +179,43 @@ async def watching(job_id: UUID) -> AsyncIterator[Watched]:
 
 
 def look(before: Mapping[UUID, Snapshot | None]) -> dict[UUID, Snapshot]:
-    """See jobs as they are now: one query, one more when segments have come since `before`, and at times a forecast."""
+    """New snapshots of jobs: one query, one more if there are segments since `before`, and the forecast's if needed."""
     try:
         rows = _rows(before)
-        # The rows first, then their segments: when a row says that it has ended, none of them is missing.
-        since = {pk: was.newest for pk, was in before.items() if was and pk in rows and rows[pk].newest > was.newest}
-        come = _segments(since) if since else {}
+        # The rows before their segments: when a row says that the job has ended, none of its segments is missing.
+        since = {pk: old.newest for pk, old in before.items() if old and pk in rows and rows[pk].newest > old.newest}
+        new_segments = _segments(since) if since else {}
         forecasts = forecast.latest() if any(not row.is_ended for row in rows.values()) else {}
-    except DatabaseFailure:
-        close_old_connections()  # the next look gets one that may work
+    except (DatabaseError, InterfaceError):
+        close_old_connections()  # so that the next look gets a new connection
         raise
-    return {pk: _snapshot(rows.get(pk), forecasts.get(pk), was, come.get(pk, [])) for pk, was in before.items()}
+    return {pk: _snapshot(rows.get(pk), forecasts.get(pk), old, new_segments.get(pk, [])) for pk, old in before.items()}
 
 
 def _rows(job_ids: Iterable[UUID]) -> dict[UUID, Any]:
+    """The jobs by id, each with the id of its `newest` segment."""
     newest = Segment.objects.filter(job=OuterRef("pk")).order_by("-pk").values("pk")[:1]
     jobs = Job.objects.filter(pk__in=job_ids).only(*WATCHED_COLUMNS)
     return {job.pk: job for job in jobs.annotate(newest=Coalesce(Subquery(newest), 0))}
 
 
 def _segments(since: Mapping[UUID, int]) -> dict[UUID, list[Segment]]:
-    wanted = [Q(job=job_id, pk__gt=newest) for job_id, newest in since.items()]
-    found: dict[UUID, list[Segment]] = defaultdict(list)
-    for segment in Segment.objects.filter(reduce(or_, wanted)).order_by("pk").defer("tokens"):
-        found[segment.job_id].append(segment)
-    return found
+    """The segments of each job with ids above the given one."""
+    conditions = [Q(job=job_id, pk__gt=newest) for job_id, newest in since.items()]
+    by_job: dict[UUID, list[Segment]] = defaultdict(list)
+    for segment in Segment.objects.filter(reduce(or_, conditions)).order_by("pk").defer("tokens"):
+        by_job[segment.job_id].append(segment)
+    return by_job
 
 
-def _snapshot(row: Any, expected: Forecast | None, was: Snapshot | None, come: list[Segment]) -> Snapshot:
+def _snapshot(row: Any, job_forecast: Forecast | None, old: Snapshot | None, segments: list[Segment]) -> Snapshot:
     if row is None:
         return Snapshot(None)
-    newest = come[-1].pk if come else row.newest
+    newest = segments[-1].pk if segments else row.newest
     return Snapshot(
-        row, None if row.is_ended else expected, newest, since=was.newest if was else newest, segments=tuple(come)
+        row,
+        None if row.is_ended else job_forecast,
+        newest,
+        since=old.newest if old else newest,
+        segments=tuple(segments),
     )

@@ -1,8 +1,8 @@
 """Webhooks: a user's standing address and secret, and the delivery of one message.
 
-The scheme is Standard Webhooks (https://www.standardwebhooks.com): whoever has the secret can tell that a message is
-ours. A message is sent at least once, each time with the same id: a worker that dies after sending and before it could
-write that down sends it again.
+The scheme is Standard Webhooks (https://www.standardwebhooks.com): with the secret a receiver can check that a message
+is ours. A message is sent at least once, each time with the same id: if a worker dies after sending a message and
+before storing that, the message is sent again.
 """
 
 import base64
@@ -36,10 +36,10 @@ from transcription.queue.deliveries import DeliveryClaim, to_iso
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 8  # messages, of one default worker
-MOST_TEXT = 256 * 1024  # bytes; of more only the links are sent
+AT_ONCE = 8  # messages that one default worker sends
+MOST_TEXT = 256 * 1024  # bytes; of a longer text only the links are sent
 
-# Why a try failed. What a receiver answered stays with it: it could be anything.
+# Why a try failed. The body of a receiver's answer is not stored: it could be anything.
 SENTENCES = MappingProxyType(
     {
         "not_allowed": gettext_noop(
@@ -66,7 +66,7 @@ UNKNOWN_CODE = gettext_noop("It failed with `%(code)s`, which this version has n
 
 @dataclass(frozen=True)
 class Try:
-    """One of a message's tries. `code` and `error` are empty when it arrived."""
+    """One try to deliver a message. `code` and `error` are empty if it arrived."""
 
     at: datetime | None
     seconds: float
@@ -76,31 +76,28 @@ class Try:
 
 
 def tries(delivery: Delivery) -> list[Try]:
-    """A message's tries, the newest last, their sentences in the reader's language."""
-    return [_try(tried) for tried in delivery.tries]
+    """A message's tries, the newest last, with their sentences in the reader's language."""
+    return [_read_try(stored) for stored in delivery.tries]
 
 
-def _try(tried: dict[str, Any]) -> Try:
-    """A stored try; another version may have stored less of it, or a code that this one does not know."""
-    code = tried.get("code", "")
+def _read_try(stored: dict[str, Any]) -> Try:
+    """A stored try; another version may have stored fewer fields, or a code that this one does not know."""
+    code = stored.get("code", "")
     sentence = gettext(SENTENCES.get(code, UNKNOWN_CODE)) if code else ""
+    try:
+        at = parse_datetime(stored["at"])
+    except (KeyError, TypeError, ValueError):
+        at = None
     return Try(
-        at=_moment(tried.get("at")),
-        seconds=tried.get("seconds", 0),
-        status_code=tried.get("status_code"),
+        at=at,
+        seconds=stored.get("seconds", 0),
+        status_code=stored.get("status_code"),
         code=code,
-        error=errors.filled(sentence, {"code": code, **tried.get("values", {})}),
+        error=errors.filled(sentence, {"code": code, **stored.get("values", {})}),
     )
 
 
-def _moment(written: Any) -> datetime | None:
-    try:
-        return parse_datetime(written)
-    except (TypeError, ValueError):
-        return None
-
-
-# ---------------------------------------------------------------- the standing one
+# ---------------------------------------------------------------- a user's webhook
 
 
 def make_secret() -> str:
@@ -108,18 +105,18 @@ def make_secret() -> str:
 
 
 def of(owner: AbstractBaseUser | int) -> Webhook:
-    """A user's webhook; made when it is first asked for, since a job's own address needs the secret too."""
+    """A user's webhook, made at the first call: messages to a job's own address need its secret too."""
     key = owner if isinstance(owner, int) else owner.pk
     return Webhook.objects.get_or_create(owner_id=key, defaults={"secret": make_secret()})[0]
 
 
 def check(url: str, *, name: str) -> None:
-    """Raises InvalidParameter for an address that nothing would be sent to; `name` is the field it came in."""
+    """Raises InvalidParameter if nothing would be sent to an address; `name` is the field that it was sent in."""
     addresses.check(url, settings.WEBHOOK_ALLOWED_HOSTS, name=name)
 
 
 def point(owner: AbstractBaseUser, url: str) -> Webhook:
-    """Have a user's messages sent to an address that was checked, or to none when it is empty; the secret stays."""
+    """Send a user's messages to an address that was checked, or to none if it is empty. The secret stays."""
     webhook = of(owner)
     webhook.url = url
     webhook.save(update_fields=["url"])
@@ -127,7 +124,7 @@ def point(owner: AbstractBaseUser, url: str) -> Webhook:
 
 
 def renew_secret(owner: AbstractBaseUser) -> Webhook:
-    """Make a new secret; from now on nothing is signed with the old one, not even what is tried again."""
+    """Make a new secret, with which everything is signed from now on, also messages that are tried again."""
     webhook = of(owner)
     webhook.secret = make_secret()
     webhook.save(update_fields=["secret"])
@@ -135,7 +132,7 @@ def renew_secret(owner: AbstractBaseUser) -> Webhook:
 
 
 def send_test(owner: AbstractBaseUser) -> Delivery | None:
-    """Have a test sent to a user's standing address; None when there is no address."""
+    """Have a test message sent to a user's standing address; None if there is no address."""
     webhook = of(owner)
     if not webhook.url:
         return None
@@ -149,24 +146,24 @@ def send_test(owner: AbstractBaseUser) -> Delivery | None:
 
 
 def deliver(claim: DeliveryClaim, *, resolve: LookUp = socket.getaddrinfo) -> None:
-    """Try once to deliver a message, and write down what came of it. Raises LeaseLost."""
+    """Try once to deliver a message, and store the result. Raises LeaseLost."""
     delivery = Delivery.objects.select_related("job").filter(pk=claim.delivery).first()
     if delivery is None:
         raise errors.LeaseLost
     began = time.monotonic()
-    tried: dict[str, Any] = {"at": to_iso(timezone.now()), "status_code": None, "code": "", "values": {}}
+    attempt: dict[str, Any] = {"at": to_iso(timezone.now()), "status_code": None, "code": "", "values": {}}
     try:
-        tried["status_code"] = _post(delivery, resolve)
-        _judge(tried["status_code"])
+        attempt["status_code"] = _post(delivery, resolve)
+        _check_status(attempt["status_code"])
     except Undelivered as problem:
-        tried |= {"code": problem.code, "values": problem.values}
-    tried["seconds"] = round(time.monotonic() - began, 3)
-    said = tried["code"] or "delivered"
-    log.info("%s to %s: %s", delivery.type, urlsplit(delivery.url).hostname, said, extra={"job": delivery.job_id})
-    if tried["code"]:
-        claim.retry_after(tried)
+        attempt |= {"code": problem.code, "values": problem.values}
+    attempt["seconds"] = round(time.monotonic() - began, 3)
+    result = attempt["code"] or "delivered"
+    log.info("%s to %s: %s", delivery.type, urlsplit(delivery.url).hostname, result, extra={"job": delivery.job_id})
+    if attempt["code"]:
+        claim.retry_after(attempt)
     else:
-        claim.finish(tried)
+        claim.finish(attempt)
 
 
 def _post(delivery: Delivery, resolve: LookUp) -> int:
@@ -189,8 +186,8 @@ def _post(delivery: Delivery, resolve: LookUp) -> int:
     )
 
 
-def _judge(status: int) -> None:
-    """Raises Undelivered for an answer that does not say that the message was taken."""
+def _check_status(status: int) -> None:
+    """Raises Undelivered for a status that does not mean that the message was accepted."""
     if 300 <= status < 400:
         raise Undelivered("redirect", status=status)
     if not 200 <= status < 300:
@@ -198,26 +195,22 @@ def _judge(status: int) -> None:
 
 
 def sign(secret: str, message_id: str, moment: int, body: bytes) -> str:
-    """The header webhook-signature; `moment` is in Unix seconds."""
+    """The value of the header webhook-signature; `moment` is in Unix seconds."""
     key = base64.b64decode(secret.removeprefix("whsec_"))
-    signed = b".".join((message_id.encode(), str(moment).encode(), body))
-    return f"v1,{base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()}"
+    content = b".".join((message_id.encode(), str(moment).encode(), body))
+    return f"v1,{base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode()}"
 
 
 def message(delivery: Delivery) -> bytes:
-    """The body that is sent: what is known of the job, its name and text if it is still there."""
-    told = {
+    """The body that is sent: the job as it ended, with its name and text if it has not been deleted."""
+    names: dict[str, Any] = {}
+    if (job := delivery.job) is not None:
+        has_text = delivery.type == Delivery.Type.DONE and len(job.text.encode()) <= MOST_TEXT
+        names = {"name": job.name, "text": job.text if has_text else None}
+    content = {
         "id": str(delivery.pk),
         "type": delivery.type,
         "created_at": to_iso(delivery.created_at),
-        "data": delivery.data | _words(delivery),
+        "data": delivery.data | names,
     }
-    return json.dumps(told, ensure_ascii=False).encode()
-
-
-def _words(delivery: Delivery) -> dict[str, Any]:
-    job = delivery.job
-    if job is None:
-        return {}
-    is_told = delivery.type == Delivery.Type.DONE and len(job.text.encode()) <= MOST_TEXT
-    return {"name": job.name, "text": job.text if is_told else None}
+    return json.dumps(content, ensure_ascii=False).encode()

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from typing import Self
 
 from django.conf import settings
-from django.db import DatabaseError, connection
-from django.db import Error as DatabaseFailure
+from django.db import DatabaseError, InterfaceError, connection
 
 from transcription import clock, processes
 from transcription.models import Worker
@@ -165,7 +164,7 @@ def _beat(stopping: threading.Event, heartbeat: Callable[[], None]) -> None:
 def _close_connection() -> None:
     try:
         connection.close()
-    except DatabaseFailure as error:  # it is useless in any case, and the thread must go on
+    except (DatabaseError, InterfaceError) as error:  # it is useless in any case, and the thread must go on
         log.warning("the connection to the database did not close: %s", error)
 
 
