@@ -17,13 +17,13 @@ T = TypeVar("T")
 
 _about: ContextVar[dict[str, str] | None] = ContextVar("about", default=None)
 
-# What a line may be about; any of these may also be given to one line with `extra`.
+# What a line may be about. Any of these may also be given for one line, in `extra`.
 SUBJECTS = ("job", "section", "recording", "user")
 
 
 @contextmanager
 def about(**subjects: object) -> Iterator[None]:
-    """Name what every line logged within is about, in this thread or task: `with logs.about(job=job.pk):`."""
+    """Add subjects to all lines logged within, in this thread or task: `with logs.about(job=job.pk):`."""
     token = _about.set({**(_about.get() or {}), **{name: str(value) for name, value in subjects.items()}})
     try:
         yield
@@ -32,7 +32,7 @@ def about(**subjects: object) -> Iterator[None]:
 
 
 def subjects_of(record: logging.LogRecord) -> dict[str, str]:
-    """What a line is about: said with the line itself, or around it."""
+    """What a line is about, by its own `extra` or by `about`."""
     own = {name: str(vars(record)[name]) for name in SUBJECTS if name in vars(record)}
     return {**(_about.get() or {}), **own}
 
@@ -49,7 +49,7 @@ class Json(logging.Formatter):
     """One object a line: time (UTC, ISO 8601), level, logger, message, what it is about, and the traceback if any."""
 
     def format(self, record: logging.LogRecord) -> str:
-        said = {
+        line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -57,12 +57,12 @@ class Json(logging.Formatter):
             **subjects_of(record),
         }
         if record.exc_info:
-            said["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(said, ensure_ascii=False)
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
 
 
 def timed(step: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Say of each call how long it took, however it ended."""
+    """Log how long each call of the decorated function took, also if it raised."""
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(function)
@@ -71,13 +71,13 @@ def timed(step: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
             try:
                 return function(*args, **kwargs)
             finally:
-                say(step, time.monotonic() - began)
+                log_time(step, time.monotonic() - began)
 
         return wrapper
 
     return decorate
 
 
-def say(step: str, seconds: float) -> None:
-    """Say how long a step took."""
+def log_time(step: str, seconds: float) -> None:
+    """Log how long a step took."""
     log.debug("%s took %.4f s", step, seconds)

@@ -1,9 +1,8 @@
-"""From a recording on disk to a stored transcript, in three steps that any worker may take up after another's death.
+"""From a recording on disk to a stored transcript, in three steps that any worker may continue after another's death.
 
-`prepare` has FFmpeg say what the recording is and decode it to PCM, then stores its sections. `transcribe` has a
-section decoded by the device's engine and stores each segment as it comes. `finish` has the text improved where that
-was asked for, and joins it. Each step holds a claim; losing it (LeaseLost) means that somebody else has the work now,
-and ends the step without a trace.
+`prepare` has FFmpeg probe the recording and decode it to PCM, then stores its sections. `transcribe` has the device's
+engine decode a section and stores each segment as it comes. `finish` has the text improved if that was asked for, and
+joins it. Each step holds a claim. If the claim is lost (LeaseLost), the step stops and stores nothing more.
 """
 
 import contextlib
@@ -40,15 +39,15 @@ from transcription.whisper.result import Segment as DecodedSegment
 from transcription.whisper.sections import Span
 from transcription.workers import devices
 
-SHORTEST_REST = 0.1  # seconds; of less an engine makes nothing
-LONGEST_PROMPT = 400  # characters; an engine takes half a window of tokens, and cuts from the left
+SHORTEST_REST = 0.1  # seconds; from less an engine gets nothing
+LONGEST_PROMPT = 400  # characters; an engine cuts it from the left to half a window of tokens
 
 
 @timed("preparing")
 def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) -> None:
-    """Probe and decode a queued job's recording and store its sections. Raises what is wrong with it.
+    """Probe and decode a queued job's recording and store its sections. Raises Problem, LeaseLost.
 
-    A job whose model is not here waits for it first.
+    If the job's model is not on this machine but can be fetched, the job waits for it instead.
     """
     started = time.monotonic()
     job = Job.objects.select_related("recording").defer("text", "searchable").get(pk=claim.job)
@@ -57,7 +56,7 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
         downloads.wait_for_model(claim)
         return
     model = catalogue.find(job.model, engine)
-    lease = _Lease(claim, job.recording, stopping)
+    progress = _PreparingProgress(claim, job.recording, stopping)
     seconds = audio.decode(
         job.recording.path,
         job.pcm_path,
@@ -65,114 +64,105 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
         container=job.recording.container,
         max_seconds=settings.MAX_DURATION_SECONDS,
         tempo=job.transcription_options.up_speed,
-        on_probe=lease.probed,
-        on_progress=lease.decoded,
+        on_probe=progress.on_probe,
+        on_progress=progress.on_decoded,
         should_stop=stopping.is_set,
     )
     try:
-        _store_sound(job, seconds)
-        found = _sections(job, seconds, finder, lease.listened)
+        # The decoded length is the true one: a header may say anything.
+        Recording.objects.filter(pk=job.recording_id).update(duration=seconds, peaks=audio.peaks(job.pcm_path))
+        new_sections = _new_sections(job, seconds, finder, progress.on_searched)
         claim.store_sections(
-            found,
-            decoding_seconds=forecast.decoding_seconds(job.model, [section.seconds for section in found]),
+            new_sections,
+            decoding_seconds=forecast.decoding_seconds(job.model, [section.seconds for section in new_sections]),
             language=job.transcription_options.language or job.language,
-            warnings=warnings(job, is_truncated=audio.is_truncated(lease.duration, seconds)),
+            warnings=warnings(job, is_truncated=audio.is_truncated(progress.duration, seconds)),
             weights_sha256=catalogue.weights_sha256(model),
             processing_seconds=F("processing_seconds") + time.monotonic() - started,
         )
     except errors.LeaseLost:
-        queue_jobs.remove_unwanted_pcm(job.pk)  # deleted while FFmpeg worked, thus before there was any to delete
+        queue_jobs.remove_unwanted_pcm(job.pk)  # the job may have been deleted before the PCM was written
         raise
 
 
 def warnings(job: Job, *, is_truncated: bool) -> list[str]:
-    """What the endpoint warned of, and what is found out now."""
+    """The endpoint's warnings, and those of preparing, which replace those of an earlier attempt."""
     before = [warning for warning in job.warnings if not warning.startswith(("input_truncated", "option_unknown:"))]
     unknown = [f"option_unknown:{name}" for name in unknown_options(job.options)]
     return [*before, *unknown, *(["input_truncated"] if is_truncated else [])]
 
 
-def _sections(job: Job, seconds: float, finder: SpeechFinder, on_beat: Callable[[float], None]) -> list[Section]:
-    """A new job's sections; none for one that is tried again, which has them."""
+def _new_sections(job: Job, seconds: float, finder: SpeechFinder, on_beat: Callable[[float], None]) -> list[Section]:
+    """A new job's sections; none for a job that is tried again, which has them."""
     if job.sections.exists():
         return []
-    found = _cut(job.pcm_path, seconds, job.transcription_options, finder, on_beat)
-    return [_row(job, index, section) for index, section in enumerate(found)]
+    return [
+        Section(
+            job=job,
+            index=index,
+            start=section.start,
+            end=section.end,
+            spans=section.spans,
+            seconds=section.seconds,
+        )
+        for index, section in enumerate(_cut(job.pcm_path, seconds, job.transcription_options, finder, on_beat))
+    ]
 
 
 def _cut(
     pcm: Path, seconds: float, options: TranscriptionOptions, finder: SpeechFinder, on_beat: Callable[[float], None]
 ) -> list[sections.Section]:
-    """Find speech where that is wanted, divide the recording, and keep of it what shall be heard."""
+    """Find speech if that is wanted, divide the recording into sections, and clip them to what is to be decoded."""
     tempo = options.up_speed
     is_uncut = sections.is_uncut(sections=options.sections, vad_filter=options.vad_filter)
-    found = [] if is_uncut else finder.find(pcm, on_beat=lambda heard: on_beat(tempo * heard))
-    stretches = [(tempo * start, tempo * end) for start, end in found]
+    speech = [] if is_uncut else finder.find(pcm, on_beat=lambda searched: on_beat(tempo * searched))
+    stretches = [(tempo * start, tempo * end) for start, end in speech]
     divided = sections.cut(stretches, seconds, sections=options.sections, vad_filter=options.vad_filter)
     return sections.clipped(divided, _clips(pcm, seconds, options))
 
 
 def _clips(pcm: Path, seconds: float, options: TranscriptionOptions) -> list[Span]:
-    """What shall be heard of a recording: the clips that were asked for, without the silence at its ends."""
+    """The spans of a recording that are to be decoded: `clip_timestamps`, without the silence at its ends."""
     first, last = 0.0, seconds
     if options.remove_silence:
         sound = audio.sounding(pcm, threshold=options.silence_threshold, shortest=options.silence_duration)
         first, last = (options.up_speed * end for end in sound)
-    edges = (*options.clip_timestamps, seconds)  # an end that is missing is the recording's
+    edges = (*options.clip_timestamps, seconds)  # a missing end is the recording's end
     clips = list(zip(edges[::2], edges[1::2], strict=False)) if options.clip_timestamps else [(0.0, seconds)]
     return [(max(start, first), min(end, last)) for start, end in clips]
 
 
-def _row(job: Job, index: int, section: sections.Section) -> Section:
-    return Section(
-        job=job,
-        index=index,
-        start=section.start,
-        end=section.end,
-        spans=section.spans,
-        seconds=section.seconds,
-    )
-
-
-def _store_probe(recording: Recording, probe: audio.Probe) -> None:
-    Recording.objects.filter(pk=recording.pk).update(
-        container=probe.container[:60],
-        codec=probe.codec[:40],
-        sample_rate=probe.sample_rate,
-        channels=probe.channels,
-        has_video=probe.has_video,
-        duration=probe.duration,
-    )
-
-
-def _store_sound(job: Job, seconds: float) -> None:
-    """The decoded length is the true one: a header may say anything."""
-    Recording.objects.filter(pk=job.recording_id).update(duration=seconds, peaks=audio.peaks(job.pcm_path))
-
-
-class _Lease:
-    """Stores what a recording is, and renews its job's lease and moves its progress at most once a second."""
+class _PreparingProgress:
+    """Stores a recording's probe, and renews its job's lease with the progress at most once a second."""
 
     def __init__(self, claim: JobClaim, recording: Recording, stopping: threading.Event) -> None:
         self.claim = claim
         self.recording = recording
         self.duration: float | None = None  # as the file declares it
-        self.heard = 0.0  # seconds that were decoded, which is the truth
+        self.decoded = 0.0  # seconds
         self.stopping = stopping
         self.renewed = time.monotonic()
 
-    def probed(self, probe: audio.Probe) -> None:
-        """Raises DiskFull when the decoded sound will not fit."""
+    def on_probe(self, probe: audio.Probe) -> None:
+        """Raises DiskFull if the decoded sound will not fit."""
         _check_space(settings.RECORDINGS_DIR, probe)
-        _store_probe(self.recording, probe)
+        Recording.objects.filter(pk=self.recording.pk).update(
+            container=probe.container[:60],
+            codec=probe.codec[:40],
+            sample_rate=probe.sample_rate,
+            channels=probe.channels,
+            has_video=probe.has_video,
+            duration=probe.duration,
+        )
         self.duration = probe.duration
 
-    def decoded(self, seconds: float) -> None:
-        self.heard = seconds
+    def on_decoded(self, seconds: float) -> None:
+        self.decoded = seconds
         self._renew(0.5 * seconds / self.duration if self.duration else None)
 
-    def listened(self, seconds: float) -> None:
-        self._renew(0.5 + 0.5 * seconds / self.heard if self.heard else None)
+    def on_searched(self, seconds: float) -> None:
+        """Note that speech has been looked for in `seconds` of the decoded sound."""
+        self._renew(0.5 + 0.5 * seconds / self.decoded if self.decoded else None)
 
     def _renew(self, progress: float | None) -> None:
         if self.stopping.is_set():
@@ -184,9 +174,9 @@ class _Lease:
 
 @timed("fetching weights")
 def fetch(claim: DownloadClaim, stopping: threading.Event) -> None:
-    """Bring a model to this machine, and let the jobs go on that wait for it. Raises Problem.
+    """Fetch a model to this machine, and queue the jobs that wait for it. Raises Problem.
 
-    Raises LeaseLost within a second of nobody's wanting it any more.
+    Raises LeaseLost within a second after the model is no longer wanted.
     """
     renewed = -math.inf
 
@@ -203,10 +193,7 @@ def fetch(claim: DownloadClaim, stopping: threading.Event) -> None:
 
 
 def transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.Event) -> None:
-    """Have a section decoded and store what comes of it, from the last stored segment on.
-
-    Raises Problem, and LeaseLost when it is no longer wanted.
-    """
+    """Have a section decoded after its last stored segment, and store the new ones. Raises Problem, LeaseLost."""
     started = time.monotonic()
     section = Section.objects.select_related("job").get(pk=claim.section)
     work = _Work(claim, section)
@@ -223,24 +210,24 @@ def transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.
 def _decode(work: "_Work", runner: devices.Runner, stopping: threading.Event) -> None:
     model = catalogue.find(work.section.job.model, runner.capabilities.name)
     decoding = runner.decode(work.section.pk, work.sound, model, work.options, beat=1.0)
-    alive = time.monotonic()
+    last_event = time.monotonic()
     try:
-        # Closed at once when something goes wrong here: the runner must not go on with what nobody will store.
+        # Closed at once if something goes wrong here, so that the runner does not decode what will not be stored.
         with contextlib.closing(decoding):
             for event in decoding:
                 if stopping.is_set():
                     raise errors.LeaseLost
                 work.store(event)
                 if event is not None:
-                    alive = time.monotonic()
-                elif time.monotonic() - alive > settings.STALL_SECONDS:
+                    last_event = time.monotonic()
+                elif time.monotonic() - last_event > settings.STALL_SECONDS:
                     raise errors.RunnerStalled(seconds=settings.STALL_SECONDS)
     except devices.RunnerExited as error:
         raise errors.RunnerDied(attempts=work.section.attempts) from error
 
 
 class _Work:
-    """What is left of a section: its sound, its options, and where what comes of it belongs."""
+    """What is left of a section to decode: its sound and options. Stores the engine's events."""
 
     def __init__(self, claim: SectionClaim, section: Section) -> None:
         self.claim = claim
@@ -248,9 +235,9 @@ class _Work:
         stored = list(section.segments.order_by("index").values_list("end", "text"))
         whole = sections.Section(tuple((start, end) for start, end in section.spans))
         self.rest = whole.since(stored[-1][0]) if stored else whole
-        self.heard = whole.seconds - self.rest.seconds
+        self.decoded = whole.seconds - self.rest.seconds
         self.segments = len(stored)
-        self.options = _going_on(section, "".join(text for _, text in stored))
+        self.options = _remaining_options(section, "".join(text for _, text in stored))
 
     @property
     def sound(self) -> Sound:
@@ -261,46 +248,47 @@ class _Work:
         return Timeline(self.rest.spans, self.options.up_speed)
 
     def store(self, event: Event | None) -> None:
-        """Store one event of the runner's; None is a beat."""
+        """Store one event of the runner; None is a beat, which renews the lease."""
         match event:
             case None:
                 self.claim.renew()
             case {"event": "language", "language": language, "probability": probability}:
                 self.claim.store_language(language, probability)
             case {"event": "progress", "seconds": seconds}:
-                self.claim.store_progress(self.heard + seconds * self.options.up_speed)
-            case {"event": "segment", "segment": said}:
-                segment = DecodedSegment.from_json(said)
-                transcribed = self.heard + segment.end * self.options.up_speed
+                self.claim.store_progress(self.decoded + seconds * self.options.up_speed)
+            case {"event": "segment", "segment": segment_json}:
+                segment = DecodedSegment.from_json(segment_json)
+                transcribed = self.decoded + segment.end * self.options.up_speed
                 restored = self.timeline.restore(segment)
                 self.claim.store_segment(self.segments, restored, transcribed=transcribed)
                 self.segments += 1
                 if self.options.verbose:
                     history.note(self.section.job_id, "decoded", _measures(restored))
             case {"event": "done", "seconds": seconds}:
-                logs.say("the engine", seconds)
+                logs.log_time("the engine", seconds)
             case _:
                 _raise_error(event)
 
 
 def _measures(segment: DecodedSegment) -> str:
-    """What an engine thought of a segment, in a line."""
+    """An engine's measures of a segment, in a line."""
     measures = f"logprob {segment.avg_logprob:.2f}, compression {segment.compression_ratio:.2f}"
     times = f"{segment.start:.2f}-{segment.end:.2f} s"
     return f"{times}: temperature {segment.temperature:.1f}, {measures}, no speech {segment.no_speech_prob:.2f}"
 
 
-def _going_on(section: Section, said: str) -> TranscriptionOptions:
-    """A job's options for a section whose beginning may be stored already: what was said is the prompt."""
-    asked = section.job.transcription_options
+def _remaining_options(section: Section, stored_text: str) -> TranscriptionOptions:
+    """A job's options for the rest of a section; the text that is stored of the section is added to the prompt."""
+    options = section.job.transcription_options
     options = replace(
-        asked,
-        language=None if asked.multilingual else section.job.language or None,
-        prefix=asked.prefix if section.index == 0 and not said else None,
+        options,
+        language=None if options.multilingual else section.job.language or None,
+        prefix=options.prefix if section.index == 0 and not stored_text else None,
     )
-    if not said:
+    if not stored_text:
         return options
-    return replace(options, initial_prompt=f"{options.initial_prompt or ''} {said.strip()[-LONGEST_PROMPT:]}".strip())
+    prompt = f"{options.initial_prompt or ''} {stored_text.strip()[-LONGEST_PROMPT:]}".strip()
+    return replace(options, initial_prompt=prompt)
 
 
 def _sound(pcm: Path, section: sections.Section, tempo: float) -> Sound:
@@ -311,9 +299,9 @@ def _sound(pcm: Path, section: sections.Section, tempo: float) -> Sound:
 
 @timed("finishing")
 def finish(claim: JobClaim, stopping: threading.Event) -> None:
-    """Improve the text of a job whose sections are all done, if that was asked for; join it, and close the job.
+    """Improve the text of a job whose sections are all done, if that was asked for; join the text, and end the job.
 
-    A language model that fails costs a warning. Raises LeaseLost.
+    If the language model fails, the job gets a warning. Raises LeaseLost.
     """
     started = time.monotonic()
     job = Job.objects.filter(pk=claim.job, claim=claim.token).defer("text", "searchable").first()
@@ -330,7 +318,7 @@ def _segments(claim: JobClaim) -> QuerySet[Segment]:
 
 
 def _improve(claim: JobClaim, job: Job, stopping: threading.Event) -> list[str]:
-    """Have a language model improve what of a job it has not yet; return the warnings. Raises LeaseLost."""
+    """Have a language model improve the segments that it has not yet; return the warnings. Raises LeaseLost."""
 
     def beat() -> None:
         if stopping.is_set():
@@ -340,23 +328,24 @@ def _improve(claim: JobClaim, job: Job, stopping: threading.Event) -> list[str]:
     segments = {segment.pk: segment for segment in _segments(claim).defer("tokens", "words")}
     lines = [enhance.Line(segment.pk, segment.text, segment.improved_text) for segment in segments.values()]
     language = "en" if job.transcription_options.task == "translate" else job.language
-    kept = 0
+    unimproved = 0  # groups of segments whose answer was not used
     try:
         if not settings.LLM_BASE_URL:
             raise chat.Unanswered("LLM_BASE_URL is empty")
         for texts in enhance.improve(lines, chat.configured(beat).ask, language=language):
             _store_improved(claim, {segments[pk]: text for pk, text in texts.items()})
-            kept += not texts
+            unimproved += not texts
     except chat.Unanswered as failure:
         history.note(claim.job, "not improved", f"the language model's server failed: {failure}")
         return ["not_improved"]
-    if kept:
-        history.note(claim.job, "not improved", f"the language model did not answer as it was asked: {kept} times")
-    return ["not_improved"] if kept else []
+    if not unimproved:
+        return []
+    history.note(claim.job, "not improved", f"the language model did not answer as it was asked: {unimproved} times")
+    return ["not_improved"]
 
 
 def _store_improved(claim: JobClaim, texts: Mapping[Segment, str]) -> None:
-    """Store what became of some segments, and the job's text as it reads with them. Raises LeaseLost."""
+    """Store the improved texts of some segments, and the job's text with them. Raises LeaseLost."""
     with transaction.atomic():
         claim.renew()
         for segment, text in texts.items():
@@ -368,9 +357,9 @@ def _store_improved(claim: JobClaim, texts: Mapping[Segment, str]) -> None:
 def transcribe_file(
     source: Path, *, model: str, options: TranscriptionOptions, runner: devices.Runner
 ) -> Iterator[Event]:
-    """Decode a file of this machine without rows or workers, for the command line.
+    """Decode a file without rows or workers, for the command line.
 
-    Gives `{"event": "sound", "duration": seconds}` and then the engine's events, segments in the recording's time.
+    Gives `{"event": "sound", "duration": seconds}` and then the engine's events, with segments in the recording's time.
     Raises Problem.
     """
     weights = catalogue.find(model, runner.capabilities.name)
@@ -384,16 +373,16 @@ def transcribe_file(
             max_seconds=limit,
             tempo=options.up_speed,
             on_probe=partial(_check_space, folder),
-            on_progress=_ignore,
-            should_stop=_never,
+            on_progress=lambda _: None,
+            should_stop=lambda: False,
         )
         yield {"event": "sound", "duration": seconds}
         finder = SpeechFinder()
         try:
-            found = _cut(pcm, seconds, options, finder, _ignore)
+            parts = _cut(pcm, seconds, options, finder, lambda _: None)
         finally:
             finder.stop()
-        for index, section in enumerate(found):
+        for index, section in enumerate(parts):
             for event in _decode_part(index, pcm, section, weights, options, runner):
                 if event["event"] == "language" and not options.multilingual:
                     options = replace(options, language=event["language"])
@@ -402,9 +391,9 @@ def transcribe_file(
 
 
 def _check_space(folder: Path, probe: audio.Probe) -> None:
-    """See that a recording's decoded sound fits onto the disk of `folder`. Raises DiskFull.
+    """Check that a recording's decoded sound fits onto the disk of `folder`. Raises DiskFull.
 
-    One that does not say how long it is may still meet the end of the disk; FFmpeg then says so.
+    A recording that does not say how long it is may still fill the disk; then FFmpeg fails.
     """
     # Whatever a file claims, no more than this is decoded.
     seconds = min(probe.duration or 0, settings.MAX_DURATION_SECONDS)
@@ -426,8 +415,8 @@ def _decode_part(
             match event:
                 case None:
                     continue
-                case {"event": "segment", "segment": said}:
-                    yield {**event, "segment": timeline.restore(DecodedSegment.from_json(said)).to_json()}
+                case {"event": "segment", "segment": segment_json}:
+                    yield {**event, "segment": timeline.restore(DecodedSegment.from_json(segment_json)).to_json()}
                 case _:
                     _raise_error(event)
                     yield event
@@ -435,15 +424,8 @@ def _decode_part(
         raise errors.RunnerDied(attempts=1) from error
 
 
-def _ignore(said: object) -> None:
-    """Nobody waits for what is known of a recording, or for its progress, on the command line."""
-
-
-def _never() -> bool:
-    return False
-
-
 def _raise_error(event: Event) -> None:
+    """Raises Problem if the event is an engine's error."""
     match event:
         case {"event": "error", "code": "out_of_memory"}:
             raise errors.OutOfMemory
