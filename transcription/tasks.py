@@ -8,7 +8,7 @@ from typing import Any
 
 from celery import shared_task, signals
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import DatabaseError, close_old_connections
 
 from transcription import disk, errors, logs, webhooks
 from transcription.queue import deliveries, downloads, sections, wakeups
@@ -76,31 +76,22 @@ def work_device() -> None:
 
 def _fetch_models(process: WorkerProcess) -> None:
     """Fetch models until none waits. This may take an hour, so it has a thread of its own."""
-    try:
-        while not process.stopping.is_set() and (claim := downloads.claim_download(process.row)):
-            _work(claim, partial(pipeline.fetch, claim, process.stopping))
-    finally:
-        connection.close()
+    while not process.stopping.is_set() and (claim := downloads.claim_download(process.row)):
+        _work(claim, partial(pipeline.fetch, claim, process.stopping))
 
 
 def _deliver(process: WorkerProcess) -> None:
     """Deliver messages until none waits. Receivers may be slow, so this has threads of its own."""
-    try:
-        while not process.stopping.is_set() and (claim := deliveries.claim_delivery(process.row)):
-            _work(claim, partial(webhooks.deliver, claim))
-    finally:
-        connection.close()
+    while not process.stopping.is_set() and (claim := deliveries.claim_delivery(process.row)):
+        _work(claim, partial(webhooks.deliver, claim))
 
 
 def _improve(process: WorkerProcess) -> None:
     """Finish jobs with a language model until none waits. It may be slow, so this has threads of its own."""
-    try:
-        while not process.stopping.is_set() and (
-            claim := queue_jobs.claim_finished_job(process.row, is_to_be_improved=True)
-        ):
-            _work_on_job(claim, partial(pipeline.finish, claim, process.stopping))
-    finally:
-        connection.close()
+    while not process.stopping.is_set() and (
+        claim := queue_jobs.claim_finished_job(process.row, is_to_be_improved=True)
+    ):
+        _work_on_job(claim, partial(pipeline.finish, claim, process.stopping))
 
 
 def _work_on_job(claim: JobClaim, step: Callable[[], None]) -> None:

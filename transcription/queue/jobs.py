@@ -208,7 +208,7 @@ def retry(job_id: uuid.UUID) -> bool:
     """
     with transaction.atomic():
         due = {"attempts": 0, "next_attempt_at": clock.now(), "rung_at": clock.now(), **UNCLAIMED}
-        cleared = {"error_code": "", "error_values": {}, "finished_at": None, "waiting_for": ""}
+        cleared: dict[str, object] = {"error_code": "", "error_values": {}, "finished_at": None, "waiting_for": ""}
         changes = {**due, **cleared, "latest_start": latest_start()}
         won = Job.move(job_id, Job.Status.QUEUED, since=(Job.Status.FAILED, Job.Status.CANCELLED), **changes)
         if won:

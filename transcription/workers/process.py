@@ -65,7 +65,7 @@ class WorkerProcess:
                 self._large.release()
 
     def run_in_background(self, work: Callable[[Self], None], *, at_once: int = 1) -> None:
-        """Do work in a thread of its own, unless `at_once` threads do the same work already."""
+        """Do work in a thread with its own connection, unless `at_once` threads do the same work already."""
         slots = self._background_slots.setdefault(work, threading.Semaphore(at_once))
         if slots.acquire(blocking=False):
             thread = threading.Thread(target=self._run_and_release, args=(work, slots), name="background", daemon=True)
@@ -79,7 +79,10 @@ class WorkerProcess:
 
     def _run_and_release(self, work: Callable[[Self], None], slots: threading.Semaphore) -> None:
         try:
-            work(self)
+            try:
+                work(self)
+            finally:
+                _close_connection()
         except Exception:  # noqa: BLE001  (whatever it is: the sweeper rings again)
             log.exception("work beside the queue")
         finally:

@@ -9,7 +9,7 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -121,18 +121,20 @@ def remove_strays(now: float) -> None:
     for path in _untouched(settings.UPLOADS_DIR, now - FRESH_UPLOAD):
         if UPLOAD_NAME.fullmatch(path.name):
             _remove(path, "an upload that was never finished")
-    for path in _unneeded(settings.UPLOADS_DIR, PART_NAME, _uploads_of, now - FRESH_UPLOAD):
+    for path in _unneeded(settings.UPLOADS_DIR, PART_NAME, Upload.objects.all(), now - FRESH_UPLOAD):
         _remove(path, "an upload in pieces that no row has")
     before = now - FRESH_RECORDING
     created = MigrationRecorder.Migration.objects.aggregate(first=Min("applied"))["first"].timestamp()
-    for path in _unneeded(settings.RECORDINGS_DIR, RECORDING_NAME, _with_sound, before):
+    with_sound = Recording.objects.filter(removed_at=None)
+    for path in _unneeded(settings.RECORDINGS_DIR, RECORDING_NAME, with_sound, before):
         # A file that is older than the database belongs to another one, which may be restored.
         if _modified_at(path) >= created:
             _remove(path, "a recording that no row has")
     for path in _untouched(settings.RECORDINGS_DIR, before):
         if COPY_NAME.fullmatch(path.name):
             _remove(path, "a copy that was never finished")
-    for path in _unneeded(settings.RECORDINGS_DIR, PCM_NAME, _unfinished, before):
+    unfinished = Job.objects.filter(status__in=Job.UNFINISHED)
+    for path in _unneeded(settings.RECORDINGS_DIR, PCM_NAME, unfinished, before):
         _remove(path, "decoded sound that no job needs")
 
 
@@ -144,29 +146,17 @@ def _modified_at(path: Path) -> float:
         return 0.0
 
 
-def _with_sound(ids: list[UUID]) -> QuerySet[Recording]:
-    return Recording.objects.filter(pk__in=ids, removed_at=None)
-
-
-def _uploads_of(ids: list[UUID]) -> QuerySet[Upload]:
-    return Upload.objects.filter(pk__in=ids)
-
-
-def _unfinished(ids: list[UUID]) -> QuerySet[Job]:
-    return Job.objects.filter(pk__in=ids, status__in=Job.UNFINISHED)
-
-
 def _unneeded(
     folder: Path,
     name: re.Pattern[str],
-    rows: Callable[[list[UUID]], QuerySet[Recording] | QuerySet[Job] | QuerySet[Upload]],
+    rows: QuerySet[Recording] | QuerySet[Job] | QuerySet[Upload],
     before: float,
 ) -> Iterator[Path]:
     """A folder's files with names of this form, unchanged since `before`, for whose ids `rows` has no row."""
     matches = ((path, name.fullmatch(path.name)) for path in _untouched(folder, before))
     files = ((path, UUID(match[1])) for path, match in matches if match)
     while batch := list(islice(files, AT_ONCE)):
-        needed = set(rows([row for _, row in batch]).values_list("pk", flat=True))
+        needed = set(rows.filter(pk__in=[row for _, row in batch]).values_list("pk", flat=True))
         # Checked once more: a job may have been retried and decoded in the meantime.
         yield from (path for path, row in batch if row not in needed and _is_untouched(path, before))
 
