@@ -108,8 +108,8 @@ def latest() -> dict[uuid.UUID, Forecast]:
     """The forecasts of all unfinished jobs, at most GOOD_FOR_SECONDS old."""
     global _latest  # noqa: PLW0603  (one forecast serves all requests of two seconds)
     with _lock:
-        made, forecasts = _latest
-        if time.monotonic() - made > GOOD_FOR_SECONDS:
+        made_at, forecasts = _latest
+        if time.monotonic() - made_at > GOOD_FOR_SECONDS:
             forecasts = forecast_now()
             _latest = (time.monotonic(), forecasts)
         return forecasts

@@ -76,15 +76,15 @@ def installed_version(engine: Capabilities) -> str:
         return ""
 
 
-# ------------------------------------------------------------------ what is remembered
+# ------------------------------------------------------------------ the stored verdicts
 
 
 def verdict_on(engine: Capabilities) -> Verdict | None:
     """The verdict on the installed version; None if it has not been checked."""
-    known = disk.remembered("engines.json").get(engine.name)
-    if known is None or known.get("version") != installed_version(engine):
+    stored = disk.remembered("engines.json").get(engine.name)
+    if stored is None or stored.get("version") != installed_version(engine):
         return None
-    return Verdict(**known)
+    return Verdict(**stored)
 
 
 def is_checked(engine: Capabilities, model: str) -> bool:
