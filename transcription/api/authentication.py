@@ -137,29 +137,19 @@ def _key_before_host(headers: Mapping[str, str]) -> str | None:
     return key.strip() or None if (scheme.lower(), name) == ("basic", "key") else None
 
 
-def user_of(key: str) -> AbstractBaseUser | None:
-    """The active user whose key this is; None if there is no such key, or it has stopped working."""
-    token = _token(key)
-    return None if token is None else cast(AbstractBaseUser, token.user)
-
-
-def _token(key: str) -> ApiToken | None:
+def _valid_token(key: str) -> ApiToken | None:
+    """The token of a key, whose use is noted; None if it does not exist, has expired, or its user is inactive."""
     now = timezone.now()
-    works = Q(expires_at=None) | Q(expires_at__gt=now)
+    is_unexpired = Q(expires_at=None) | Q(expires_at__gt=now)
     token = (
         ApiToken.objects.select_related("user")
-        .filter(works, digest=ApiToken.digest_of(key), user__is_active=True)
+        .filter(is_unexpired, digest=ApiToken.digest_of(key), user__is_active=True)
         .first()
     )
     if token is not None:
-        _note_use(token)
+        is_stale = Q(last_used_at=None) | Q(last_used_at__lt=now - LAST_USE_IS_KEPT_FOR)
+        ApiToken.objects.filter(is_stale, pk=token.pk).update(last_used_at=now)
     return token
-
-
-def _note_use(token: ApiToken) -> None:
-    now = timezone.now()
-    stale = Q(last_used_at=None) | Q(last_used_at__lt=now - LAST_USE_IS_KEPT_FOR)
-    ApiToken.objects.filter(stale, pk=token.pk).update(last_used_at=now)
 
 
 # ------------------------------------------------------------------ who asks
@@ -186,7 +176,7 @@ def caller_by_key(request: HttpRequest) -> Caller | None:
     key = key_of(request)
     if key is None:
         return None
-    token = _token(key)
+    token = _valid_token(key)
     if token is None:
         getattr(request, "scope", {})[WRONG_KEY] = True
         raise WrongKey
