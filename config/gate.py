@@ -25,10 +25,10 @@ from django.shortcuts import resolve_url
 from django.utils import translation
 from django.utils.translation import gettext as _
 
-from transcription import disk, errors
+from transcription import disk, errors, sentences
 from transcription.api import client_address
 from transcription.api.authentication import WRONG_KEY, NoKey, NotAdmitted, caller_by_key, caller_of
-from transcription.api.errors import IN_API, IN_LEGACY, refuse, retry_later, sentence, turn_away
+from transcription.api.errors import IN_API, IN_LEGACY, refuse, retry_later, turn_away
 from transcription.models import AnyUser
 from transcription.queue import quotas
 from transcription.templatetags.stenograf import size
@@ -336,7 +336,7 @@ def _space_for(request: ASGIRequest) -> int:
 
 
 def _disk_full(request: ASGIRequest) -> HttpResponse:
-    return refuse(request.path, 507, sentence(errors.DiskFull()))
+    return refuse(request.path, 507, sentences.describe(errors.DiskFull()))
 
 
 def _too_slow(request: ASGIRequest) -> HttpResponse:

@@ -37,7 +37,7 @@ from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from transcription import disk, errors, keys, processes
+from transcription import disk, errors, keys, processes, sentences
 from transcription.models import ApiToken, Job, Recording, Worker
 from transcription.outbound import addresses, chat
 from transcription.queue import wakeups
@@ -391,7 +391,7 @@ def check_jobs() -> Iterator[Finding]:
             yield wrong(f"Jobs that wait while no {kind} worker is alive: {count}. Start the server, and they go on.")
     waiting = unfinished.exclude(waiting_for="").values_list("waiting_for").annotate(Count("pk"))
     for code, count in waiting.order_by("waiting_for"):
-        yield note(f"Jobs that wait: {count}. {errors.filled(errors.why_waiting(code), {'code': code})}")
+        yield note(f"Jobs that wait: {count}. {sentences.describe_waiting(code)}")
     missing = sum(not recording.path.exists() for recording in Recording.objects.filter(jobs__in=unfinished)[:100])
     if missing:
         mend = "have RECORDINGS_DIR name the folder that all machines share, and see that its disk is mounted."

@@ -1,7 +1,7 @@
 """What can go wrong, as sentences for the person who must act.
 
 A problem has a code for programs and a sentence for people. A job stores the code and the values for the sentence's
-placeholders, so that each reader gets the sentence in their own language. The endpoints translate it; nothing here
+placeholders, so that each reader gets the sentence in their own language. `sentences.py` translates it; nothing here
 imports Django.
 """
 

@@ -19,7 +19,7 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from transcription import clock, errors
+from transcription import clock, errors, sentences
 from transcription.whisper.options import TranscriptionOptions
 
 AnyUser = AbstractBaseUser | AnonymousUser
@@ -337,7 +337,7 @@ class Job(Claimable):
         """What an unfinished job waits for, as a sentence in the reader's language; empty if it does not wait."""
         if not self.waiting_for or self.is_ended:
             return ""
-        return errors.filled(gettext(errors.why_waiting(self.waiting_for)), {"code": self.waiting_for})
+        return sentences.describe_waiting(self.waiting_for)
 
     @property
     def pcm_path(self) -> Path:
@@ -411,7 +411,7 @@ def _error_message(row: Job | Download) -> str:
     if not row.error_code:
         return ""
     values = row.error_values if isinstance(row.error_values, dict) else {}
-    return errors.filled(gettext(errors.by_code(row.error_code).sentence), {"code": row.error_code, **values})
+    return sentences.translate(errors.by_code(row.error_code).sentence, {"code": row.error_code, **values})
 
 
 class Segment(models.Model):

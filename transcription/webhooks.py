@@ -24,9 +24,9 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
-from django.utils.translation import gettext, gettext_noop
+from django.utils.translation import gettext_noop
 
-from transcription import errors
+from transcription import errors, sentences
 from transcription.models import Delivery, Webhook
 from transcription.outbound import addresses, post
 from transcription.outbound.addresses import LookUp
@@ -83,7 +83,7 @@ def tries(delivery: Delivery) -> list[Try]:
 def _read_try(stored: dict[str, Any]) -> Try:
     """A stored try; another version may have stored fewer fields, or a code that this one does not know."""
     code = stored.get("code", "")
-    sentence = gettext(SENTENCES.get(code, UNKNOWN_CODE)) if code else ""
+    values = {"code": code, **stored.get("values", {})}
     try:
         at = parse_datetime(stored["at"])
     except (KeyError, TypeError, ValueError):
@@ -93,7 +93,7 @@ def _read_try(stored: dict[str, Any]) -> Try:
         seconds=stored.get("seconds", 0),
         status_code=stored.get("status_code"),
         code=code,
-        error=errors.filled(sentence, {"code": code, **stored.get("values", {})}),
+        error=sentences.translate(SENTENCES.get(code, UNKNOWN_CODE), values) if code else "",
     )
 
 

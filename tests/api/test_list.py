@@ -174,3 +174,10 @@ def test_old_jobs_are_not_asked_what_their_turn_is(api: Client, owner: User) -> 
     a_done_job(owner, created_at=timezone.now() - timedelta(days=1))
 
     assert api.get("/api/v1/jobs/").json()["results"][0]["queue_position"] is None
+
+
+def test_a_refused_language_is_named_in_the_readers_language(api: Client) -> None:
+    answer = api.get("/api/v1/jobs/?language=klingonese", headers={"Accept-Language": "ru"})
+
+    [sentence] = answer.json()["language"]
+    assert sentence.startswith("Языка `klingonese` нет.")

@@ -6,16 +6,15 @@ import sys
 import uuid
 
 from django.http import HttpRequest, HttpResponse
-from django.utils.translation import gettext
 from django.utils.translation import gettext as _
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
 
+from transcription import sentences
 from transcription.api.authentication import CHALLENGE, KeyTooSmall, NoKey, NotAdmitted, WrongKey
 from transcription.api.responses import Json
 from transcription.api.upload_handler import FileTooLarge
-from transcription.errors import DiskFull, Problem, RetryLater, filled
-from transcription.parameters import InvalidParameter
+from transcription.errors import DiskFull, RetryLater
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +40,9 @@ OPENAI_CODES = {
 }
 
 
-def sentence(problem: Problem | InvalidParameter) -> str:
-    """What is wrong, in the reader's language."""
-    return filled(gettext(problem.sentence), problem.values)
-
-
 def retry_later(path: str, problem: RetryLater) -> HttpResponse:
     """Refuse a request that may pass later, in the shape of the endpoint at `path`; it says when to come again."""
-    answer = refuse(path, status_of(problem), sentence(problem))
+    answer = refuse(path, status_of(problem), sentences.describe(problem))
     if "seconds" in problem.values:
         answer["Retry-After"] = str(problem.values["seconds"])
     return answer

@@ -12,9 +12,9 @@ from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
 from django.views.decorators.csrf import csrf_exempt
 
-from transcription import errors
+from transcription import errors, sentences
 from transcription.api.authentication import CHALLENGE, no_key, unknown_key, user_asking
-from transcription.api.errors import refuse, sentence
+from transcription.api.errors import refuse
 from transcription.api.upload_handler import clean_name
 from transcription.models import Job, Recording
 from transcription.sound.audio import BYTES_A_SECOND, RAW, SAMPLE_RATE
@@ -83,7 +83,7 @@ def respond(request: HttpRequest, recording: Recording) -> HttpResponseBase:
         head = _head(recording)
         size = len(head) + recording.path.stat().st_size
     except FileNotFoundError:
-        return refuse(request.path, 404, sentence(errors.RecordingMissing()))
+        return refuse(request.path, 404, sentences.describe(errors.RecordingMissing()))
     etag = f'"{recording.sha256}"'
     try:
         part = _part(request, size, etag)

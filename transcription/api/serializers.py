@@ -14,8 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from rest_framework import serializers
 
-from transcription import capabilities, errors, webhooks
-from transcription.api.errors import sentence
+from transcription import capabilities, errors, sentences, webhooks
 from transcription.jobs import JobParameters, StoredFile
 from transcription.models import Batch, Job, Recording, Upload
 from transcription.parameters import ALIASES, BY_NAME, LONGEST_ECHO, PARAMETERS, InvalidParameter, Parameter
@@ -52,7 +51,7 @@ class ModelField(serializers.CharField):
         try:
             canonical: str = catalogue.canonical(super().to_internal_value(data))
         except errors.UnknownModel as error:
-            raise serializers.ValidationError(sentence(error)) from error
+            raise serializers.ValidationError(sentences.describe(error)) from error
         return canonical
 
 
@@ -67,7 +66,7 @@ class ParameterField(serializers.Field[Any, Any, Any, Any]):
         try:
             return self.parameter.read(data)
         except InvalidParameter as refused:
-            raise serializers.ValidationError(sentence(refused)) from refused
+            raise serializers.ValidationError(sentences.describe(refused)) from refused
 
 
 class RecordingField(serializers.UUIDField):
@@ -95,7 +94,7 @@ class WebAddressField(serializers.CharField):
         try:
             webhooks.check(url, name=str(self.field_name))
         except InvalidParameter as refused:
-            raise serializers.ValidationError(sentence(refused)) from refused
+            raise serializers.ValidationError(sentences.describe(refused)) from refused
         return url
 
 
@@ -236,9 +235,9 @@ class ParametersRequest(serializers.Serializer[Job]):
         try:
             choice = capabilities.choose(attrs, model=attrs["model"])
         except InvalidParameter as refused:
-            raise serializers.ValidationError({refused.name: [sentence(refused)]}) from refused
+            raise serializers.ValidationError({refused.name: [sentences.describe(refused)]}) from refused
         if choice.refused and not self.takes_what_nobody_honours:
-            raise serializers.ValidationError({name: [sentence(why)] for name, why in choice.refused.items()})
+            raise serializers.ValidationError({name: [sentences.describe(why)] for name, why in choice.refused.items()})
         return {**attrs, "choice": choice}
 
     @property

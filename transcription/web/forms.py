@@ -6,10 +6,9 @@ from typing import Any
 from django import forms
 from django.conf import settings
 from django.contrib.auth.forms import AuthenticationForm
-from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from transcription import capabilities, errors
+from transcription import capabilities, errors, sentences
 from transcription.models import Job
 from transcription.parameters import InvalidParameter
 from transcription.templatetags.stenograf import size
@@ -83,7 +82,7 @@ class IntakeForm(forms.Form):
             try:
                 capabilities.check_language(language_code(cleaned["language"]), cleaned["model"])
             except InvalidParameter as error:
-                self.add_error("language", gettext(error.sentence) % error.values)
+                self.add_error("language", sentences.describe(error))
         return cleaned
 
     def options(self) -> TranscriptionOptions:

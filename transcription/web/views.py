@@ -20,8 +20,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from transcription import errors, jobs, model_library
-from transcription.api.errors import sentence
+from transcription import errors, jobs, model_library, sentences
 from transcription.jobs import StoredFile
 from transcription.models import Job
 from transcription.text import exports
@@ -162,7 +161,7 @@ def answer_offer(request: HttpRequest) -> HttpResponse:
         elif answer in ("stop", "later"):
             model_library.cancel_download(model_offer.BEST)
     except errors.Problem as problem:
-        messages.error(request, sentence(problem))
+        messages.error(request, sentences.describe(problem))
     if answer == "later":
         response.set_cookie(model_offer.LATER, "later", max_age=A_YEAR, samesite="Lax", secure=request.is_secure())
     return response
@@ -176,7 +175,7 @@ def _submit(
         model = model or catalogue.default()
         return jobs.submit(person(request), upload, model=model, options=options, improve=improve)
     except errors.Problem as problem:
-        messages.error(request, f"{upload.name}: {sentence(problem)}")
+        messages.error(request, f"{upload.name}: {sentences.describe(problem)}")
         return None
 
 
@@ -244,7 +243,7 @@ def retry(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     try:
         jobs.retry(_row_or_404(request, job_id).job)
     except errors.Problem as problem:
-        messages.error(request, sentence(problem))
+        messages.error(request, sentences.describe(problem))
     return _redirect_back(request, job_id)
 
 
@@ -268,7 +267,7 @@ def again(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
             improve=form.improve,
         )
     except errors.Problem as problem:
-        messages.error(request, sentence(problem))
+        messages.error(request, sentences.describe(problem))
         return redirect("job", job_id=job_id)
     return redirect("job", job_id=job.pk)
 

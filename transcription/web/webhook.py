@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.views.decorators.http import require_http_methods, require_POST
 
-from transcription import webhooks
+from transcription import sentences, webhooks
 from transcription.models import AnyUser, Delivery
 from transcription.parameters import InvalidParameter
 from transcription.queue import deliveries
@@ -42,7 +42,7 @@ class WebhookForm(forms.Form):
             if url:
                 webhooks.check(url, name=gettext("The address"))
         except InvalidParameter as error:
-            raise forms.ValidationError(gettext(error.sentence) % error.values) from error
+            raise forms.ValidationError(sentences.describe(error)) from error
         return url
 
 

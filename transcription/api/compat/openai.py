@@ -34,11 +34,11 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework import serializers
 
-from transcription import errors, jobs
+from transcription import errors, jobs, sentences
 from transcription.api import idempotency, transcript
 from transcription.api.authentication import key_in
 from transcription.api.compat.endpoint import EndpointError, endpoint
-from transcription.api.errors import openai_body, sentence
+from transcription.api.errors import openai_body
 from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, ModelField, always, finite
 from transcription.jobs import JobParameters
@@ -180,7 +180,7 @@ class TranscriptionRequest(JobRequest):
         try:
             return list(dict.fromkeys(code for name in value if (code := languages.read([name])) is not None))
         except InvalidParameter as refused:
-            raise serializers.ValidationError(sentence(refused)) from refused
+            raise serializers.ValidationError(sentences.describe(refused)) from refused
 
     @property
     def job_parameters(self) -> JobParameters:
@@ -422,7 +422,7 @@ def _model(name: str) -> dict[str, Any]:
     try:
         catalogue.canonical(name)
     except errors.UnknownModel as error:
-        raise OpenAIError(404, sentence(error), param="model", code=MODEL_NOT_FOUND) from error
+        raise OpenAIError(404, sentences.describe(error), param="model", code=MODEL_NOT_FOUND) from error
     return next((known for known in _models() if known["id"] == name), _named(name, 0))
 
 

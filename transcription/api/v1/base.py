@@ -18,10 +18,9 @@ from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from transcription import errors, jobs
+from transcription import errors, jobs, sentences
 from transcription.api import idempotency
 from transcription.api.authentication import no_key
-from transcription.api.errors import sentence
 from transcription.api.serializers import UploadField, always, parameters
 
 Row = TypeVar("Row", bound=models.Model)
@@ -46,7 +45,7 @@ class TryAgainLater(Throttled):
     """429 with our own sentence, which DRF would add its own to."""
 
     def __init__(self, problem: errors.RetryLater) -> None:
-        APIException.__init__(self, sentence(problem))
+        APIException.__init__(self, sentences.describe(problem))
         self.wait = problem.values.get("seconds")  # seconds, for Retry-After
 
 
@@ -77,13 +76,13 @@ class NativeViewSet(viewsets.GenericViewSet[Row]):
         """The exception with the sentence that the other endpoints say in its place."""
         match exc:
             case errors.DiskFull():  # also while the form is read, long before the view
-                return NoSpace(sentence(exc))
+                return NoSpace(sentences.describe(exc))
             case errors.RetryLater():
                 return TryAgainLater(exc)
             case errors.RecordingMissing() | errors.ModelInUse():
-                return Conflict(sentence(exc))
+                return Conflict(sentences.describe(exc))
             case errors.UnknownModel() | errors.ModelMissing():
-                return NotFound(sentence(exc))
+                return NotFound(sentences.describe(exc))
             case jobs.KeyTaken():
                 return Unprocessable(idempotency.key_taken())
             case idempotency.KeyTooLong():

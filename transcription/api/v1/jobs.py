@@ -18,7 +18,7 @@ from rest_framework.parsers import JSONParser, MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from transcription import errors, jobs
+from transcription import errors, jobs, sentences
 from transcription.api import idempotency, transcript
 from transcription.api.responses import Json
 from transcription.api.serializers import MOST_TAGS, JobChanges, JobInList, JobSerializer, NewJobRequest, always
@@ -90,7 +90,7 @@ class JobsQuestion(PageQuestion):
         try:
             return str(BY_NAME["language"].read([value]) or "")
         except InvalidParameter as refused:
-            raise serializers.ValidationError(str(refused)) from refused
+            raise serializers.ValidationError(sentences.describe(refused)) from refused
 
 
 def asked_for(question: dict[str, Any]) -> Q:
