@@ -284,7 +284,7 @@ def test_who_asked_before_sending_is_answered_at_once(monkeypatch: pytest.Monkey
 def test_the_sentence_is_in_the_readers_language(
     headers: dict[str, str], language: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(authentication, "no_key", translation.get_language)
+    monkeypatch.setattr(authentication, "_", lambda sentence: translation.get_language())
 
     assert ask(Gate(Behind()), "/transcribe", **headers).json["error"] == language
 

@@ -193,10 +193,13 @@ def test_a_broken_range_asks_for_the_whole(header: str) -> None:
     assert bytes_wanted(header, 100) is None
 
 
-def test_another_method_with_a_key_is_405_and_not_a_question_of_cookies(owner: User, job: Job) -> None:
+@pytest.mark.parametrize(("endpoint", "allowed"), [("audio", "GET, HEAD"), ("events", "GET")])
+def test_another_method_with_a_key_is_405_and_not_a_question_of_cookies(
+    owner: User, job: Job, endpoint: str, allowed: str
+) -> None:
     client = Client(enforce_csrf_checks=True, headers={"X-API-Key": ApiToken.make(owner)})
 
-    answer = client.post(f"/api/v1/jobs/{job.pk}/audio/")
+    answer = client.post(f"/api/v1/jobs/{job.pk}/{endpoint}/")
 
-    assert answer.status_code == 405
+    assert (answer.status_code, answer["Allow"]) == (405, allowed)
     assert answer["Content-Type"] == "application/json"

@@ -1,7 +1,7 @@
-"""Who is asking, and how much of what they may do: every endpoint asks here, and so does the gate.
+"""Who makes a request, and what they may do; every endpoint uses this, and so does the gate.
 
-By an API key in a header (at /asr also in the address), or at the API by the session of the dashboard; with
-LEGACY_ANONYMOUS also without either, at the endpoints whose clients know no keys.
+A caller shows an API key in a header (at /asr also in the address), or at the native API the session of the dashboard.
+With LEGACY_ANONYMOUS the endpoints whose clients know no keys need neither.
 """
 
 import re
@@ -34,83 +34,71 @@ Scope = ApiToken.Scope
 CHALLENGE = 'Token realm="stenograf"'
 SCHEMES = ("token", "bearer")
 READING = ("GET", "HEAD", "OPTIONS")
-# A client that polls would otherwise write to the database with each request.
+# Otherwise a client that polls would write to the database with each request.
 LAST_USE_IS_KEPT_FOR = timedelta(minutes=5)
 
 # Most clients of this endpoint can send no header.
 TAKES_KEY_IN_ADDRESS = re.compile(r"/(asr|detect-language)/?")
-# The endpoints of the compatibility API and the one above, whose clients may know no keys. Not /keys/reload.
+# The endpoints whose clients may know no keys: the compatibility API's, but not /keys/reload, and /asr.
 MAY_BE_ANONYMOUS = re.compile(
     r"/(transcribe|models|(job|files)/.+|api/(transcribe|queue|gpus|model_status|logs|status/.+)|asr|detect-language)/?"
 )
 ANONYMOUS = "anonymous"
 
-# Set in the ASGI scope of a request whose key is wrong: the gate, which holds no thread, lets such requests wait.
+# Set in the ASGI scope of a request whose key is wrong: the gate delays its answer, without holding a thread.
 WRONG_KEY = "stenograf.wrong_key"
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Somebody who may come in: whose rows they see, and by which key."""
+    """The user whose rows a request sees, and the key that it showed."""
 
     user: AbstractBaseUser
     scope: str = Scope.ADMIN
-    token: ApiToken | None = None  # None: nobody in particular
+    token: ApiToken | None = None  # None for the anonymous caller
 
     def may(self, scope: Scope) -> bool:
+        """Whether the caller's scope includes another one."""
         order = list(Scope)
-        # One that another version stored is worth the least of ours.
+        # A scope that another version stored counts as the smallest of ours.
         own = Scope(self.scope) if self.scope in Scope else Scope.READ
         return order.index(own) >= order.index(scope)
 
 
-# ------------------------------------------------------------------ who may not come in
+# ------------------------------------------------------------------ refusals
 
 
 class NotAdmitted(Exception):
-    """The sentence for somebody who may not come in as they are."""
+    """A caller who is not authenticated, or whose key may not do this; its text is a sentence for them."""
 
 
 class NoKey(NotAdmitted):
     def __init__(self) -> None:
-        super().__init__(no_key())
+        super().__init__(_("Send your key in the header X-API-Key, or as Authorization: Bearer."))
 
 
 class WrongKey(NotAdmitted):
     def __init__(self) -> None:
-        super().__init__(unknown_key())
+        super().__init__(_("This key is unknown or no longer works. Make a new one, or ask the administrator."))
 
 
 class KeyTooSmall(NotAdmitted, Forbidden):
-    """A view that leaves it to Django answers 403, in the shape of its endpoint."""
+    """The key's scope is too small. Where no view catches it, Django answers 403 in the shape of the endpoint."""
 
     def __init__(self, needed: Scope) -> None:
-        super().__init__(reads_only() if needed == Scope.WRITE else is_no_administrators())
-
-
-def no_key() -> str:
-    return _("Send your key in the header X-API-Key, or as Authorization: Bearer.")
-
-
-def unknown_key() -> str:
-    return _("This key is unknown or no longer works. Make a new one, or ask the administrator.")
-
-
-def reads_only() -> str:
-    return _("This key may only read. Send one that may read and write: the page Keys makes it.")
-
-
-def is_no_administrators() -> str:
-    return _("This needs a key that may do everything its user may. The page Keys makes it.")
+        if needed == Scope.WRITE:
+            super().__init__(_("This key may only read. Send one that may read and write: the page Keys makes it."))
+        else:
+            super().__init__(_("This needs a key that may do everything its user may. The page Keys makes it."))
 
 
 # ------------------------------------------------------------------ the key
 
 
 def key_in(headers: Mapping[str, str]) -> str | None:
-    """The key that a request carries in its headers, or None; an empty one counts as carried.
+    """The key in a request's headers, or None. An empty one after `Token` or `Bearer` counts as a key.
 
-    Other schemes than ours (a proxy's `Basic`) are somebody else's business.
+    Other schemes are ignored: a proxy may have a `Basic` password of its own.
     """
     scheme, _space, key = headers.get("Authorization", "").strip().partition(" ")
     if scheme.lower() in SCHEMES:
@@ -120,7 +108,7 @@ def key_in(headers: Mapping[str, str]) -> str | None:
 
 
 def key_of(request: HttpRequest) -> str | None:
-    """The key that a request carries where its endpoint takes one, or None."""
+    """The key in a request, wherever its endpoint accepts one, or None."""
     key = key_in(request.headers)
     if key is None and TAKES_KEY_IN_ADDRESS.fullmatch(request.path):
         key = request.GET.get("token", "").strip() or _key_before_host(request.headers)
@@ -128,11 +116,11 @@ def key_of(request: HttpRequest) -> str | None:
 
 
 def _key_before_host(headers: Mapping[str, str]) -> str | None:
-    """The key of a client that was given `http://key:KEY@host`, which it sends as the password of the user `key`."""
-    scheme, _space, sent = headers.get("Authorization", "").strip().partition(" ")
+    """The key in an address `http://key:KEY@host`, which a client sends as the password of the user `key`."""
+    scheme, _space, credentials = headers.get("Authorization", "").strip().partition(" ")
     try:
-        name, _colon, key = b64decode(sent, validate=True).decode().partition(":")
-    except ValueError:  # neither Base64 nor UTF-8
+        name, _colon, key = b64decode(credentials, validate=True).decode().partition(":")
+    except ValueError:  # not Base64, or not UTF-8
         return None
     return key.strip() or None if (scheme.lower(), name) == ("basic", "key") else None
 
@@ -152,26 +140,21 @@ def _valid_token(key: str) -> ApiToken | None:
     return token
 
 
-# ------------------------------------------------------------------ who asks
+# ------------------------------------------------------------------ the caller
 
 
 def caller_of(request: HttpRequest) -> Caller:
-    """Who asks at an endpoint without sessions. Raises NoKey, WrongKey and KeyTooSmall."""
+    """The caller at an endpoint without sessions. Raises NoKey, WrongKey and KeyTooSmall."""
     caller = caller_by_key(request) or _anonymous_caller(request)
     if caller is None:
         raise NoKey
     return caller
 
 
-def owner_of(request: HttpRequest) -> AbstractBaseUser:
-    """Whose rows the request is about, at an endpoint without sessions. Raises NoKey, WrongKey and KeyTooSmall."""
-    return caller_of(request).user
-
-
 def caller_by_key(request: HttpRequest) -> Caller | None:
-    """Who asks, by key; None if none is given. Raises WrongKey, and KeyTooSmall where the key's scope is.
+    """The caller whose key the request has; None if it has none. Raises WrongKey and KeyTooSmall.
 
-    A user whose key is not for everything is no administrator in this request, wherever that is asked.
+    Unless the key's scope is ADMIN, its user does not count as an administrator for the whole request.
     """
     key = key_of(request)
     if key is None:
@@ -184,51 +167,43 @@ def caller_by_key(request: HttpRequest) -> Caller | None:
     if not (request.method in READING or caller.may(Scope.WRITE)):
         raise KeyTooSmall(Scope.WRITE)
     if not caller.may(Scope.ADMIN):
-        # In this object alone: nothing saves a request's user.
+        # Only in memory: nothing saves a request's user.
         token.user.is_staff = token.user.is_superuser = False
     return caller
 
 
-async def user_asking(request: HttpRequest) -> AnyUser | None:
-    """Whose request this is, by key or else by session; None if a key is given that does not work.
-
-    Raises KeyTooSmall, which Django answers with 403.
-    """
-    try:
-        caller = await sync_to_async(caller_by_key)(request)
-    except WrongKey:
-        return None
-    return await request.auser() if caller is None else caller.user
+async def user_by_key_or_session(request: HttpRequest) -> AnyUser:
+    """The user of a request, by key or else by session. Raises NoKey, WrongKey and KeyTooSmall."""
+    caller = await sync_to_async(caller_by_key)(request)
+    user = await request.auser() if caller is None else caller.user
+    if not user.is_authenticated:
+        raise NoKey
+    return user
 
 
-# ------------------------------------------------------------------ nobody in particular
+# ------------------------------------------------------------------ LEGACY_ANONYMOUS
 
 
 def _anonymous_caller(request: HttpRequest) -> Caller | None:
-    """The caller for whom no key is asked for; None where one is."""
+    """The caller of a request that needs no key; None if it needs one."""
     if not (settings.LEGACY_ANONYMOUS and MAY_BE_ANONYMOUS.fullmatch(request.path) and client_address.is_near(request)):
         return None
-    if _is_of_a_page(request):
+    if _is_from_a_page(request):
         return None
-    user = _anonymous_user()
-    return None if user is None else Caller(user, Scope.WRITE)
-
-
-def _is_of_a_page(request: HttpRequest) -> bool:
-    """Whether a page in a browser sends this: one from elsewhere must not speak with the neighbours' server.
-
-    A program sends neither header; a browser sends the first with every POST.
-    """
-    return "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none"
-
-
-def _anonymous_user() -> AbstractBaseUser | None:
-    """The built-in user, made when first needed; None if a person has that name, or it was switched off."""
     user, _is_new = get_user_model().objects.get_or_create(
         username=ANONYMOUS, defaults={"password": make_password(None)}
     )
     is_person = user.has_usable_password() or user.is_staff or user.is_superuser
-    return user if user.is_active and not is_person else None
+    # An administrator may have switched the built-in user off, or given its name to a person.
+    return Caller(user, Scope.WRITE) if user.is_active and not is_person else None
+
+
+def _is_from_a_page(request: HttpRequest) -> bool:
+    """Whether a page in a browser sends this: pages of other sites must not use a server in the private network.
+
+    Programs send neither header; a browser sends Origin with every POST.
+    """
+    return "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none"
 
 
 # ------------------------------------------------------------------ Django REST framework
@@ -239,29 +214,29 @@ class TokenAuthentication(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[AbstractBaseUser, Caller] | None:
         try:
-            # Here, and not in a permission, which a view may replace: no view forgets to ask what a key may.
+            # The scope is checked here and not in a permission, which a view could replace.
             caller = caller_by_key(cast(HttpRequest, request))
-        except WrongKey as wrong:
-            raise AuthenticationFailed(str(wrong)) from wrong
-        except KeyTooSmall as too_small:
-            raise PermissionDenied(str(too_small)) from too_small
+        except WrongKey as error:
+            raise AuthenticationFailed(str(error)) from error
+        except KeyTooSmall as error:
+            raise PermissionDenied(str(error)) from error
         return None if caller is None else (caller.user, caller)
 
     def authenticate_header(self, request: Request) -> str:
         return CHALLENGE
 
 
-class IsWhole(BasePermission):
-    """Who is signed in, or has a key for everything."""
+class HasFullAccess(BasePermission):
+    """Allows whoever is signed in, or shows a key whose scope is ADMIN."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
         if isinstance(request.auth, Caller) and not request.auth.may(Scope.ADMIN):
-            raise PermissionDenied(is_no_administrators())
+            raise PermissionDenied(str(KeyTooSmall(Scope.ADMIN)))
         return bool(request.user and request.user.is_authenticated)
 
 
 class IsAdministrator(BasePermission):
-    """An administrator who is signed in, or has a key for everything."""
+    """Allows an administrator who is signed in, or shows a key whose scope is ADMIN."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
         if not (request.user and request.user.is_authenticated):

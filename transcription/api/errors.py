@@ -1,4 +1,4 @@
-"""How each endpoint says no: ours in DRF's shape, those of others' contracts in theirs, the pages in a page."""
+"""How each endpoint refuses: ours in DRF's shape, those of other programs in their own, the pages with a page."""
 
 import logging
 import re
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 IN_API = re.compile(r"/api(/|$)")
 IN_OPENAI = re.compile(r"/v1(/|$)")
-# Asked before the API, whose addresses these share the beginning of.
+# Matched before IN_API: some of these addresses begin with /api too.
 IN_LEGACY = re.compile(
     r"/(transcribe|job|models|health|files|keys/reload|api/(transcribe|status|queue|gpus|model_status|logs))(/|$)"
 )
@@ -41,15 +41,12 @@ OPENAI_CODES = {
 
 
 def retry_later(path: str, problem: RetryLater) -> HttpResponse:
-    """Refuse a request that may pass later, in the shape of the endpoint at `path`; it says when to come again."""
-    answer = refuse(path, status_of(problem), sentences.describe(problem))
+    """Refuse a request that may pass later, in the shape of the endpoint at `path`, with Retry-After if known."""
+    status = 507 if isinstance(problem, DiskFull) else 429
+    answer = refuse(path, status, sentences.describe(problem))
     if "seconds" in problem.values:
         answer["Retry-After"] = str(problem.values["seconds"])
     return answer
-
-
-def status_of(problem: RetryLater) -> int:
-    return 507 if isinstance(problem, DiskFull) else 429
 
 
 def answers_in_json(path: str) -> bool:
@@ -67,14 +64,23 @@ def refuse(path: str, status: int, message: str, **more: object) -> HttpResponse
     return HttpResponse(message, status=status, content_type="text/plain; charset=utf-8")
 
 
-def turn_away(path: str, stranger: NotAdmitted) -> HttpResponse:
-    """What somebody gets who may not come in as they are."""
+def turn_away(path: str, error: NotAdmitted) -> HttpResponse:
+    """401 or 403, in the shape of the endpoint at `path`; the compatibility API answers a wrong key with 403."""
     is_compat = IN_LEGACY.match(path) or IN_ASR.match(path)
-    if isinstance(stranger, NoKey) or (isinstance(stranger, WrongKey) and not is_compat):
-        answer = refuse(path, 401, str(stranger))
+    if isinstance(error, NoKey) or (isinstance(error, WrongKey) and not is_compat):
+        answer = refuse(path, 401, str(error))
         answer["WWW-Authenticate"] = CHALLENGE
         return answer
-    return refuse(path, 403, str(stranger))
+    return refuse(path, 403, str(error))
+
+
+def wrong_method(path: str, allowed: str) -> HttpResponse:
+    """405, in the shape of the endpoint at `path`, where only `allowed` works: one method, or `GET, HEAD`."""
+    is_one = allowed != "GET, HEAD"
+    message = _("Only %(method)s works here.") % {"method": allowed} if is_one else _("Only GET and HEAD work here.")
+    answer = refuse(path, 405, message)
+    answer["Allow"] = allowed
+    return answer
 
 
 def openai_body(

@@ -5,16 +5,14 @@ import re
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
-from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
-from django.views.decorators.csrf import csrf_exempt
 
 from transcription import errors, sentences
-from transcription.api.authentication import CHALLENGE, no_key, unknown_key, user_asking
 from transcription.api.errors import refuse
+from transcription.api.job_endpoint import job_endpoint
 from transcription.api.upload_handler import clean_name
 from transcription.models import Job, Recording
 from transcription.sound.audio import BYTES_A_SECOND, RAW, SAMPLE_RATE
@@ -142,20 +140,7 @@ async def _blocks(path: Path, wanted: range, head: bytes) -> AsyncIterator[bytes
             yield block
 
 
-@csrf_exempt  # it changes nothing; without this another method with a key would be told of a cookie
-async def audio(request: HttpRequest, pk: UUID) -> HttpResponseBase:
+@job_endpoint("GET, HEAD")
+async def audio(request: HttpRequest, job: Job) -> HttpResponseBase:
     """The recording of a job, for its owner."""
-    if request.method not in ("GET", "HEAD"):
-        answer = refuse(request.path, 405, _("Only GET and HEAD work here."))
-        answer["Allow"] = "GET, HEAD"
-        return answer
-    user = await user_asking(request)
-    if user is None or not user.is_authenticated:
-        answer = refuse(request.path, 401, unknown_key() if user is None else no_key())
-        answer["WWW-Authenticate"] = CHALLENGE
-        return answer
-    found = Job.objects.for_user(user).select_related("recording").defer("text", "searchable", "recording__peaks")
-    job = await found.filter(pk=pk).afirst()
-    if job is None:
-        return refuse(request.path, 404, _("There is no such job."))
     return respond(request, job.recording)

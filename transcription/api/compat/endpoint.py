@@ -1,6 +1,6 @@
-"""What the endpoints without DRF share: one method, a key, a form read as it comes, refusals in the shape of each.
+"""What the compatibility endpoints share: one method, a key, a lenient form, refusals in the shape of each.
 
-A request that comes once more with its Idempotency-Key gets the job that it made, as everywhere (`idempotency.py`).
+A request that is repeated with its Idempotency-Key gets the job that it made, as everywhere (`idempotency.py`).
 """
 
 from collections.abc import Callable, Coroutine
@@ -17,8 +17,8 @@ from django.views.decorators.csrf import csrf_exempt
 
 from transcription import errors, jobs
 from transcription.api import idempotency
-from transcription.api.authentication import NotAdmitted, owner_of
-from transcription.api.errors import refuse, retry_later, turn_away
+from transcription.api.authentication import NotAdmitted, caller_of
+from transcription.api.errors import refuse, retry_later, turn_away, wrong_method
 from transcription.api.serializers import JobRequest, parameters
 from transcription.models import Job
 
@@ -27,7 +27,7 @@ Form = TypeVar("Form", bound=JobRequest)
 
 
 class EndpointError(Exception):
-    """The request gets this sentence instead of an answer."""
+    """A refusal: the status, the sentence, and what else its body holds."""
 
     def __init__(self, status: int, message: str, **more: object) -> None:
         super().__init__(message)
@@ -37,43 +37,36 @@ class EndpointError(Exception):
 def endpoint(method: str, *, needs_key: bool = True) -> Callable[[View], View]:
     """A view for one method and a key, whose refusals have the shape that `errors.refuse` knows for its address."""
 
-    def dressed(view: View) -> View:
+    def decorate(view: View) -> View:
         @csrf_exempt  # no cookie opens these endpoints
         @wraps(view)
-        async def answer(request: HttpRequest, **named: str) -> HttpResponseBase:
-            response: HttpResponseBase
+        async def answer(request: HttpRequest, **arguments: str) -> HttpResponseBase:
+            if method != ("GET" if request.method == "HEAD" else request.method):
+                return wrong_method(request.path, method)
             try:
-                _check_method(request, method)
                 if needs_key:
-                    request.user = cast(Any, await sync_to_async(owner_of)(request))
-                return await view(request, **named)
-            except NotAdmitted as stranger:
-                response = turn_away(request.path, stranger)
-            except EndpointError as refused:
-                response = refuse(request.path, refused.status, refused.message, **refused.more)
-                if "job_id" in refused.more:
-                    response["X-Job-Id"] = str(refused.more["job_id"])
+                    caller = await sync_to_async(caller_of)(request)
+                    request.user = cast(Any, caller.user)
+                return await view(request, **arguments)
+            except NotAdmitted as error:
+                return turn_away(request.path, error)
+            except EndpointError as error:
+                refusal = refuse(request.path, error.status, error.message, **error.more)
+                if "job_id" in error.more:
+                    refusal["X-Job-Id"] = str(error.more["job_id"])
+                return refusal
             except jobs.KeyTaken:
-                response = refuse(request.path, 422, idempotency.key_taken(), field=idempotency.HEADER)
+                return refuse(request.path, 422, idempotency.key_taken(), field=idempotency.HEADER)
             except errors.RetryLater as problem:
-                response = retry_later(request.path, problem)
-            if response.status_code == 405:
-                response["Allow"] = method
-            return response
+                return retry_later(request.path, problem)
 
         return answer
 
-    return dressed
-
-
-def _check_method(request: HttpRequest, method: str) -> None:
-    sent = "GET" if request.method == "HEAD" else request.method
-    if sent != method:
-        raise EndpointError(405, _("Only %(method)s works here.") % {"method": method})
+    return decorate
 
 
 def find_job(request: HttpRequest, job_id: str) -> Job:
-    """The caller's job of this id. Raises EndpointError when there is none, or it is another's."""
+    """The caller's job with this id. Raises EndpointError if there is none, or it is another's."""
     try:
         return Job.objects.for_user(request.user).select_related("recording").defer("searchable").get(pk=UUID(job_id))
     except (Job.DoesNotExist, ValueError) as error:
@@ -82,19 +75,19 @@ def find_job(request: HttpRequest, job_id: str) -> Job:
 
 async def finished(job_id: UUID) -> Job:
     """The job when it is done. Raises EndpointError when it failed (422 if the input is at fault) or was cancelled."""
-    named = {"job_id": str(job_id)}
+    with_id = {"job_id": str(job_id)}
     try:
         job = await jobs.wait(job_id)
     except Job.DoesNotExist as error:
-        raise EndpointError(404, _("The job was deleted before it ended."), **named) from error
+        raise EndpointError(404, _("The job was deleted before it ended."), **with_id) from error
     if job.status == Job.Status.CANCELLED:
-        raise EndpointError(409, _("The job was cancelled."), **named)
+        raise EndpointError(409, _("The job was cancelled."), **with_id)
     if job.problem is not None:
-        # The job's id is what the log knows this by.
-        body = {"code": job.error_code, "request_id": str(job_id), **named}
+        # The log names a request by its job's id.
+        body = {"code": job.error_code, "request_id": str(job_id), **with_id}
         raise EndpointError(422 if job.problem.is_input_at_fault else 500, job.error_message, **body)
     if job.unknown_status_message:
-        raise EndpointError(409, job.unknown_status_message, **named)
+        raise EndpointError(409, job.unknown_status_message, **with_id)
     return job
 
 
@@ -106,15 +99,15 @@ def read_form(kind: type[Form], request: HttpRequest, *, no_file: int = 400) -> 
     _take_multipart_as_multipart(request)
     form = request.POST.copy()
     params = form.pop("params", [])
-    read = kind.of(form, request.FILES, request.GET, *(_parameters(text) for text in params))
-    if not read.is_valid():
-        field, message = next(iter(read.errors.items()))
-        raise EndpointError(no_file if "file" in read.errors else 422, str(message[0]), field=field)
-    return read
+    job_request = kind.of(form, request.FILES, request.GET, *(_parameters(text) for text in params))
+    if not job_request.is_valid():
+        field, messages = next(iter(job_request.errors.items()))
+        raise EndpointError(no_file if "file" in job_request.errors else 422, str(messages[0]), field=field)
+    return job_request
 
 
 def request_key(request: HttpRequest) -> jobs.RequestKey | None:
-    """By what this request, whose form was read, is known if it comes once more; None without an Idempotency-Key."""
+    """What recognises this request, whose form was read, when it is repeated; None without an Idempotency-Key."""
     try:
         return idempotency.as_sent(request.path, request.headers, request.POST, request.FILES, request.GET)
     except idempotency.KeyTooLong as error:
@@ -122,7 +115,7 @@ def request_key(request: HttpRequest) -> jobs.RequestKey | None:
 
 
 def _take_multipart_as_multipart(request: HttpRequest) -> None:
-    """The documents' curl commands say `application/json` beside `--form`; the boundary tells the truth."""
+    """Read the body by its boundary: the documented curl commands send `application/json` beside `--form`."""
     boundary = (request.content_params or {}).get("boundary")
     if boundary and request.content_type != "multipart/form-data":
         request.content_type = "multipart/form-data"

@@ -20,7 +20,7 @@ from rest_framework.response import Response
 
 from transcription import errors, jobs, sentences
 from transcription.api import idempotency
-from transcription.api.authentication import no_key
+from transcription.api.authentication import NoKey
 from transcription.api.serializers import UploadField, always, parameters
 
 Row = TypeVar("Row", bound=models.Model)
@@ -92,7 +92,7 @@ class NativeViewSet(viewsets.GenericViewSet[Row]):
             case ParseError() if str(exc.detail).startswith(NO_FORM):
                 return ParseError(_("The request could not be read. Check its form and send it again."))
             case NotAuthenticated():
-                return NotAuthenticated(no_key())
+                return NotAuthenticated(str(NoKey()))
             case Http404():
                 return NotFound(str(self.missing))
         return exc

@@ -8,11 +8,10 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import path
-from django.utils.translation import gettext as _
 from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.views import SpectacularAPIView
 
-from transcription.api.errors import refuse
+from transcription.api.errors import wrong_method
 from transcription.api.v1 import schema
 
 schema.describe()
@@ -21,16 +20,14 @@ View = Callable[..., HttpResponseBase]
 
 
 def only_read(view: View) -> View:
-    """A view that is only read; who tries otherwise gets the API's refusal."""
+    """A view for GET and HEAD; any other method gets the API's refusal."""
 
     @csrf_exempt  # it changes nothing; without this another method would be told of a cookie
     @wraps(view)
     def answer(request: HttpRequest, **named: Any) -> HttpResponseBase:
         if request.method in ("GET", "HEAD"):
             return view(request, **named)
-        refusal = refuse(request.path, 405, _("Only GET and HEAD work here."))
-        refusal["Allow"] = "GET, HEAD"
-        return refusal
+        return wrong_method(request.path, "GET, HEAD")
 
     return answer
 

@@ -16,45 +16,33 @@ from asgiref.sync import sync_to_async
 from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.utils import translation
-from django.utils.translation import gettext as _
 
-from transcription.api.authentication import CHALLENGE, no_key, unknown_key, user_asking
-from transcription.api.errors import refuse
+from transcription.api.job_endpoint import job_endpoint
 from transcription.api.serializers import finite
 from transcription.models import Job, Segment
 from transcription.text import edits
 from transcription.watcher import Snapshot, watching
 
-# A proxy closes a connection on which nothing comes; a comment is nothing to the client.
+# A proxy closes an idle connection; clients ignore a comment.
 SILENCE_SECONDS = 15.0
 STILL_HERE = ": still here\n\n"
-AT_ONCE = 200  # segments that are read together
+AT_ONCE = 200  # segments that are read with one query
 
 
-async def events(request: HttpRequest, pk: UUID) -> HttpResponseBase:
-    """The events of a job, from its beginning or from after a segment, until it has ended.
+@job_endpoint("GET")
+async def events(request: HttpRequest, job: Job) -> HttpResponseBase:
+    """The events of a job, until it has ended: from its beginning, or from after a segment.
 
-    The segment is `Last-Event-ID`'s; a page, which cannot set a header, says `?after=`.
+    A client names the segment in the header `Last-Event-ID`; a page, which cannot set a header, in `?after=`.
     """
-    if request.method != "GET":
-        refused = refuse(request.path, 405, _("Only %(method)s works here.") % {"method": "GET"})
-        refused["Allow"] = "GET"
-        return refused
-    user = await user_asking(request)
-    if user is None or not user.is_authenticated:
-        refused = refuse(request.path, 401, unknown_key() if user is None else no_key())
-        refused["WWW-Authenticate"] = CHALLENGE
-        return refused
-    if not await Job.objects.for_user(user).filter(pk=pk).aexists():
-        return refuse(request.path, 404, _("There is no such job."))
     last = request.headers.get("Last-Event-ID") or request.GET.get("after", "")
-    stream = _stream(pk, int(last) if last.isdecimal() and len(last) < 19 else 0, translation.get_language())
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "X-Job-Id": str(pk)}
+    stream = _stream(job.pk, int(last) if last.isdecimal() and len(last) < 19 else 0, translation.get_language())
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "X-Job-Id": str(job.pk)}
     return StreamingHttpResponse(stream, content_type="text/event-stream; charset=utf-8", headers=headers)
 
 
 async def _stream(job_id: UUID, last: int, language: str | None) -> AsyncIterator[str]:
-    body: dict[str, Any] = {}
+    last_state: dict[str, Any] = {}
     snapshot: Snapshot | None = None
     async with watching(job_id) as watched:
         while snapshot is None or not snapshot.is_over:
@@ -63,17 +51,17 @@ async def _stream(job_id: UUID, last: int, language: str | None) -> AsyncIterato
                 yield STILL_HERE
                 continue
             state = _state(snapshot, language)
-            if state != body:
-                body = state
+            if state != last_state:
+                last_state = state
                 yield _event("state", state)
             while segments := await _after(last, snapshot, job_id):
                 last = segments[-1].pk
                 yield "".join(_event("segment", _segment(segment), segment.pk) for segment in segments)
-    yield _event("end", {"status": body["status"]})
+    yield _event("end", {"status": last_state["status"]})
 
 
 async def _after(last: int, snapshot: Snapshot, job_id: UUID) -> Sequence[Segment]:
-    """Some of the segments that whoever has them up to `last` lacks; none when it lacks none."""
+    """The next segments after the one with the id `last`, at most AT_ONCE; none if there are no more."""
     if last >= snapshot.newest:
         return []
     if last >= snapshot.since:
@@ -86,7 +74,7 @@ def _stored(last: int, job_id: UUID) -> list[Segment]:
         stored = Segment.objects.filter(job_id=job_id, pk__gt=last).order_by("pk").defer("tokens")
         return list(stored[:AT_ONCE])
     finally:
-        close_old_connections()  # who goes on to wait, it may be for hours, holds none
+        close_old_connections()  # the stream goes on to wait, possibly for hours, and must hold no connection
 
 
 def _state(snapshot: Snapshot, language: str | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from transcription import keys
-from transcription.api.authentication import IsWhole
+from transcription.api.authentication import HasFullAccess
 from transcription.api.serializers import always
 from transcription.api.v1.base import Conflict, NativeViewSet
 from transcription.models import ApiToken
@@ -70,7 +70,7 @@ class NewToken(serializers.Serializer[Any]):
 class TokenViewSet(NativeViewSet[ApiToken]):
     """A user's keys. A key itself is told once, when it is made."""
 
-    permission_classes = (IsWhole,)
+    permission_classes = (HasFullAccess,)
     parser_classes = (JSONParser, MultiPartParser)
     missing = gettext_lazy("There is no such key.")
 
