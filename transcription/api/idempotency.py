@@ -1,4 +1,4 @@
-"""By what a request is known when it comes once more (`jobs.RequestKey`): every endpoint that makes a job asks here.
+"""Recognises a request that is repeated (`jobs.RequestKey`); every endpoint that makes a job uses this.
 
 A client whose connection broke sends its request again with the same Idempotency-Key, and gets the job that it made.
 """
@@ -24,12 +24,12 @@ class KeyTooLong(Exception):
 
 
 def key_taken() -> str:
-    """What is said of `jobs.KeyTaken`."""
+    """The sentence for `jobs.KeyTaken`."""
     return _("This Idempotency-Key was given to another request before. Send this one with a new key.")
 
 
 def key_in(headers: Mapping[str, str]) -> str:
-    """The key that a client gave its request, or nothing. Raises KeyTooLong."""
+    """The key that a client gave its request; empty if none. Raises KeyTooLong."""
     key = headers.get(HEADER, "").strip()
     if len(key) > LONGEST_KEY:
         raise KeyTooLong
@@ -37,9 +37,9 @@ def key_in(headers: Mapping[str, str]) -> str:
 
 
 def as_sent(path: str, headers: Mapping[str, str], *sources: MultiValueDict[str, Any]) -> RequestKey | None:
-    """The request key of all that was sent to an address; None if its client gave it no key. Raises KeyTooLong.
+    """The request key made of an address and all that was sent to it; None without a client's key. Raises KeyTooLong.
 
-    Not of what it means: by now another model may be the default, or an upload in chunks gone.
+    It does not depend on what the values mean: by now the default model may be another, or an upload in chunks gone.
     """
     key = key_in(headers)
     if not key:
@@ -49,13 +49,12 @@ def as_sent(path: str, headers: Mapping[str, str], *sources: MultiValueDict[str,
 
 
 def as_meant(headers: Mapping[str, str], **asking: Any) -> RequestKey:
-    """The request key of all that a text depends on, also without a key. Raises KeyTooLong."""
+    """The request key made of everything that a text depends on, with or without a client's key. Raises KeyTooLong."""
     return RequestKey(_digest(asking), key_in(headers))
 
 
-def _digest(asking: Any) -> str:
-    return hashlib.sha256(json.dumps(asking, default=_sum, sort_keys=True).encode()).hexdigest()
+def _digest(content: Any) -> str:
+    def sum_of(file: UploadedFile) -> str:
+        return str(file.sha256)  # type: ignore[attr-defined]  # set by HashingUploadHandler
 
-
-def _sum(file: UploadedFile) -> str:
-    return str(file.sha256)  # type: ignore[attr-defined]  # set by HashingUploadHandler
+    return hashlib.sha256(json.dumps(content, default=sum_of, sort_keys=True).encode()).hexdigest()

@@ -19,8 +19,8 @@ from transcription.sound.audio import BYTES_A_SECOND, RAW, SAMPLE_RATE
 
 BLOCK = 256 * 1024
 
-# What FFmpeg calls a container: what a browser may take it for, without and with a picture. Nothing else is ever
-# claimed, so that a file which is really a page is not shown as one.
+# FFmpeg's name of a container: its content type without and with video. No other type is ever sent, so that a browser
+# does not show a file that is really a page.
 TYPES = {
     "wav": ("audio/wav", "audio/wav"),
     "mp3": ("audio/mpeg", "audio/mpeg"),
@@ -45,7 +45,7 @@ class Unsatisfiable(Exception):
 
 
 def content_type(recording: Recording) -> str:
-    """What our own probe found, in a browser's words; never what the client said."""
+    """The content type of what our own probe found, never what the client said."""
     for container in recording.container.split(","):
         if container in TYPES:
             return TYPES[container][recording.has_video]
@@ -73,7 +73,7 @@ def bytes_wanted(header: str, size: int) -> range | None:
 
 
 def respond(request: HttpRequest, recording: Recording) -> HttpResponseBase:
-    """The recording's bytes as the request wants them. Whether the request may have them is the caller's question."""
+    """The recording's bytes, or the range of them that the request asks for. The caller checks whether it may."""
     if recording.removed_at is not None:
         message = _("The sound is removed, as this server keeps it for a limited time; the text is kept.")
         return refuse(request.path, 410, message)
@@ -98,15 +98,15 @@ def respond(request: HttpRequest, recording: Recording) -> HttpResponseBase:
 
 
 def _part(request: HttpRequest, size: int, etag: str) -> range | None:
-    """The range that is asked for and may be given; None is the whole."""
-    # Only a GET has ranges, and `If-Range` gives a part only of the file that the client already has a part of.
+    """The range to answer with; None is the whole."""
+    # Only a GET has ranges, and with If-Range only if the client has a part of this very file.
     if request.method != "GET" or request.headers.get("If-Range", etag).strip() != etag:
         return None
     return bytes_wanted(request.headers.get("Range", ""), size)
 
 
 def _head(recording: Recording) -> bytes:
-    """What goes before a recording's own bytes: no player knows sound that has no head, so it gets a WAV's."""
+    """The header to send before a recording's own bytes: a WAV's before raw samples, which no player can read."""
     if recording.container != RAW:
         return b""
     sound = min(recording.path.stat().st_size, 2**32 - 1 - 36)  # a WAV cannot say more
@@ -115,11 +115,11 @@ def _head(recording: Recording) -> bytes:
 
 
 def _answer(request: HttpRequest, recording: Recording, head: bytes, part: range | None, size: int) -> HttpResponseBase:
-    given = range(size) if part is None else part
+    sent = range(size) if part is None else part
     is_head = request.method == "HEAD"
-    answer = HttpResponse() if is_head else StreamingHttpResponse(_blocks(recording.path, given, head))
+    answer = HttpResponse() if is_head else StreamingHttpResponse(_blocks(recording.path, sent, head))
     answer["Content-Type"] = content_type(recording)
-    answer["Content-Length"] = str(len(given))
+    answer["Content-Length"] = str(len(sent))
     answer["Content-Disposition"] = content_disposition_header(False, clean_name(recording.original_name)) or "inline"
     if part is not None:
         answer.status_code = 206
@@ -128,8 +128,8 @@ def _answer(request: HttpRequest, recording: Recording, head: bytes, part: range
 
 
 async def _blocks(path: Path, wanted: range, head: bytes) -> AsyncIterator[bytes]:
-    """Those of the bytes of a head and the file after it."""
-    # An async iterator: Django would collect a plain one into memory first.
+    """The wanted bytes of a head and the file after it."""
+    # An async iterator: Django would collect a synchronous one into memory first.
     if wanted.start < len(head):
         yield head[wanted.start : wanted.stop]
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What an endpoint is asked, and what it tells of a job."""
+"""What a request for a transcription may hold, and what the API says of a job."""
 
 import json
 import math
@@ -27,7 +27,7 @@ MOST_TAGS, LONGEST_TAG = 20, 50
 
 
 def finite(value: Any) -> Any:
-    """The value with None for every NaN and infinity in it: JSON has no word for them."""
+    """The value with None in place of every NaN and infinity, which JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -37,15 +37,16 @@ def finite(value: Any) -> Any:
     return value
 
 
-def always(said: str | Promise) -> dict[str, Any]:
-    """One sentence for whatever is wrong with a field: it says what is allowed."""
+def always(sentence: str | Promise) -> dict[str, Any]:
+    """A field's error messages: whatever is wrong with it, one sentence that says what is allowed."""
     return dict.fromkeys(
-        ("required", "invalid", "invalid_choice", "null", "blank", "min_value", "max_value", "max_string_length"), said
+        ("required", "invalid", "invalid_choice", "null", "blank", "min_value", "max_value", "max_string_length"),
+        sentence,
     )
 
 
 class ModelField(serializers.CharField):
-    """A model by any of its names; gives the one in the catalogue."""
+    """A model by any of its names; the value is its name in the catalogue."""
 
     def to_internal_value(self, data: Any) -> str:
         try:
@@ -56,7 +57,7 @@ class ModelField(serializers.CharField):
 
 
 class ParameterField(serializers.Field[Any, Any, Any, Any]):
-    """A parameter of the table; takes the list of what was sent under its name."""
+    """A parameter of the table; it reads the list of values that were sent under its name."""
 
     def __init__(self, parameter: Parameter) -> None:
         super().__init__(required=False)
@@ -78,10 +79,10 @@ class RecordingField(serializers.UUIDField):
 
     def to_internal_value(self, data: Any) -> Recording:  # type: ignore[override]  # the row that the id names
         key = super().to_internal_value(data)
-        found = Recording.objects.for_user(self.context["owner"]).defer("peaks").filter(pk=key).first()
-        if found is None:
+        recording = Recording.objects.for_user(self.context["owner"]).defer("peaks").filter(pk=key).first()
+        if recording is None:
             self.fail("invalid")
-        return found
+        return recording
 
 
 class WebAddressField(serializers.CharField):
@@ -107,16 +108,16 @@ class UploadField(serializers.UUIDField):
 
     def to_internal_value(self, data: Any) -> Upload:  # type: ignore[override]  # the row that the id names
         key = super().to_internal_value(data)
-        mine = Upload.objects.for_user(self.context["owner"])
-        found = mine.filter(pk=key, expires_at__gt=timezone.now()).first()
-        if found is None:
+        own = Upload.objects.for_user(self.context["owner"])
+        upload = own.filter(pk=key, expires_at__gt=timezone.now()).first()
+        if upload is None:
             self.fail("invalid")
-        if not found.is_complete:
+        if not upload.is_complete:
             raise serializers.ValidationError(
                 _("The upload is not complete: %(offset)s of its %(bytes)s bytes are here. Go on with it.")
-                % {"offset": found.offset, "bytes": found.bytes}
+                % {"offset": upload.offset, "bytes": upload.bytes}
             )
-        return found
+        return upload
 
 
 class BatchField(serializers.UUIDField):
@@ -125,14 +126,14 @@ class BatchField(serializers.UUIDField):
     default_error_messages = always(gettext_lazy("`batch` is the id of one of your batches, and none has this one."))
 
     def to_internal_value(self, data: Any) -> Batch:  # type: ignore[override]  # the row that the id names
-        found = Batch.objects.for_user(self.context["owner"]).filter(pk=super().to_internal_value(data)).first()
-        if found is None:
+        batch = Batch.objects.for_user(self.context["owner"]).filter(pk=super().to_internal_value(data)).first()
+        if batch is None:
             self.fail("invalid")
-        return found
+        return batch
 
 
 class TagsField(serializers.Field[Any, Any, Any, Any]):
-    """Words to sort jobs by: as a list, or with commas between them."""
+    """A job's tags: a list, or words with commas between them."""
 
     default_error_messages = always(
         gettext_lazy("`tags` are at most 20 words or phrases of at most 50 characters, with commas between them.")
@@ -143,23 +144,23 @@ class TagsField(serializers.Field[Any, Any, Any, Any]):
         flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
         if not all(isinstance(item, str) for item in flat):
             self.fail("invalid")
-        words = [" ".join(written(word).split()) for item in flat for word in item.split(",")]
+        words = [" ".join(without_controls(word).split()) for item in flat for word in item.split(",")]
         tags = list(dict.fromkeys(word for word in words if word))
         if len(tags) > MOST_TAGS or any(len(tag) > LONGEST_TAG for tag in tags):
             self.fail("invalid")
         return tags
 
 
-def written(text: str) -> str:
-    """A text without the characters that nobody can see or store, but for line ends."""
+def without_controls(text: str) -> str:
+    """A text without control characters, except line ends, and without lone surrogates."""
     return "".join(letter for letter in text if letter == "\n" or unicodedata.category(letter) not in ("Cc", "Cs"))
 
 
 def parameters(text: str | bytes) -> MultiValueDict[str, Any]:
-    """What a JSON object asks for, as a form does. Raises ValueError if it is none."""
+    """The values of a JSON object, as if they came in a form. Raises ValueError if it is no object."""
     try:
         values = json.loads(text)
-        json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair would stop the answer that repeats it
+        json.dumps(values, ensure_ascii=False).encode()  # a lone surrogate would break the answer that repeats it
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(values, dict):
@@ -168,7 +169,7 @@ def parameters(text: str | bytes) -> MultiValueDict[str, Any]:
 
 
 class ParametersRequest(serializers.Serializer[Job]):
-    """The parameters of a transcription, by the contract's names and their aliases; each is honoured or refused."""
+    """The parameters of a transcription, by their names and aliases; each is honoured or refused."""
 
     aliases: ClassVar[dict[str, str]] = {
         "audio_file": "file",
@@ -176,8 +177,8 @@ class ParametersRequest(serializers.Serializer[Job]):
         "model_size": "model",
         **ALIASES,
     }
-    takes_what_nobody_honours: ClassVar[bool] = False  # with a warning
-    several: ClassVar[frozenset[str]] = frozenset()  # beside the parameters, what may be given more than once
+    ignores_unsupported: ClassVar[bool] = False  # what no engine here honours becomes a warning
+    several: ClassVar[frozenset[str]] = frozenset()  # other fields that may be given more than once
 
     model = ModelField()
     callback_url = WebAddressField(required=False)
@@ -187,7 +188,7 @@ class ParametersRequest(serializers.Serializer[Job]):
 
     @classmethod
     def of(cls, *sources: MultiValueDict[str, Any], **context: Any) -> Self:
-        """The request that a form, its files and a query string make together."""
+        """The request that a form, its files and a query string make together. `context` is DRF's."""
         sent: MultiValueDict[str, Any] = MultiValueDict()
         for source in sources:
             sent.update(source)
@@ -195,11 +196,11 @@ class ParametersRequest(serializers.Serializer[Job]):
 
     def to_internal_value(self, data: MultiValueDict[str, Any]) -> dict[str, Any]:
         sent = self._by_name(data)
-        problems: dict[str, Any] = {name: [said] for name in sent if (said := self._refusal(name, sent[name]))}
+        problems: dict[str, Any] = {name: [why] for name in sent if (why := self._refusal(name, sent[name]))}
         known = {name: values for name, values in sent.items() if name not in problems}
         try:
             accepted: dict[str, Any] = super().to_internal_value(
-                {"model": "auto"}  # looked up like any other: DEFAULT_MODEL may name one that is not there
+                {"model": "auto"}  # looked up like any other: DEFAULT_MODEL may name a model that does not exist
                 | {name: values if name in {*BY_NAME, *self.several} else values[0] for name, values in known.items()}
             )
         except serializers.ValidationError as error:
@@ -209,15 +210,18 @@ class ParametersRequest(serializers.Serializer[Job]):
         return accepted
 
     def _by_name(self, data: MultiValueDict[str, Any]) -> dict[str, list[Any]]:
-        """What was sent under each parameter's own name; what is empty was not sent."""
+        """The values that were sent, by each parameter's own name; an empty value counts as not sent."""
         sent: dict[str, list[Any]] = {}
         for name, values in data.lists():
-            given = [value for value in values if value is not None and not _is_blank(value)]
+            given = [
+                value for value in values if value is not None and not (isinstance(value, str) and not value.strip())
+            ]
             if given and name != "csrfmiddlewaretoken":
                 sent.setdefault(self.aliases.get(name, name), []).extend(given)
         return sent
 
     def _refusal(self, name: str, values: list[Any]) -> str:
+        """Why a name is not accepted, or is not accepted several times; empty if it is."""
         if name not in self.fields:
             return _("There is no parameter `%(name)s`.") % {"name": name[:LONGEST_ECHO]}
         takes_several = name in self.several or (name in BY_NAME and BY_NAME[name].kind.takes_several)
@@ -227,8 +231,8 @@ class ParametersRequest(serializers.Serializer[Job]):
 
     def validate_upgrade_transcribation(self, value: bool) -> bool:
         if value and not settings.LLM_BASE_URL:
-            said = _("There is no language model here. Leave `%(name)s` out, or ask the administrator for one.")
-            raise serializers.ValidationError(said % {"name": "upgrade_transcribation"})
+            message = _("There is no language model here. Leave `%(name)s` out, or ask the administrator for one.")
+            raise serializers.ValidationError(message % {"name": "upgrade_transcribation"})
         return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -236,43 +240,40 @@ class ParametersRequest(serializers.Serializer[Job]):
             choice = capabilities.choose(attrs, model=attrs["model"])
         except InvalidParameter as refused:
             raise serializers.ValidationError({refused.name: [sentences.describe(refused)]}) from refused
-        if choice.refused and not self.takes_what_nobody_honours:
+        if choice.refused and not self.ignores_unsupported:
             raise serializers.ValidationError({name: [sentences.describe(why)] for name, why in choice.refused.items()})
         return {**attrs, "choice": choice}
 
     @property
     def job_parameters(self) -> JobParameters:
-        """What `jobs.submit` takes beside the file and its owner, `jobs.again` beside the recording."""
-        choice: capabilities.Choice = self.validated_data["choice"]
+        """The arguments of `jobs.submit` and `jobs.again` beside the file, the recording and the owner."""
+        values = self.validated_data
+        choice: capabilities.Choice = values["choice"]
         job_parameters: JobParameters = {
-            "model": self.validated_data["model"],
+            "model": values["model"],
             "options": choice.options,
             "engine": choice.engine,
             "device": choice.device,
             "warnings": [f"not_honoured:{name}" for name in choice.refused],
         }
-        if "priority" in self.validated_data:
-            job_parameters["priority"] = Job.Priority[self.validated_data["priority"].upper()]
-        if "upgrade_transcribation" in self.validated_data:
-            job_parameters["improve"] = self.validated_data["upgrade_transcribation"]
-        if "tags" in self.validated_data:
-            job_parameters["tags"] = self.validated_data["tags"]
-        if "batch" in self.validated_data:
-            job_parameters["batch"] = self.validated_data["batch"]
-        if "callback_url" in self.validated_data:
-            job_parameters["callback_url"] = self.validated_data["callback_url"]
+        if "priority" in values:
+            job_parameters["priority"] = Job.Priority[values["priority"].upper()]
+        if "upgrade_transcribation" in values:
+            job_parameters["improve"] = values["upgrade_transcribation"]
+        if "tags" in values:
+            job_parameters["tags"] = values["tags"]
+        if "batch" in values:
+            job_parameters["batch"] = values["batch"]
+        if "callback_url" in values:
+            job_parameters["callback_url"] = values["callback_url"]
         return job_parameters
-
-
-def _is_blank(value: Any) -> bool:
-    return isinstance(value, str) and not value.strip()
 
 
 class JobRequest(ParametersRequest):
     """A transcription's parameters, and its recording as a file."""
 
     file = serializers.FileField(
-        allow_empty_file=True,  # the job says what is wrong with it, like with any other file
+        allow_empty_file=True,  # the job says what is wrong with it, as with any other file
         error_messages=always(gettext_lazy("There is no file. Send the recording as the form field `file`.")),
     )
 
@@ -283,7 +284,7 @@ class JobRequest(ParametersRequest):
 
 
 class NewJobRequest(JobRequest):
-    """A job's parameters, and what it is for: a file, an upload in chunks, or a recording that is here.
+    """A job's parameters, and its sound: a file, an upload in chunks, or one of the owner's recordings.
 
     Its context has the `owner`.
     """
@@ -306,11 +307,11 @@ class NewJobRequest(JobRequest):
         if len(given) > 1:
             raise serializers.ValidationError({given[-1]: [_("Send one of `file`, `upload` and `recording`.")]})
         if not given:
-            said = _(
+            message = _(
                 "There is no recording. Send a file as `file`, the id of an upload as `upload`, or the id of one of "
                 "your recordings as `recording`."
             )
-            raise serializers.ValidationError({"file": [said]})
+            raise serializers.ValidationError({"file": [message]})
         return super().validate(attrs)
 
     @property
@@ -319,14 +320,14 @@ class NewJobRequest(JobRequest):
         return upload
 
     @property
-    def recording_here(self) -> Recording | None:
-        """The recording to transcribe once more; None when a file or an upload is sent."""
-        found: Recording | None = self.validated_data.get("recording")
-        return found
+    def existing_recording(self) -> Recording | None:
+        """The recording to transcribe once more; None if a file or an upload is sent."""
+        recording: Recording | None = self.validated_data.get("recording")
+        return recording
 
 
 class JobChanges(serializers.Serializer[Any]):
-    """What of a job its owner may change; what is not sent stays."""
+    """What a job's owner may change; what is not sent stays as it is."""
 
     name = serializers.CharField(
         required=False,
@@ -346,22 +347,22 @@ class JobChanges(serializers.Serializer[Any]):
             raise serializers.ValidationError({"detail": [_("Send a JSON object with what is to change.")]})
         for name in data:
             if name in ("speakers", "speaker_names"):
-                said = _("Speakers are not told apart here yet, so they have no names.")
-                raise serializers.ValidationError({name: [said]})
+                message = _("Speakers are not told apart here yet, so they have no names.")
+                raise serializers.ValidationError({name: [message]})
             if name not in self.fields:
-                said = _("There is nothing named `%(name)s` to change.") % {"name": str(name)[:LONGEST_ECHO]}
-                raise serializers.ValidationError({str(name)[:LONGEST_ECHO]: [said]})
+                message = _("There is nothing named `%(name)s` to change.") % {"name": str(name)[:LONGEST_ECHO]}
+                raise serializers.ValidationError({str(name)[:LONGEST_ECHO]: [message]})
         changes: dict[str, Any] = super().to_internal_value(data)
         return changes
 
     def validate_name(self, value: str) -> str:
-        name = " ".join(written(value).split())
+        name = " ".join(without_controls(value).split())
         if not name:
             raise serializers.ValidationError(self.fields["name"].error_messages["blank"])
         return name
 
     def validate_notes(self, value: str) -> str:
-        return written(value)
+        return without_controls(value)
 
 
 class RecordingFacts(serializers.ModelSerializer[Recording]):
@@ -374,7 +375,7 @@ class RecordingFacts(serializers.ModelSerializer[Recording]):
 
 
 class JobError(TypedDict):
-    """Why a job failed: for programs and for people, and whether another try can help."""
+    """Why a job failed: a code, a sentence, and whether another try can help."""
 
     code: str
     message: str
@@ -382,7 +383,7 @@ class JobError(TypedDict):
 
 
 class WaitingFor(TypedDict):
-    """What holds an unfinished job up."""
+    """What an unfinished job waits for."""
 
     code: str
     message: str
@@ -424,7 +425,7 @@ class JobInList(serializers.ModelSerializer[Job]):
         return job.known_priority.name.lower()
 
     def get_queue_position(self, job: Job) -> int | None:
-        """From 1; 0 for what has begun, null for what has ended or waits for something else than its turn."""
+        """Its place from 1; 0 once it has begun, null if it has ended or waits for something else than its turn."""
         expected = _forecast(job)
         return None if expected is None else expected.position
 
@@ -445,7 +446,7 @@ class JobInList(serializers.ModelSerializer[Job]):
         return [tag.name for tag in job.tags.all()]
 
     def get_links(self, job: Job) -> JobLinks:
-        # Below its own: a look-up of each would be a fifth of what a list takes.
+        # Joined, because reversing each address would take a fifth of the time of a list.
         own = reverse("api:job", args=(job.pk,))
         transcripts = {format: f"{own}transcript.{format}" for format in (*exports.FORMATS, "json")}
         return {"self": own, "audio": f"{own}audio/", "transcript": transcripts}

@@ -6,7 +6,6 @@ from typing import Any
 
 from transcription.api.serializers import finite
 from transcription.models import Job
-from transcription.models import Segment as Row
 from transcription.text import edits
 from transcription.whisper.result import Segment
 
@@ -14,33 +13,33 @@ LONGEST_LABEL = 100
 
 
 def segments(job: Job) -> list[Segment]:
-    """What is stored of the transcript as it reads now, in the order of the recording; what was edited away is not."""
+    """The stored segments as they read now, in the order of the recording, without those that an edit emptied."""
     rows = job.segments.order_by("section__index", "index")
-    return [_segment(row) for row in rows if row.reads.strip() or row.reads == row.text]
-
-
-def _segment(row: Row) -> Segment:
-    return Segment(
-        start=row.start,
-        end=row.end,
-        text=row.reads,
-        seek=row.seek,
-        tokens=tuple(row.tokens),
-        temperature=row.temperature,
-        avg_logprob=row.avg_logprob,
-        compression_ratio=row.compression_ratio,
-        no_speech_prob=row.no_speech_prob,
-        words=edits.spoken(row),
-    )
+    return [
+        Segment(
+            start=row.start,
+            end=row.end,
+            text=row.reads,
+            seek=row.seek,
+            tokens=tuple(row.tokens),
+            temperature=row.temperature,
+            avg_logprob=row.avg_logprob,
+            compression_ratio=row.compression_ratio,
+            no_speech_prob=row.no_speech_prob,
+            words=edits.spoken(row),
+        )
+        for row in rows
+        if row.reads.strip() or row.reads == row.text
+    ]
 
 
 def body(job: Job) -> dict[str, Any]:
-    """The transcript as `/transcribe` gives it: openai-whisper's fields, and what was asked; no NaN, no infinity."""
+    """The transcript as `/transcribe` gives it: openai-whisper's fields and the job's options; no NaN, no infinity."""
     sound, text = file_names(job)
     stored, options = segments(job), job.transcription_options
     result: dict[str, Any] = finite(
         {
-            **options.to_json(),  # first: what was found out stands above what was asked
+            **options.to_json(),  # first, so that the detected language replaces the requested one
             "text": (job.text or "".join(segment.text for segment in stored)).strip(),
             "segments": [_segment_body(index, segment) for index, segment in enumerate(stored)],
             "language": job.language or options.language,
@@ -58,13 +57,13 @@ def body(job: Job) -> dict[str, Any]:
 
 
 def file_names(job: Job) -> tuple[str, str]:
-    """What the recording and the text of a job are called: labels, the disk has its own names."""
+    """The names of a job's recording and text in answers; the files on disk have others."""
     label = f"{job.pk}_{safe_name(job.recording.original_name)}"
     return f"{label}.wav", f"{label}.txt"
 
 
 def safe_name(name: str) -> str:
-    """A file's name without its extension, in letters, digits, `_`, `-` and `.` alone."""
+    """A file's name without its extension, made of letters, digits, `_`, `-` and `.` only."""
     stem = re.sub(r"[^\w.-]+", "_", PurePath(name).stem)[:LONGEST_LABEL].strip("._-")
     return stem or "recording"
 

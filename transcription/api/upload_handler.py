@@ -1,4 +1,4 @@
-"""Taking an upload in: straight to its own disk, its sum computed on the way."""
+"""Receives an upload: it is written straight to its own disk, and its SHA-256 computed meanwhile."""
 
 import errno
 import hashlib
@@ -24,7 +24,7 @@ JOINERS = ("\N{ZERO WIDTH NON-JOINER}", "\N{ZERO WIDTH JOINER}")
 def clean_name(name: str) -> str:
     """A name that is safe to store, to show and to put into a header: never empty, at most 255 bytes of UTF-8.
 
-    Control and bidi characters go (an override would make `exe.mp3` of `3pm.exe`), and so does a path.
+    Control and bidi characters are removed (an override would show `3pm.exe` as `exe.mp3`), and so is a path.
     """
     composed = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
     visible = "".join(character for character in composed if _is_visible(character)).strip()
@@ -34,12 +34,8 @@ def clean_name(name: str) -> str:
     if len(extension.encode()) > LONGEST_EXTENSION:
         extension = ""
     stem = visible[: len(visible) - len(extension)]
-    return _cut(stem, LONGEST_NAME - len(extension.encode())) + extension
-
-
-def _unescaped(name: str) -> str:
-    """A name as it was before a browser or curl put it into a form: they escape these three, and no `%`."""
-    return name.replace("%22", '"').replace("%0A", "\n").replace("%0D", "\r")
+    longest = LONGEST_NAME - len(extension.encode())
+    return stem.encode()[:longest].decode(errors="ignore") + extension  # no character is cut in half
 
 
 def _is_visible(character: str) -> bool:
@@ -47,13 +43,8 @@ def _is_visible(character: str) -> bool:
     return character in JOINERS or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
-def _cut(text: str, longest: int) -> str:
-    """The beginning of a text in at most so many bytes, no character halved."""
-    return text.encode()[:longest].decode(errors="ignore")
-
-
 class FileTooLarge(BadRequest):
-    """Django answers it by our handler of bad requests, wherever the form was read, in the shape of the endpoint."""
+    """Wherever the form is read, Django answers this with `errors.bad_request`, in the shape of the endpoint."""
 
     def __init__(self) -> None:
         message = _("The file is over %(size)s. Split it, or ask the administrator to raise the limit.")
@@ -61,27 +52,29 @@ class FileTooLarge(BadRequest):
 
 
 class HashedUpload(TemporaryUploadedFile):
-    """An upload on our disk, with the SHA-256 of what came."""
+    """An upload on our disk, with its SHA-256."""
 
     sha256: str
 
     def __init__(self, name: str, content_type: str | None, charset: str | None, extra: dict[str, Any] | None) -> None:
         settings.UPLOADS_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # No part of the given name: a long extension is more than a file system takes.
+        # Without any part of the given name: its extension may be too long for a file system.
         file = tempfile.NamedTemporaryFile(suffix=".upload", dir=settings.UPLOADS_DIR)  # noqa: SIM115
         UploadedFile.__init__(self, file, name, content_type, 0, charset, extra)
 
 
 class HashingUploadHandler(TemporaryFileUploadHandler):
-    """Writes each upload to UPLOADS_DIR, so that keeping it copies nothing; the file it gives has `sha256`.
+    """Writes each upload to UPLOADS_DIR, so that keeping it needs no copy; the uploaded file has `sha256`.
 
-    Raises DiskFull, FileTooLarge: the gate counts the body, which is a little more than its file.
+    Raises DiskFull and FileTooLarge. The gate's limit is for the body, which is a little larger than its file.
     """
 
     file: HashedUpload
 
     def new_file(self, field_name: str, file_name: str, *args: Any, **kwargs: Any) -> None:
-        super(TemporaryFileUploadHandler, self).new_file(field_name, clean_name(_unescaped(file_name)), *args, **kwargs)
+        # Browsers and curl escape these three characters in a form, and no `%`.
+        name = file_name.replace("%22", '"').replace("%0A", "\n").replace("%0D", "\r")
+        super(TemporaryFileUploadHandler, self).new_file(field_name, clean_name(name), *args, **kwargs)
         self.digest = hashlib.sha256()
         self.file = HashedUpload(self.file_name or "", self.content_type, self.charset, self.content_type_extra)
 

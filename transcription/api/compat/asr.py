@@ -47,7 +47,7 @@ FOR_THE_LANGUAGE = {
 class ListenRequest(JobRequest):
     """A job's parameters, and whether its sound is to be decoded first."""
 
-    takes_what_nobody_honours = True  # their clients send what their engine has
+    ignores_unsupported = True  # their clients send what their engine has
 
     encode = serializers.BooleanField(default=True, error_messages=always(gettext_lazy("`encode` is true or false.")))
 

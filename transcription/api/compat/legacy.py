@@ -38,7 +38,7 @@ class TranscribeRequest(JobRequest):
     """A job's parameters, and the form of the answer."""
 
     aliases = {**JobRequest.aliases, "response_format": "format"}
-    takes_what_nobody_honours = True  # the documents promise it
+    ignores_unsupported = True  # the documents promise it
 
     format = serializers.ChoiceField(
         ("json", "simple", "text"),

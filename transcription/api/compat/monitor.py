@@ -45,7 +45,7 @@ WORDS = {
 
 
 class QueueRequest(JobRequest):
-    takes_what_nobody_honours = True  # the documents promise it
+    ignores_unsupported = True  # the documents promise it
 
 
 @endpoint("POST")

@@ -22,7 +22,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from transcription import disk, jobs
-from transcription.api.serializers import ParametersRequest, TagsField, always, written
+from transcription.api.serializers import ParametersRequest, TagsField, always, without_controls
 from transcription.api.upload_handler import clean_name
 from transcription.api.v1.base import (
     Conflict,
@@ -135,7 +135,7 @@ class BatchViewSet(NativeViewSet[Batch]):
             raise serializers.ValidationError({"file": [_("`file` is a recording, sent as a form field.")]})
         batch_form = BatchRequest.of(form, request.query_params, owner=owner)
         batch_form.is_valid(raise_exception=True)
-        name = " ".join(written(batch_form.validated_data.get("name", "")).split())
+        name = " ".join(without_controls(batch_form.validated_data.get("name", "")).split())
         batch = Batch.objects.create(owner_id=owner.pk, name=name)
         try:
             job_parameters = batch_form.job_parameters

@@ -135,7 +135,7 @@ class JobViewSet(NativeViewSet[Job]):
         if job is None:
             form = NewJobRequest.of(data, request.query_params, owner=owner)
             form.is_valid(raise_exception=True)
-            if (recording := form.recording_here) is not None:
+            if (recording := form.existing_recording) is not None:
                 job = jobs.again(recording, request_key=request_key, **form.job_parameters)
             else:
                 job = jobs.submit(owner, form.upload, request_key=request_key, **form.job_parameters)

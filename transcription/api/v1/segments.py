@@ -11,7 +11,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from transcription.api.serializers import always, finite, written
+from transcription.api.serializers import always, finite, without_controls
 from transcription.api.v1.base import Conflict, NativeViewSet, Question
 from transcription.models import Job, Segment
 from transcription.text import edits
@@ -109,7 +109,7 @@ class SegmentViewSet(NativeViewSet[Segment]):
         edit = Edit(data=request.data)
         edit.is_valid(raise_exception=True)
         text = edit.validated_data["text"]
-        if not edits.edit(segment, None if text is None else written(text)):
+        if not edits.edit(segment, None if text is None else without_controls(text)):
             raise Conflict(_("The job still works on its text. Edit it when it has ended."))
         segment.refresh_from_db()
         return Response(self.get_serializer(segment).data)
