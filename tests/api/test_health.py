@@ -83,7 +83,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         connection.ensure_connection()
         connection.connection.backup(file)
     asking = ThreadPoolExecutor(1)  # its thread has no connection yet
-    monkeypatch.setattr(legacy, "_asking", asking)
+    monkeypatch.setattr(legacy, "_health_thread", asking)
     monkeypatch.setitem(connections.settings["default"], "NAME", str(path))
     yield path
     asking.shutdown()

@@ -1,16 +1,16 @@
-"""whisper-asr-webservice's endpoint: its clients (Bazarr, Obsidian plugins) work when they are given our address.
+"""whisper-asr-webservice's endpoints, for its clients (Bazarr, Obsidian plugins), which only need our address.
 
 POST /asr               file field audio_file; in the query: output (txt json srt vtt tsv), task, language,
                         initial_prompt, vad_filter, word_timestamps, encode; our own parameters too, there or in the
-                        form. Answers text/plain under the name of the file, and Asr-Engine says what decoded it; json
-                        is Whisper's own {"text", "segments", "language"}, with the space that it puts before a text.
+                        form. The response is text/plain under the name of the file; Asr-Engine names the engine. json
+                        is Whisper's own {"text", "segments", "language"}, with its space before each text.
 POST /detect-language   audio_file, encode. The language of the first 30 seconds:
                         {"detected_language": "russian", "language_code": "ru", "confidence": 0.98}
 
-Both wait for a durable job, which X-Job-Id names. `encode=false` says that the file is headerless 16 kHz mono s16le and
-is taken as such, without FFmpeg. What nobody knows is ignored. An error is {"detail": sentence, "field": name}: 401
-without a key, 403 with a wrong one, 422 for a bad value and for no file. The key may come as `?token=`, or before the
-host as `http://key:KEY@host`, which clients send as Basic authentication.
+Both wait for a durable job, which X-Job-Id names. `encode=false` says that the file is headerless 16 kHz mono s16le,
+which is used without FFmpeg. Unknown names are ignored. An error is {"detail": sentence, "field": name}: 401 without a
+key, 403 with a wrong one, 422 for a bad value and for no file. The key may be sent as `?token=`, or before the host as
+`http://key:KEY@host`, which clients send as Basic authentication.
 """
 
 from typing import Any, cast
@@ -28,7 +28,7 @@ from rest_framework import serializers
 
 from transcription import jobs
 from transcription.api import transcript
-from transcription.api.compat.endpoint import EndpointError, Form, endpoint, finished, read_form, request_key
+from transcription.api.compat.endpoint import EndpointError, endpoint, finished, read_form, request_key
 from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, always, finite
 from transcription.models import Job
@@ -37,7 +37,7 @@ from transcription.text import exports
 from transcription.whisper.options import LANGUAGES
 
 OUTPUTS = ("txt", "json", "srt", "vtt", "tsv")
-# The beginning as it is, whatever is heard in it, decoded once: only its language is wanted.
+# The first 30 seconds, unfiltered and decoded once: only their language is wanted.
 FOR_THE_LANGUAGE = {
     "language": "auto", "clip_timestamps": "0,30", "sections": "1", "vad_filter": "false", "beam_size": "1",
     "temperature": "[0]", "upgrade_transcribation": "false",
@@ -45,14 +45,14 @@ FOR_THE_LANGUAGE = {
 
 
 class ListenRequest(JobRequest):
-    """A job's parameters, and whether its sound is to be decoded first."""
+    """A job's parameters, and whether its sound must be decoded first."""
 
-    ignores_unsupported = True  # their clients send what their engine has
+    ignores_unsupported = True  # these clients send what their own engine supports
 
     encode = serializers.BooleanField(default=True, error_messages=always(gettext_lazy("`encode` is true or false.")))
 
     def _by_name(self, data: MultiValueDict[str, Any]) -> dict[str, list[Any]]:
-        """What was sent under our names; unknown names are left out."""
+        """The values that were sent, without those of unknown names."""
         return {name: values for name, values in super()._by_name(data).items() if name in self.fields}
 
     @property
@@ -69,24 +69,22 @@ class AsrRequest(ListenRequest):
 class LanguageRequest(ListenRequest):
     def _by_name(self, data: MultiValueDict[str, Any]) -> dict[str, list[Any]]:
         sent = super()._by_name(data)
-        kept = {name: values for name, values in sent.items() if name in ("file", "model", "encode")}
-        return kept | {name: [value] for name, value in FOR_THE_LANGUAGE.items()}
+        used = {name: values for name, values in sent.items() if name in ("file", "model", "encode")}
+        return used | {name: [value] for name, value in FOR_THE_LANGUAGE.items()}
 
 
 @endpoint("POST")
 async def asr(request: HttpRequest) -> HttpResponse:
-    """Transcribe and answer with the text in the form that was asked for."""
-    form = await sync_to_async(_read_form)(AsrRequest, request)
-    job_id = await sync_to_async(_submit)(request, form)
+    """Transcribe and answer with the text in the requested format."""
+    form, job_id = await sync_to_async(_submit)(AsrRequest, request)
     job = await finished(job_id)
     return await sync_to_async(_transcribed)(job, form.validated_data["output"])
 
 
 @endpoint("POST")
 async def detect_language(request: HttpRequest) -> HttpResponse:
-    """Say what is spoken at the beginning of a recording."""
-    form = await sync_to_async(_read_form)(LanguageRequest, request)
-    job_id = await sync_to_async(_submit)(request, form)
+    """Answer with the language that is spoken at the beginning of a recording."""
+    _form, job_id = await sync_to_async(_submit)(LanguageRequest, request)
     job = await finished(job_id)
     if not job.language:
         raise EndpointError(422, _("The recording is too short to hear a language in it."), job_id=str(job_id))
@@ -94,25 +92,25 @@ async def detect_language(request: HttpRequest) -> HttpResponse:
     return Json({**language, "confidence": finite(job.language_probability)}, headers={"X-Job-Id": str(job_id)})
 
 
-def _read_form(kind: type[Form], request: HttpRequest) -> Form:
-    return read_form(kind, request, no_file=422)
-
-
-def _submit(request: HttpRequest, form: ListenRequest) -> UUID:
+def _submit(kind: type[ListenRequest], request: HttpRequest) -> tuple[ListenRequest, UUID]:
+    form = read_form(kind, request, no_file=422)
     owner = cast(AbstractBaseUser, request.user)
     job = jobs.submit(
         owner, form.upload, container=form.container, request_key=request_key(request), **form.job_parameters
     )
-    request.close()  # The body's own copy of the recording would lie on the disk for as long as we wait.
-    return job.pk
+    request.close()  # otherwise the body's copy of the recording would stay on the disk while we wait
+    return form, job.pk
 
 
 def _transcribed(job: Job, output: str) -> HttpResponse:
     segments = transcript.segments(job)
     if output == "json":
-        body = {"text": "".join(segment.text for segment in segments), "language": job.language}
-        listed = [{"id": index, **segment.to_json()} for index, segment in enumerate(segments)]
-        answer: HttpResponse = Json(finite({**body, "segments": listed}))
+        body = {
+            "text": "".join(segment.text for segment in segments),
+            "language": job.language,
+            "segments": [{"id": index, **segment.to_json()} for index, segment in enumerate(segments)],
+        }
+        answer: HttpResponse = Json(finite(body))
     else:
         answer = HttpResponse(exports.FORMATS[output].render(segments, job.transcription_options.highlight))
     answer["Content-Type"] = "text/plain; charset=utf-8"

@@ -22,7 +22,7 @@ from rest_framework import serializers
 
 from transcription import jobs, keys
 from transcription.api import media, transcript
-from transcription.api.authentication import Caller, caller_of, key_of
+from transcription.api.authentication import caller_of, key_of
 from transcription.api.compat.endpoint import EndpointError, endpoint, find_job, finished, read_form, request_key
 from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, always
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class TranscribeRequest(JobRequest):
-    """A job's parameters, and the form of the answer."""
+    """A job's parameters, and the format of the response."""
 
     aliases = {**JobRequest.aliases, "response_format": "format"}
     ignores_unsupported = True  # the documents promise it
@@ -49,7 +49,7 @@ class TranscribeRequest(JobRequest):
 
 @endpoint("POST")
 async def transcribe(request: HttpRequest) -> HttpResponse:
-    """Transcribe and answer with the text; a client that hangs up leaves the job running."""
+    """Transcribe and answer with the text. The job goes on if the client disconnects."""
     format, job_id = await sync_to_async(_submit)(request)
     job = await finished(job_id)
     answer = await sync_to_async(_transcribed)(job, format)
@@ -61,7 +61,7 @@ def _submit(request: HttpRequest) -> tuple[str, UUID]:
     form = read_form(TranscribeRequest, request)
     owner = cast(AbstractBaseUser, request.user)
     job = jobs.submit(owner, form.upload, request_key=request_key(request), **form.job_parameters)
-    request.close()  # The body's own copy of the recording would lie on the disk for as long as we wait.
+    request.close()  # otherwise the body's copy of the recording would stay on the disk while we wait
     return form.validated_data["format"], job.pk
 
 
@@ -77,27 +77,27 @@ def _transcribed(job: Job, format: str) -> HttpResponse:
 
 @endpoint("GET")
 async def job(request: HttpRequest, job_id: str) -> HttpResponse:
-    return await sync_to_async(_job)(request, job_id)
+    return Json(await sync_to_async(_job_body)(request, job_id))
 
 
-def _job(request: HttpRequest, job_id: str) -> HttpResponse:
-    found = find_job(request, job_id)
-    body: dict[str, Any] = {"job_id": str(found.pk), "status": found.status, "progress": found.progress}
-    if found.status == Job.Status.DONE:
-        body |= transcript.body(found)
-    elif found.problem is not None:
-        body["error"] = found.error_message
-    return Json(body)
+def _job_body(request: HttpRequest, job_id: str) -> dict[str, Any]:
+    job = find_job(request, job_id)
+    body: dict[str, Any] = {"job_id": str(job.pk), "status": job.status, "progress": job.progress}
+    if job.status == Job.Status.DONE:
+        body |= transcript.body(job)
+    elif job.problem is not None:
+        body["error"] = job.error_message
+    return body
 
 
-# What `/transcribe` calls its files: a label, never a path.
+# The names in the answers of `/transcribe` (transcript.file_names): labels, never paths.
 FILE = re.compile(r"(?P<job_id>[0-9a-f-]{36})_.+\.(?P<kind>txt|wav)")
 
 
 @endpoint("GET")
 async def file(request: HttpRequest, name: str) -> HttpResponseBase:
-    """The text or the recording that `result_file` and `uploaded_file` of a job name."""
-    job, kind = await sync_to_async(_named)(request, name)
+    """The text or the recording of a job, by the name in its `result_file` or `uploaded_file`."""
+    job, kind = await sync_to_async(_find_file)(request, name)
     if kind == "wav":
         return await sync_to_async(media.respond)(request, job.recording)
     if job.status != Job.Status.DONE:
@@ -105,12 +105,13 @@ async def file(request: HttpRequest, name: str) -> HttpResponseBase:
     return HttpResponse(job.text, content_type="text/plain; charset=utf-8")
 
 
-def _named(request: HttpRequest, name: str) -> tuple[Job, str]:
-    found = FILE.fullmatch(name)
-    job = find_job(request, found["job_id"]) if found else None
-    if found is None or job is None or name not in transcript.file_names(job):
+def _find_file(request: HttpRequest, name: str) -> tuple[Job, str]:
+    """The job that a file's name belongs to, and the file's extension. Raises EndpointError."""
+    match = FILE.fullmatch(name)
+    job = find_job(request, match["job_id"]) if match else None
+    if match is None or job is None or name not in transcript.file_names(job):
         raise EndpointError(404, _("There is no such file."))
-    return job, found["kind"]
+    return job, match["kind"]
 
 
 @endpoint("GET")
@@ -139,17 +140,17 @@ def _models() -> dict[str, Any]:
     return {"models": here + elsewhere, "default": default}
 
 
-# A database that does not answer may keep a thread for half a minute: this one, which has a connection of its own.
-_asking = ThreadPoolExecutor(1, thread_name_prefix="health")
+# A database that does not answer may block a thread for half a minute: this one, with its own connection.
+_health_thread = ThreadPoolExecutor(1, thread_name_prefix="health")
 HEALTH_SECONDS = 5.0
 
 
 @endpoint("GET", needs_key=False)
 async def health(request: HttpRequest) -> HttpResponse:
-    """Whether the server can work, said in a few seconds whatever the database does."""
-    form = asyncio.get_running_loop().run_in_executor(_asking, _alive)
+    """Whether the server can work, within HEALTH_SECONDS even if the database does not answer."""
+    query = asyncio.get_running_loop().run_in_executor(_health_thread, _living_workers)
     try:
-        alive = await asyncio.wait_for(form, HEALTH_SECONDS)
+        alive = await asyncio.wait_for(query, HEALTH_SECONDS)
     except (DatabaseFailure, TimeoutError):
         body = _unhealthy(_("The database does not answer."))
     else:
@@ -157,11 +158,11 @@ async def health(request: HttpRequest) -> HttpResponse:
     return Json(body, status=200 if body["ok"] else 503)
 
 
-def _alive() -> list[Worker]:
+def _living_workers() -> list[Worker]:
     try:
         return list(Worker.alive())
     finally:
-        connection.close()  # the next one is to the database that is there then
+        connection.close()  # a new connection each time, because the database may have restarted
 
 
 def _health(alive: list[Worker]) -> dict[str, Any]:
@@ -176,19 +177,15 @@ def _health(alive: list[Worker]) -> dict[str, Any]:
         "workers_missing": [kind for kind in Worker.Kind.values if kind not in kinds],
         "version": _version(),
     }
-    reason = _missing(kinds)
-    return {**_unhealthy(reason), **body} if reason else {"status": "healthy", "ok": True, **body}
-
-
-def _missing(alive: set[str]) -> str:
-    """Why nothing can be transcribed by these kinds of workers; empty when it can."""
-    if not alive:
-        return _("Nobody can transcribe now: no worker is in touch.")
-    if Worker.Kind.DEFAULT not in alive:
-        return _("Recordings wait now: the worker that prepares them is not in touch.")
-    if Worker.Kind.DEVICE not in alive:
-        return _("Recordings wait now: no worker that recognises speech is in touch.")
-    return ""
+    if not kinds:
+        reason = _("Nobody can transcribe now: no worker is in touch.")
+    elif Worker.Kind.DEFAULT not in kinds:
+        reason = _("Recordings wait now: the worker that prepares them is not in touch.")
+    elif Worker.Kind.DEVICE not in kinds:
+        reason = _("Recordings wait now: no worker that recognises speech is in touch.")
+    else:
+        return {"status": "healthy", "ok": True, **body}
+    return {**_unhealthy(reason), **body}
 
 
 @cache
@@ -206,30 +203,28 @@ def _unhealthy(reason: str) -> dict[str, Any]:
 
 @endpoint("POST", needs_key=False)
 async def reload_keys(request: HttpRequest) -> HttpResponse:
-    """Read KEYS_FILE again, for whoever has a key of it, be it not read yet, or an administrator's."""
+    """Read KEYS_FILE again, for a caller with one of its keys (also one not read yet) or an administrator's key."""
     return Json({"reloaded": await sync_to_async(_reload_keys)(request)})
 
 
 def _reload_keys(request: HttpRequest) -> int:
     try:
-        if (key := key_of(request)) is None or not keys.is_in_file(key):
-            _check_may_reload(caller_of(request))
+        key = key_of(request)
+        if key is None or not keys.is_in_file(key):
+            caller = caller_of(request)
+            has_key_of_file = caller.token is not None and caller.token.is_from_file
+            if not (has_key_of_file or getattr(caller.user, "is_staff", False)):
+                raise EndpointError(403, _("Send a key of the file, or an administrator's that may do everything."))
         return keys.reload()
-    except keys.FileMissing as missing:
-        raise EndpointError(409, str(missing)) from missing
+    except keys.FileMissing as error:
+        raise EndpointError(409, str(error)) from error
     except OSError as error:
         log.exception("the file of keys could not be read")
         message = _("%(file)s cannot be read: %(reason)s. The keys stay as they were.")
         raise EndpointError(500, message % {"file": settings.KEYS_FILE.name, "reason": error.strerror}) from error
 
 
-def _check_may_reload(caller: Caller) -> None:
-    is_of_file = caller.token is not None and caller.token.is_from_file
-    if not (is_of_file or getattr(caller.user, "is_staff", False)):
-        raise EndpointError(403, _("Send a key of the file, or an administrator's that may do everything."))
-
-
-# With and without a slash at the end: a client that posts would not follow a redirect.
+# With and without a slash at the end: a client would not follow a redirect with a POST.
 urlpatterns = [
     re_path(r"^transcribe/?$", transcribe),
     re_path(r"^job/(?P<job_id>[^/]+)/?$", job),

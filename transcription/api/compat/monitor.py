@@ -4,13 +4,12 @@ POST /api/transcribe         a form as at /transcribe; {"task_id"} at once
 GET  /api/status/{task_id}   its state (queued processing done error), and the text when it is done
 GET  /api/queue              the newest tasks in each state
 GET  /api/gpus               the devices: name, memory, load; a task's `gpu_id` is the `id` of one
-GET  /api/model_status       which model is in whose memory: {"0": {"base": "loaded"}}
-GET  /api/logs               what happened last, the newest at the end
+GET  /api/model_status       the models in each device's memory: {"0": {"base": "loaded"}}
+GET  /api/logs               the latest events, the newest at the end
 
-Everybody is told of their own tasks, staff of all. Times are in UTC.
+Users see their own tasks, staff see all. Times are in UTC.
 """
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -32,7 +31,7 @@ NEWEST_JOBS = 100  # of each state
 NEWEST_EVENTS = 200
 
 Status = Job.Status
-# The document's words for our statuses.
+# The names that this API has for our statuses.
 WORDS = {
     "queued": (Status.QUEUED,),
     "processing": (Status.DOWNLOADING, Status.PREPARING, Status.TRANSCRIBING, Status.FINISHING),
@@ -50,7 +49,7 @@ class QueueRequest(JobRequest):
 
 @endpoint("POST")
 async def transcribe(request: HttpRequest) -> HttpResponse:
-    """Queue a recording; the text is asked for later."""
+    """Queue a recording and answer at once."""
     job = await sync_to_async(_submit)(request)
     return Json({"task_id": str(job.pk)}, headers={"X-Job-Id": str(job.pk)})
 
@@ -82,7 +81,7 @@ def _status(request: HttpRequest, task_id: str) -> dict[str, Any]:
             "queue_position": None if expected is None else expected.position,
             "eta_seconds": None if expected is None else expected.seconds,
             "device": job.device or None,
-            "gpu_id": _busy_with([job]).get(job.pk),
+            "gpu_id": _devices_of([job]).get(job.pk),
             "engine": job.engine or None,
             "created_at": _time(job.created_at),
             "started_at": _time(job.preparing_at),
@@ -96,7 +95,7 @@ def _status(request: HttpRequest, task_id: str) -> dict[str, Any]:
 
 
 def _error(job: Job) -> str:
-    """Why there will be no text, as a sentence; empty while there may be one."""
+    """Why there will be no text, as a sentence; empty if there is or may be one."""
     if job.status == Status.CANCELLED:
         return _("The job was cancelled.")
     return job.error_message or job.unknown_status_message
@@ -106,7 +105,7 @@ def _time(moment: datetime | None) -> str | None:
     return None if moment is None else f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-# ------------------------------------------------------------------ all of them
+# ------------------------------------------------------------------ all tasks
 
 
 @endpoint("GET")
@@ -115,15 +114,15 @@ async def queue(request: HttpRequest) -> HttpResponse:
 
 
 def _queue(request: HttpRequest) -> dict[str, Any]:
-    mine = Job.objects.all() if _is_staff(request) else Job.objects.for_user(request.user)
-    waiting, running, done = (_newest(mine.filter(status__in=WORDS[word])) for word in ("queued", "processing", "done"))
-    failed = _newest(mine.exclude(status__in=(*Job.UNFINISHED, Status.DONE)))
-    busy = _busy_with(running)
+    seen = Job.objects.all() if _is_staff(request) else Job.objects.for_user(request.user)
+    waiting, running, done = (_newest(seen.filter(status__in=WORDS[word])) for word in ("queued", "processing", "done"))
+    failed = _newest(seen.exclude(status__in=(*Job.UNFINISHED, Status.DONE)))
+    devices = _devices_of(running)
     return {
-        "queue": [{**_named(job), "created_at": _time(job.created_at)} for job in waiting],
-        "processing": [{**_named(job), "gpu_id": busy.get(job.pk)} for job in running],
-        "completed": [{**_named(job), "completed_at": _time(job.finished_at)} for job in done],
-        "failed": [{**_named(job), "error": _error(job)} for job in failed],
+        "queue": [{**_names(job), "created_at": _time(job.created_at)} for job in waiting],
+        "processing": [{**_names(job), "gpu_id": devices.get(job.pk)} for job in running],
+        "completed": [{**_names(job), "completed_at": _time(job.finished_at)} for job in done],
+        "failed": [{**_names(job), "error": _error(job)} for job in failed],
     }
 
 
@@ -131,19 +130,19 @@ def _is_staff(request: HttpRequest) -> bool:
     return bool(getattr(request.user, "is_staff", False))
 
 
-def _newest(found: QuerySet[Job]) -> list[Job]:
-    light = found.select_related("recording").defer("text", "searchable", "recording__peaks")
+def _newest(tasks: QuerySet[Job]) -> list[Job]:
+    light = tasks.select_related("recording").defer("text", "searchable", "recording__peaks")
     return list(light.order_by("-created_at", "-id")[:NEWEST_JOBS])
 
 
-def _named(job: Job) -> dict[str, str]:
+def _names(job: Job) -> dict[str, str]:
     return {"id": str(job.pk), "filename": job.recording.original_name}
 
 
-def _busy_with(found: Iterable[Job]) -> dict[Any, int]:
-    """The `id` of a device that works on each of these jobs now; none is there for one that waits."""
-    ids = {worker.pk: place for place, worker in enumerate(_devices())}
-    held = Section.objects.filter(job__in=list(found), status=Section.Status.TRANSCRIBING, worker__in=ids)
+def _devices_of(tasks: list[Job]) -> dict[Any, int]:
+    """The `id` of a device that works on each task now; a task that waits is missing."""
+    ids = {worker.pk: index for index, worker in enumerate(_devices())}
+    held = Section.objects.filter(job__in=tasks, status=Section.Status.TRANSCRIBING, worker__in=ids)
     return {job: ids[worker] for job, worker in held.values_list("job_id", "worker_id")}
 
 
@@ -151,36 +150,30 @@ def _busy_with(found: Iterable[Job]) -> dict[Any, int]:
 
 
 def _devices() -> list[Worker]:
-    """The living device workers in an order that a restart does not change; a device's `id` is its place in it."""
+    """The living device workers, in an order that a restart keeps; a device's `id` is its index."""
     return list(Worker.alive().filter(kind=Worker.Kind.DEVICE).order_by("hostname", "device", "started_at", "pk"))
 
 
 @endpoint("GET")
 async def gpus(request: HttpRequest) -> HttpResponse:
-    return Json(await sync_to_async(_gpus)(), safe=False)
-
-
-def _gpus() -> list[dict[str, Any]]:
-    return [
+    body = [
         {
-            "id": place,
+            "id": index,
             "name": worker.device_name or worker.device,
             "memory_total_mb": worker.memory_total_mb,
             "memory_used_mb": worker.memory_used_mb,
             "utilization_gpu": worker.utilization,
             "device": worker.device,
         }
-        for place, worker in enumerate(_devices())
+        for index, worker in enumerate(await sync_to_async(_devices)())
     ]
+    return Json(body, safe=False)
 
 
 @endpoint("GET")
 async def model_status(request: HttpRequest) -> HttpResponse:
-    return Json(await sync_to_async(_model_status)())
-
-
-def _model_status() -> dict[str, Any]:
-    return {str(place): worker.model_states for place, worker in enumerate(_devices())}
+    workers = await sync_to_async(_devices)()
+    return Json({str(index): worker.model_states for index, worker in enumerate(workers)})
 
 
 # ------------------------------------------------------------------ the log
@@ -204,7 +197,7 @@ def _message(event: Event) -> str:
     return str(event) if event.job is None else f"Task {event.job_id} ({event.job.recording.original_name}) {event}"
 
 
-# With and without a slash at the end: a client that posts would not follow a redirect.
+# With and without a slash at the end: a client would not follow a redirect with a POST.
 urlpatterns = [
     re_path(r"^transcribe/?$", transcribe),
     re_path(r"^status/(?P<task_id>[^/]+)/?$", status),

@@ -1,4 +1,4 @@
-"""What the native API's views share: its refusals in sentences, its pages, its JSON."""
+"""What the native API's views share: errors as sentences, pages of lists, JSON bodies, query strings."""
 
 import datetime
 from typing import IO, Any, ClassVar, TypeVar
@@ -25,8 +25,8 @@ from transcription.api.serializers import UploadField, always, parameters
 
 Row = TypeVar("Row", bound=models.Model)
 
-# How what DRF says of a body that is broken begins; the rest is a parser's own words.
-NO_FORM = ("Multipart form parse error", "JSON parse error")
+# How DRF's messages about a malformed body begin; the rest is in the parser's own words.
+MALFORMED_BODY = ("Multipart form parse error", "JSON parse error")
 
 
 class NoSpace(APIException):
@@ -42,7 +42,7 @@ class Unprocessable(APIException):
 
 
 class TryAgainLater(Throttled):
-    """429 with our own sentence, which DRF would add its own to."""
+    """429 with our own sentence, without the one that DRF would append."""
 
     def __init__(self, problem: errors.RetryLater) -> None:
         APIException.__init__(self, sentences.describe(problem))
@@ -50,7 +50,7 @@ class TryAgainLater(Throttled):
 
 
 class ParametersParser(JSONParser):
-    """A JSON object of parameters, as the form that it stands for."""
+    """Reads a JSON object of parameters as if it were a form."""
 
     def parse(self, stream: IO[bytes], *_arguments: Any, **_named: Any) -> MultiValueDict[str, Any]:
         try:
@@ -60,22 +60,22 @@ class ParametersParser(JSONParser):
 
 
 def form_of(request: Request) -> MultiValueDict[str, Any]:
-    """What a request sends in its body; of none at all DRF makes a plain dict."""
+    """The form in a request's body; empty if there is no body, for which DRF has a plain dict."""
     return request.data if isinstance(request.data, MultiValueDict) else MultiValueDict()
 
 
 class NativeViewSet(viewsets.GenericViewSet[Row]):
-    """A view of the API: what belongs to another is not there, and each refusal is a sentence."""
+    """A view of the native API: another user's objects do not exist, and each error is a sentence."""
 
     missing: ClassVar[str | Promise] = gettext_lazy("There is no such job.")
 
     def handle_exception(self, exc: Exception) -> Response:
-        return super().handle_exception(self._in_our_words(exc))
+        return super().handle_exception(self._translated(exc))
 
-    def _in_our_words(self, exc: Exception) -> Exception:
-        """The exception with the sentence that the other endpoints say in its place."""
+    def _translated(self, exc: Exception) -> Exception:
+        """The DRF exception that answers `exc`, with the same sentence as the other endpoints."""
         match exc:
-            case errors.DiskFull():  # also while the form is read, long before the view
+            case errors.DiskFull():  # raised also while the form is read, before the view begins
                 return NoSpace(sentences.describe(exc))
             case errors.RetryLater():
                 return TryAgainLater(exc)
@@ -89,7 +89,7 @@ class NativeViewSet(viewsets.GenericViewSet[Row]):
                 return serializers.ValidationError({idempotency.HEADER: [str(exc)]})
             case jobs.UploadGone():
                 return serializers.ValidationError({"upload": [UploadField.default_error_messages["invalid"]]})
-            case ParseError() if str(exc.detail).startswith(NO_FORM):
+            case ParseError() if str(exc.detail).startswith(MALFORMED_BODY):
                 return ParseError(_("The request could not be read. Check its form and send it again."))
             case NotAuthenticated():
                 return NotAuthenticated(str(NoKey()))
@@ -99,7 +99,7 @@ class NativeViewSet(viewsets.GenericViewSet[Row]):
 
 
 class NewestFirst(CursorPagination):
-    """Pages that stay as they are when something new comes in meanwhile."""
+    """Pages, the newest rows first, that do not shift when rows are added meanwhile."""
 
     ordering = ("-created_at", "-id")
     page_size = 50
@@ -107,27 +107,28 @@ class NewestFirst(CursorPagination):
     max_page_size = 200
 
     def decode_cursor(self, request: Request) -> Any:
-        """Raises NotFound, also for a place that no page of this order could begin at."""
+        """Raises NotFound, also for a position that no page of this order could begin at."""
         cursor = super().decode_cursor(request)
-        if cursor is not None and cursor.position is not None and not self._is_place(str(cursor.position)):
+        if cursor is not None and cursor.position is not None and not self._is_position(str(cursor.position)):
             raise NotFound(self.invalid_cursor_message)
         return cursor
 
-    def _is_place(self, position: str) -> bool:
+    def _is_position(self, text: str) -> bool:
+        """Whether the database can compare the column of the ordering with a text."""
         if not self.ordering[0].endswith("created_at"):
-            return "\0" not in position
+            return "\0" not in text
         try:
-            MomentField().to_internal_value(position)
+            MomentField().to_internal_value(text)
         except serializers.ValidationError:
             return False
         return True
 
 
-# ------------------------------------------------------------------ what a list may be asked
+# ------------------------------------------------------------------ query strings
 
 
 class MomentField(serializers.Field[datetime.datetime, str, str, Any]):
-    """A moment, or a day, which begins at midnight where the server stands."""
+    """A moment, or a day, which begins at midnight in the server's time zone."""
 
     default_error_messages: ClassVar[dict[str, Any]] = always(
         gettext_lazy("Write a day or a moment, such as 2026-11-21 or 2026-11-21T09:30:00Z.")
@@ -135,7 +136,7 @@ class MomentField(serializers.Field[datetime.datetime, str, str, Any]):
 
     def to_internal_value(self, data: str) -> datetime.datetime:
         try:
-            # A `+` that was not escaped arrives as a space.
+            # An unescaped `+` arrives as a space.
             moment = parse_datetime(data.replace(" ", "+", 1) if data.count(":") > 2 else data)
             if moment is None and (day := parse_date(data)) is not None:
                 moment = datetime.datetime.combine(day, datetime.time())
@@ -145,19 +146,19 @@ class MomentField(serializers.Field[datetime.datetime, str, str, Any]):
             self.fail("invalid")
         try:
             aware = moment if timezone.is_aware(moment) else timezone.make_aware(moment)
-            return aware.astimezone(datetime.UTC)  # near the ends of time there is no such moment everywhere
+            return aware.astimezone(datetime.UTC)  # overflows in the first and the last year that there are
         except (OverflowError, ValueError):
             self.fail("invalid")
 
 
 class Question(serializers.Serializer[Any]):
-    """A query string. An unknown name is refused rather than ignored."""
+    """The parameters of a query string. An unknown name is refused rather than ignored."""
 
-    several: ClassVar[tuple[str, ...]] = ()  # what may be given more than once
+    several: ClassVar[tuple[str, ...]] = ()  # parameters that may be given more than once
 
     @classmethod
     def read(cls, request: Request, **context: Any) -> dict[str, Any]:
-        """What is asked, checked. Raises ValidationError, which names the parameter."""
+        """The checked values. Raises ValidationError, which names the parameter."""
         sent = {name: values for name, values in request.query_params.lists() if any(values)}
         known = cls().fields
         unknown = {
@@ -172,7 +173,7 @@ class Question(serializers.Serializer[Any]):
 
 
 class PageQuestion(Question):
-    """Which page of a list is asked for."""
+    """Which page of a list to answer with."""
 
     page_size = serializers.IntegerField(
         required=False,

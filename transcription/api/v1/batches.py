@@ -1,4 +1,4 @@
-"""Batches over the native API: many files given at once, followed together, their texts taken in one archive."""
+"""Batches over the native API: many files sent at once, followed together, and downloaded as one archive of texts."""
 
 import asyncio
 import zipfile
@@ -43,7 +43,7 @@ DEFAULT_FORMATS = "txt,srt"
 
 
 class BatchRequest(ParametersRequest):
-    """The parameters of each of a batch's jobs, and the batch's name. Its files are not looked at: their jobs do."""
+    """The parameters of each of a batch's jobs, and the batch's name. The files are checked by their jobs."""
 
     tags = TagsField(required=False)
     several = frozenset({"tags"})
@@ -53,7 +53,7 @@ class BatchRequest(ParametersRequest):
 
 
 class ArchiveQuestion(Question):
-    """What of a batch an archive is to hold."""
+    """What an archive is to hold."""
 
     partial = serializers.BooleanField(  # type: ignore[assignment]  # a field, which DRF takes out of the class
         default=False, error_messages=always(gettext_lazy("`partial` is true or false."))
@@ -61,16 +61,16 @@ class ArchiveQuestion(Question):
     formats = serializers.CharField(default=DEFAULT_FORMATS)
 
     def validate_formats(self, value: str) -> list[str]:
-        batch_form = list(dict.fromkeys(format.strip().lower() for format in value.split(",") if format.strip()))
+        formats = list(dict.fromkeys(format.strip().lower() for format in value.split(",") if format.strip()))
         known = (*exports.FORMATS, "json")
-        if not batch_form or any(format not in known for format in batch_form):
+        if not formats or any(format not in known for format in formats):
             message = _("`formats` are some of these, with commas: %(known)s.")
             raise serializers.ValidationError(message % {"known": ", ".join(known)})
-        return batch_form
+        return formats
 
 
 class BatchSerializer(serializers.ModelSerializer[Batch]):
-    """How far the jobs of a batch are together."""
+    """A batch, and how far its jobs are together."""
 
     jobs = serializers.SerializerMethodField()
     progress = serializers.SerializerMethodField()
@@ -82,12 +82,12 @@ class BatchSerializer(serializers.ModelSerializer[Batch]):
         fields = ("id", "name", "created_at", "jobs", "progress", "is_ended", "links")
 
     def get_jobs(self, batch: Batch) -> dict[str, int]:
-        """How many there are in each status, and in all."""
+        """How many jobs there are in each status, and in total."""
         counted = {row["status"]: row["count"] for row in self._counted(batch)}
         return {"total": sum(counted.values()), **{str(name): counted.get(name, 0) for name in Job.Status}}
 
     def get_progress(self, batch: Batch) -> float:
-        """0-1: the mean of its jobs', each that has ended counted as whole."""
+        """0-1: the mean of the jobs' progress; a job that has ended counts as 1."""
         rows = self._counted(batch)
         total = sum(row["count"] for row in rows)
         done = sum(row["count"] * (row["progress"] if row["status"] in Job.UNFINISHED else 1) for row in rows)
@@ -104,7 +104,7 @@ class BatchSerializer(serializers.ModelSerializer[Batch]):
         }
 
     def _counted(self, batch: Batch) -> list[dict[str, Any]]:
-        """The jobs by status, asked for once a batch."""
+        """The jobs' numbers by status, with one query a batch."""
         counts = self.context.setdefault("counts", {})
         if batch.pk not in counts:
             rows = batch.jobs.order_by().values("status").annotate(count=Count("pk"), progress=Avg("progress"))
@@ -161,17 +161,17 @@ class BatchViewSet(NativeViewSet[Batch]):
 
     def archive(self, request: Request, pk: UUID) -> HttpResponseBase:
         """A zip of the batch's transcripts in some formats, a file a job and format."""
-        batch_form = ArchiveQuestion.read(request)
+        question = ArchiveQuestion.read(request)
         batch = self.get_object()
-        held = (
+        batch_jobs = (
             batch.jobs.select_related("recording").defer("recording__peaks", "searchable").order_by("created_at", "pk")
         )
-        if not batch_form["partial"] and held.filter(status__in=Job.UNFINISHED).exists():
+        if not question["partial"] and batch_jobs.filter(status__in=Job.UNFINISHED).exists():
             raise Conflict(_("Some jobs still run. Wait until they end, or add ?partial=true for what there is."))
         file = disk.temporary_file(in_memory=HELD_IN_MEMORY)  # closed when it is sent
         try:
             with disk.full_disk_is_a_problem():
-                _pack(file, held.iterator(chunk_size=50), batch_form["formats"])
+                _pack(file, batch_jobs.iterator(chunk_size=50), question["formats"])
         except BaseException:
             file.close()
             raise
@@ -183,12 +183,12 @@ class BatchViewSet(NativeViewSet[Batch]):
         return answer
 
 
-def _pack(file: IO[bytes], held: Iterable[Job], formats: list[str]) -> None:
-    """Write the transcripts of jobs into an archive, and beside them why a job has none. Raises DiskFull."""
+def _pack(file: IO[bytes], batch_jobs: Iterable[Job], formats: list[str]) -> None:
+    """Write the transcripts of jobs into an archive, and a file that says why some have none. Raises DiskFull."""
     taken: set[str] = set()
     failed: list[str] = []
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for job in held:
+        for job in batch_jobs:
             disk.check(settings.TEMPORARY_DIR)
             name = _free_name(stem(job), taken)
             if message := job.error_message or job.unknown_status_message:
@@ -200,7 +200,7 @@ def _pack(file: IO[bytes], held: Iterable[Job], formats: list[str]) -> None:
 
 
 def _free_name(name: str, taken: set[str]) -> str:
-    """A name that no other in the archive has, whatever a file system makes of case."""
+    """A name that no other file in the archive has, also where a file system ignores case."""
     free, number = name, 1
     while free.casefold() in taken:
         number += 1
@@ -210,9 +210,9 @@ def _free_name(name: str, taken: set[str]) -> str:
 
 
 class _Blocks:
-    """A file from its beginning, closed with the answer that it is in, also when nobody reads it.
+    """A file's bytes; it is closed together with the response, also if nobody reads it.
 
-    An async iterator: Django would collect a plain one into memory first.
+    An async iterator: Django would collect a synchronous one into memory first.
     """
 
     def __init__(self, file: IO[bytes]) -> None:

@@ -39,7 +39,7 @@ from transcription.weights import catalogue
 
 
 class JobsQuestion(PageQuestion):
-    """Which jobs a list is to hold, and in what order."""
+    """Which jobs to list, and in what order."""
 
     several = ("status", "tag")
 
@@ -74,17 +74,17 @@ class JobsQuestion(PageQuestion):
     )
 
     def validate_status(self, value: list[str]) -> list[str]:
-        form = [status.strip() for statuses in value for status in statuses.split(",") if status.strip()]
-        if wrong := sorted({*form} - {*Job.Status.values}):
+        statuses = [status.strip() for listed in value for status in listed.split(",") if status.strip()]
+        if unknown := sorted({*statuses} - {*Job.Status.values}):
             message = _("There is no status `%(name)s`. Choose among: %(known)s.")
-            raise serializers.ValidationError(message % {"name": wrong[0], "known": ", ".join(Job.Status.values)})
-        return list(dict.fromkeys(form))
+            raise serializers.ValidationError(message % {"name": unknown[0], "known": ", ".join(Job.Status.values)})
+        return list(dict.fromkeys(statuses))
 
     def validate_model(self, value: str) -> str:
         try:
             return str(catalogue.canonical(value))
         except errors.UnknownModel:
-            return value  # one that was here once has jobs too
+            return value  # a model that was removed still has jobs
 
     def validate_language(self, value: str) -> str:
         try:
@@ -93,8 +93,8 @@ class JobsQuestion(PageQuestion):
             raise serializers.ValidationError(sentences.describe(refused)) from refused
 
 
-def asked_for(question: dict[str, Any]) -> Q:
-    """The condition that a list's question puts."""
+def condition_of(question: dict[str, Any]) -> Q:
+    """The condition for the jobs that a JobsQuestion asks for, except their tags."""
     lookups = {name: name for name in ("model", "language", "batch", "recording")}
     lookups |= {"status": "status__in", "created_after": "created_at__gte", "created_before": "created_at__lt"}
     condition = Q(**{lookup: question[name] for name, lookup in lookups.items() if question.get(name)})
@@ -103,30 +103,30 @@ def asked_for(question: dict[str, Any]) -> Q:
 
 class JobPages(NewestFirst):
     def get_ordering(self, request: Request, queryset: QuerySet[Any], view: Any) -> tuple[str, ...]:
-        form = request.query_params.get("ordering") or "-created_at"
-        return (form, "-id" if form.startswith("-") else "id")
+        ordering = request.query_params.get("ordering") or "-created_at"
+        return (ordering, "-id" if ordering.startswith("-") else "id")
 
 
 class JobViewSet(NativeViewSet[Job]):
-    """A user's jobs; another's are not there."""
+    """A user's jobs."""
 
     pagination_class = JobPages
     parser_classes = (MultiPartParser, ParametersParser)
     serializer_class = JobSerializer
 
     def get_queryset(self) -> QuerySet[Job]:
-        found = Job.objects.for_user(self.request.user).select_related("recording").prefetch_related("tags")
-        return found.defer("recording__peaks", "searchable")
+        own = Job.objects.for_user(self.request.user).select_related("recording").prefetch_related("tags")
+        return own.defer("recording__peaks", "searchable")
 
     def get_parsers(self) -> list[Any]:
-        # A change has lists and nulls, which a form has not.
+        # A change may hold lists and nulls, which a form cannot.
         is_change = self.request is not None and self.request.method == "PATCH"
         return [JSONParser()] if is_change else super().get_parsers()
 
     def create(self, request: Request) -> Response:
-        """Queue a job for a file, for an upload that came in chunks, or for a recording that is here.
+        """Queue a job for a file, for an upload that came in chunks, or for one of the user's recordings.
 
-        With an Idempotency-Key, a request that comes once more gets the job that it got the first time.
+        With an Idempotency-Key, a request that is repeated gets the job that it got the first time.
         """
         owner = cast(AbstractBaseUser, request.user)
         data = form_of(request)
@@ -145,10 +145,10 @@ class JobViewSet(NativeViewSet[Job]):
     def list(self, request: Request) -> Response:
         """A page of jobs, the newest first; without their texts, which may be books."""
         question = JobsQuestion.read(request)
-        found = self.get_queryset().filter(asked_for(question)).defer("text", "recording__peaks", "searchable")
+        listed = self.get_queryset().filter(condition_of(question)).defer("text", "recording__peaks", "searchable")
         for tag in question.get("tag", []):
-            found = found.filter(tags__name=tag)
-        return self.get_paginated_response(JobInList(self.paginate_queryset(found), many=True).data)
+            listed = listed.filter(tags__name=tag)
+        return self.get_paginated_response(JobInList(self.paginate_queryset(listed), many=True).data)
 
     def retrieve(self, request: Request, pk: UUID) -> Response:
         return Response(self.get_serializer(self.get_object()).data)
@@ -168,28 +168,28 @@ class JobViewSet(NativeViewSet[Job]):
 
     def cancel(self, request: Request, pk: UUID) -> Response:
         """Stop a job; its text so far is kept."""
-        return self._turned(jobs.cancel, _("The job has ended: there is nothing to cancel."))
+        return self._change_status(jobs.cancel, _("The job has ended: there is nothing to cancel."))
 
     def retry(self, request: Request, pk: UUID) -> Response:
         """Queue a failed or cancelled job again, as it was asked for."""
-        return self._turned(jobs.retry, _("Only a failed or cancelled job can be tried again."))
+        return self._change_status(jobs.retry, _("Only a failed or cancelled job can be tried again."))
 
-    def _turned(self, turn: Callable[[Job], bool], otherwise: str) -> Response:
+    def _change_status(self, change: Callable[[Job], bool], sentence_if_refused: str) -> Response:
         job = self.get_object()
-        if not turn(job):
-            raise Conflict(otherwise)
+        if not change(job):
+            raise Conflict(sentence_if_refused)
         job.refresh_from_db()
         return Response(self.get_serializer(job).data)
 
     def peaks(self, request: Request, pk: UUID) -> Response:
-        """How loud the recording is, 0-100, evenly over its duration: what a player draws."""
+        """How loud the recording is, 0-100, at equal distances over its duration, for a player to draw."""
         recording = self.get_object().recording
         if recording.peaks is None:
             raise Conflict(_("The recording has not been read yet. Ask again when its job is transcribing."))
         return Response({"duration": recording.duration, "peaks": recording.peaks})
 
     def transcript(self, request: Request, pk: UUID, extension: str) -> HttpResponse:
-        """The text in a format; what there is of it when the job failed or was cancelled."""
+        """The text in a format; the part that exists if the job failed or was cancelled."""
         job = self.get_object()
         if not (job.is_ended or wants(request, "partial")):
             raise Conflict(
@@ -219,5 +219,5 @@ def export(job: Job, extension: str) -> tuple[bytes, str]:
 
 
 def stem(job: Job) -> str:
-    """The name of a job as its files have it, without the recording's extension."""
+    """A job's name for its exported files, without the recording's extension."""
     return clean_name(job.name.removesuffix(PurePath(job.recording.original_name).suffix) or job.name)

@@ -16,7 +16,7 @@ from transcription.weights import catalogue
 
 
 class ModelViewSet(NativeViewSet[Download]):
-    """What can be transcribed with: everybody may look, administrators fetch and remove."""
+    """The models: every user may list them, administrators may fetch and remove them."""
 
     def get_permissions(self) -> list[BasePermission]:
         needs_admin = self.action in ("download", "destroy")
@@ -26,13 +26,13 @@ class ModelViewSet(NativeViewSet[Download]):
         return Response({"results": [_to_dict(model) for model in model_library.models()]})
 
     def download(self, request: Request, name: str) -> Response:
-        """Have a model fetched in the background; one that is here is left as it is."""
+        """Fetch a model in the background, unless it is here already."""
         model_library.request_download(name)
         model = model_library.find(name)
         return Response(_to_dict(model), status=status.HTTP_200_OK if model.local else status.HTTP_202_ACCEPTED)
 
     def destroy(self, request: Request, name: str) -> Response:
-        """Remove a model from this machine, or call its download off."""
+        """Remove a model from this machine, or cancel its download."""
         model_library.remove(name)
         return Response(status=status.HTTP_204_NO_CONTENT)
 

@@ -1,4 +1,4 @@
-"""What works here and how much there is to do, over the native API: workers, the queue, a user's figures."""
+"""Workers, the queue and a user's statistics over the native API."""
 
 from datetime import timedelta
 from typing import Any
@@ -28,7 +28,7 @@ class WorkerSerializer(serializers.ModelSerializer[Worker]):
 
 
 class WorkerViewSet(NativeViewSet[Worker]):
-    """Who works here now: a worker that has not been heard of for a lease is not listed."""
+    """The living workers: those whose last heartbeat is not older than a lease."""
 
     serializer_class = WorkerSerializer
 
@@ -40,20 +40,20 @@ class WorkerViewSet(NativeViewSet[Worker]):
 
 
 class QueueViewSet(NativeViewSet[Job]):
-    """What is unfinished: how much of everybody's, and the caller's own jobs in the order of their turns."""
+    """The unfinished jobs: how many there are of all users, and the caller's own in the order of their turns."""
 
     def get_queryset(self) -> QuerySet[Job]:
         own = Job.objects.for_user(self.request.user).filter(status__in=Job.UNFINISHED)
-        found = own.select_related("recording").prefetch_related("tags").defer("text", "recording__peaks", "searchable")
-        return found.order_by()  # sorted in Python: to sort here SQLite would walk through all that ever was
+        light = own.select_related("recording").prefetch_related("tags").defer("text", "recording__peaks", "searchable")
+        return light.order_by()  # sorted in Python: to sort them SQLite would read through all jobs, finished ones too
 
     def retrieve(self, request: Request) -> Response:
         counted = Job.objects.filter(status__in=Job.UNFINISHED).order_by().values("status").annotate(count=Count("pk"))
         forecasts = forecast.latest()
-        far = len(forecasts) + 1
+        last = len(forecasts) + 1
         own = sorted(
             self.get_queryset(),
-            key=lambda job: (forecasts[job.pk].position if job.pk in forecasts else far, job.created_at, job.pk),
+            key=lambda job: (forecasts[job.pk].position if job.pk in forecasts else last, job.created_at, job.pk),
         )
         return Response(
             {
@@ -65,20 +65,20 @@ class QueueViewSet(NativeViewSet[Job]):
 
 
 class StatsViewSet(NativeViewSet[Job]):
-    """A user's figures since the beginning, and of the last thirty days."""
+    """A user's statistics: of all time, and of the last thirty days."""
 
     def get_queryset(self) -> QuerySet[Job]:
         return Job.objects.for_user(self.request.user).order_by()
 
     def retrieve(self, request: Request) -> Response:
         own = self.get_queryset()
-        lately = own.filter(created_at__gt=timezone.now() - timedelta(days=30))
+        recent = own.filter(created_at__gt=timezone.now() - timedelta(days=30))
         recordings = (
             Recording.objects.for_user(request.user)
             .filter(removed_at=None)
             .aggregate(count=Count("pk"), bytes=Sum("bytes", default=0))
         )
-        return Response({"all": _figures(own), "last_30_days": _figures(lately), "recordings": recordings})
+        return Response({"all": _figures(own), "last_30_days": _figures(recent), "recordings": recordings})
 
 
 def _figures(jobs: QuerySet[Job]) -> dict[str, Any]:
@@ -89,12 +89,13 @@ def _figures(jobs: QuerySet[Job]) -> dict[str, Any]:
     )
     return {
         "jobs": {row["status"]: row["count"] for row in jobs.values("status").annotate(count=Count("pk"))},
-        "models": _most(jobs.filter(done), "model"),
-        "languages": _most(jobs.filter(done).exclude(language=""), "language"),
+        "models": _most_frequent(jobs.filter(done), "model"),
+        "languages": _most_frequent(jobs.filter(done).exclude(language=""), "language"),
         **{name: round(value, 1) for name, value in sums.items()},
     }
 
 
-def _most(jobs: QuerySet[Job], column: str) -> dict[str, int]:
+def _most_frequent(jobs: QuerySet[Job], column: str) -> dict[str, int]:
+    """The twenty most frequent values of a column, with the number of jobs that have each."""
     counted = jobs.values(column).annotate(count=Count("pk")).order_by("-count", column)
     return {row[column]: row["count"] for row in counted[:20]}

@@ -1,4 +1,4 @@
-"""Recordings over the native API: what was given, with or without jobs."""
+"""Recordings over the native API, with or without jobs."""
 
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from transcription.models import Job, Recording
 
 
 class RecordingSerializer(RecordingFacts):
-    """A recording, and the jobs that it has had, the newest first."""
+    """A recording and its jobs, the newest first."""
 
     jobs = serializers.PrimaryKeyRelatedField(many=True, read_only=True)  # type: ignore[var-annotated]
 
@@ -31,8 +31,8 @@ class RecordingViewSet(NativeViewSet[Recording]):
     serializer_class = RecordingSerializer
 
     def get_queryset(self) -> QuerySet[Recording]:
-        of_each = Prefetch("jobs", Job.objects.only("pk", "recording_id", "created_at"))
-        return Recording.objects.for_user(self.request.user).defer("peaks").prefetch_related(of_each)
+        jobs_of_each = Prefetch("jobs", Job.objects.only("pk", "recording_id", "created_at"))
+        return Recording.objects.for_user(self.request.user).defer("peaks").prefetch_related(jobs_of_each)
 
     def list(self, request: Request) -> Response:
         PageQuestion.read(request)
@@ -44,6 +44,6 @@ class RecordingViewSet(NativeViewSet[Recording]):
         return Response(self.get_serializer(self.get_object()).data)
 
     def destroy(self, request: Request, pk: UUID) -> Response:
-        """Delete a recording and all of its jobs, those that run too."""
+        """Delete a recording and all of its jobs, including those that run."""
         jobs.delete_recording(self.get_object())
         return Response(status=status.HTTP_204_NO_CONTENT)

@@ -1,7 +1,7 @@
-"""The native API as OpenAPI 3.1: what each call takes and answers, with examples.
+"""The native API as OpenAPI 3.1: the requests and responses of each call, with examples.
 
-Everything that a call can answer stands here; a test sends what nobody foresaw and holds each answer against it. The
-parameters of a transcription come from their table (`parameters.py`), the bodies of answers from the serializers.
+It lists every response that a call can give; a test sends generated requests and checks each response against it. The
+parameters of a transcription come from their table (`parameters.py`), the bodies of responses from the serializers.
 """
 
 from collections.abc import Callable, Mapping
@@ -89,7 +89,7 @@ UPLOADING = {
 
 
 def of_kind(kind: parameters.ParameterType) -> Schema:
-    """What a parameter of a kind may be, in JSON Schema's words."""
+    """The JSON Schema of a kind of parameter."""
     match kind:
         case parameters.Boolean():
             return {"type": "boolean"}
@@ -108,12 +108,12 @@ def of_kind(kind: parameters.ParameterType) -> Schema:
         case parameters.Temperatures(most=most):
             one = {"type": "number", "minimum": 0, "maximum": 1}
             return {"oneOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": most}]}
-        case _:  # languages, clips, tokens: a text of their own form
+        case _:  # languages, clips, tokens: each is a text with a form of its own
             return {"type": "string"}
 
 
 class ParametersExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
-    """A request with the parameters of the table beside its own fields."""
+    """The schema of a request that has the parameters of the table beside its own fields."""
 
     target_class = "transcription.api.serializers.ParametersRequest"
     match_subclasses = True
@@ -125,13 +125,9 @@ class ParametersExtension(OpenApiSerializerExtension):  # type: ignore[no-untype
             if name in named:
                 properties[name] = {**of_kind(named[name].kind), "description": named[name].help}
             else:
-                properties[name] = OWN_FIELDS.get(name) or _of_field(auto_schema, field, direction)
+                own = OWN_FIELDS.get(name)
+                properties[name] = own or auto_schema._map_serializer_field(field, direction)  # type: ignore[no-untyped-call]
         return {"type": "object", "properties": properties}
-
-
-def _of_field(auto_schema: AutoSchema, field: Any, direction: str) -> Schema:
-    schema: Schema = auto_schema._map_serializer_field(field, direction)  # type: ignore[no-untyped-call]
-    return schema
 
 
 class TagsExtension(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
@@ -208,8 +204,8 @@ KINDS = [export.content_type.partition(";")[0] for export in exports.FORMATS.val
 
 
 def _query(question: type[serializers.Serializer[Any]]) -> list[OpenApiParameter]:
-    """The parameters of a query string; the serializer says what they may be."""
-    told = []
+    """The parameters of a query string, as its serializer defines them."""
+    described = []
     for name, field in question().fields.items():
         kind: Any = str
         if isinstance(field, serializers.IntegerField):
@@ -220,8 +216,8 @@ def _query(question: type[serializers.Serializer[Any]]) -> list[OpenApiParameter
         elif isinstance(field, serializers.BooleanField):
             kind = bool
         enum = list(field.choices) if isinstance(field, serializers.ChoiceField) else None
-        told.append(OpenApiParameter(name, kind, enum=enum, description=ABOUT.get(name, "")))
-    return told
+        described.append(OpenApiParameter(name, kind, enum=enum, description=ABOUT.get(name, "")))
+    return described
 
 
 ABOUT = {
@@ -244,17 +240,17 @@ ABOUT = {
 
 
 def _call(
-    request: Any = None, answers: Mapping[Any, Any] | None = None, *, may_be_bad: bool = False, **more: Any
+    request: Any = None, responses: Mapping[Any, Any] | None = None, *, may_be_bad: bool = False, **more: Any
 ) -> Any:
-    """A call: what it takes, what it answers when all is well, and how it may be refused."""
-    sent = {400: BAD, 413: TOO_LARGE, 415: UNREADABLE} if request is not None else {400: BAD} if may_be_bad else {}
-    return extend_schema(request=request, responses={**EVERYWHERE, **sent, **(answers or {})}, **more)
+    """The description of a call. Errors that every call may give, or every call with a body, are added here."""
+    errors = {400: BAD, 413: TOO_LARGE, 415: UNREADABLE} if request is not None else {400: BAD} if may_be_bad else {}
+    return extend_schema(request=request, responses={**EVERYWHERE, **errors, **(responses or {})}, **more)
 
 
 def _on(view: type[Any], **calls: Callable[[Any], Any]) -> None:
-    """Describe the calls of a view, by the names of their methods."""
-    for name, described in calls.items():
-        setattr(view, name, described(getattr(view, name)))
+    """Attach the descriptions of a view's calls to its methods."""
+    for name, describe_call in calls.items():
+        setattr(view, name, describe_call(getattr(view, name)))
 
 
 def _as_json(serializer: Any) -> dict[str, Any]:
@@ -262,7 +258,7 @@ def _as_json(serializer: Any) -> dict[str, Any]:
 
 
 def _object(component: str, /, **fields: Any) -> Any:
-    """An answer that is one object, also where the call is named `list`."""
+    """A response that is one object, also where the method is named `list`."""
     return forced_singular_serializer(type(inline_serializer(component, fields)))()  # type: ignore[no-untyped-call]
 
 
@@ -302,7 +298,7 @@ NEW_KEY = _object("NewlyMadeToken", **tokens.TokenSerializer().fields, key=seria
 
 
 def describe() -> None:
-    """Say of each view what its calls take and answer."""
+    """Attach a description to each call of each view."""
     in_form = {"multipart/form-data": NewJobRequest, "application/json": NewJobRequest}
     many = {"multipart/form-data": batches.BatchRequest, "application/json": batches.BatchRequest}
     page = _query(PageQuestion)
@@ -438,7 +434,7 @@ WRONG_SUM = _refusal("The piece is not what its Upload-Checksum says; the offset
 
 
 def add_streams(result: Schema, generator: Any, request: Any, public: bool) -> Schema:
-    """A hook of drf-spectacular: the calls that are no views of DRF's."""
+    """A hook of drf-spectacular, which adds the calls that are not DRF views."""
     job = {"name": "id", "in": "path", "required": True, "schema": UUID}
     refused = {"description": "A refusal with a sentence.", "content": {"application/json": {"schema": REFUSAL}}}
     common = {"tags": ["jobs"], "security": [{"bearer": []}, {"X-API-Key": []}], "parameters": [job]}

@@ -1,4 +1,4 @@
-"""A transcript's segments over the native API: what the engine heard, how it reads now, and a person's edits."""
+"""A transcript's segments over the native API: what the engine heard, the current text, and a person's edits."""
 
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,7 @@ LAST_OFFSET = 2**31 - 1
 
 
 class SegmentsQuestion(Question):
-    """From where on, and how many."""
+    """Which of a job's segments to list."""
 
     page_size = serializers.IntegerField(
         default=200,
@@ -39,7 +39,7 @@ class SegmentsQuestion(Question):
 
 
 class Edit(serializers.Serializer[Any]):
-    """What a segment shall read; null gives back what was heard."""
+    """A segment's new text; null restores what was heard."""
 
     text = serializers.CharField(
         allow_null=True,
@@ -51,7 +51,7 @@ class Edit(serializers.Serializer[Any]):
 
 
 class SegmentSerializer(serializers.ModelSerializer[Segment]):
-    """How a segment reads, and what was heard."""
+    """A segment's current text, and what was heard."""
 
     text = serializers.SerializerMethodField()
     words = serializers.SerializerMethodField()
@@ -66,14 +66,13 @@ class SegmentSerializer(serializers.ModelSerializer[Segment]):
         return segment.reads.strip()
 
     def get_words(self, segment: Segment) -> list[dict[str, Any]] | None:
-        """With times; null unless `word_timestamps` was asked for. Words of an edit have theirs from those heard."""
+        """Words with times; null unless `word_timestamps` was set. Edited words take their times from those heard."""
         words = edits.spoken(segment)
-        return None if words is None else [_word(word.word, word.start, word.end, word.probability) for word in words]
+        return None if words is None else [_word_body(word) for word in words]
 
     def get_heard(self, segment: Segment) -> dict[str, Any]:
-        words = None if segment.words is None else [Word.from_json(word) for word in segment.words]
-        body = None if words is None else [_word(word.word, word.start, word.end, word.probability) for word in words]
-        return {"text": segment.text.strip(), "words": body}
+        words = None if segment.words is None else [_word_body(Word.from_json(word)) for word in segment.words]
+        return {"text": segment.text.strip(), "words": words}
 
     def get_improved(self, segment: Segment) -> str | None:
         return None if segment.improved_text is None else segment.improved_text.strip()
@@ -83,8 +82,8 @@ class SegmentSerializer(serializers.ModelSerializer[Segment]):
         return representation
 
 
-def _word(word: str, start: float, end: float, probability: float) -> dict[str, Any]:
-    return {"word": word.strip(), "start": start, "end": end, "probability": probability}
+def _word_body(word: Word) -> dict[str, Any]:
+    return {"word": word.word.strip(), "start": word.start, "end": word.end, "probability": word.probability}
 
 
 class SegmentViewSet(NativeViewSet[Segment]):
@@ -98,13 +97,13 @@ class SegmentViewSet(NativeViewSet[Segment]):
 
     def list(self, request: Request, job_pk: UUID) -> Response:
         """Some of the segments, in the order of the recording."""
-        form = SegmentsQuestion.read(request)
-        stored = self.get_queryset()
-        page = stored[form["offset"] : form["offset"] + form["page_size"]]
-        return Response({"count": stored.count(), "results": self.get_serializer(page, many=True).data})
+        question = SegmentsQuestion.read(request)
+        segments = self.get_queryset()
+        page = segments[question["offset"] : question["offset"] + question["page_size"]]
+        return Response({"count": segments.count(), "results": self.get_serializer(page, many=True).data})
 
     def partial_update(self, request: Request, job_pk: UUID, pk: int) -> Response:
-        """Have a segment read otherwise. What the engine heard is kept beside it."""
+        """Change a segment's text. What the engine heard is kept beside it."""
         segment = self.get_object()
         edit = Edit(data=request.data)
         edit.is_valid(raise_exception=True)

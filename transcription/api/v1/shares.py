@@ -23,7 +23,7 @@ DEFAULT_DAYS, MOST_DAYS = 7, 365
 
 
 class NewShare(serializers.Serializer[Any]):
-    """How long a link is to be good, and what for."""
+    """How long a link is valid, and whether the recording can be heard there."""
 
     expires_in_days = serializers.IntegerField(
         default=DEFAULT_DAYS,
@@ -63,7 +63,7 @@ class ShareViewSet(NativeViewSet[Share]):
         return get_object_or_404(Job.objects.for_user(self.request.user).only("pk"), pk=self.kwargs["job_pk"])
 
     def list(self, request: Request, job_pk: UUID) -> Response:
-        """The links that are good now; their addresses were shown when they were made."""
+        """The valid links. Their addresses were shown when they were made, and are not known any more."""
         return Response({"results": self.get_serializer(self.get_queryset(), many=True).data})
 
     def create(self, request: Request, job_pk: UUID) -> Response:
@@ -77,6 +77,6 @@ class ShareViewSet(NativeViewSet[Share]):
         return Response({**self.get_serializer(share).data, "url": address}, status=status.HTTP_201_CREATED)
 
     def destroy(self, request: Request, job_pk: UUID, pk: UUID) -> Response:
-        """Take a link back: from now on it leads nowhere."""
+        """Revoke a link: it stops working at once."""
         self.get_object().delete()
         return Response(status=status.HTTP_204_NO_CONTENT)

@@ -1,4 +1,4 @@
-"""Keys over the native API: one's own, for who is signed in or has a key for everything."""
+"""A user's keys over the native API, for whoever is signed in or has a key that may do everything."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -27,7 +27,7 @@ class TokenSerializer(serializers.ModelSerializer[ApiToken]):
 
 
 class NewToken(serializers.Serializer[Any]):
-    """What a key is for, what it may do, and until when."""
+    """A new key's name, scope and expiry."""
 
     name = serializers.CharField(max_length=100, required=False, allow_blank=True, default="")
     scope = serializers.ChoiceField(
@@ -51,11 +51,11 @@ class NewToken(serializers.Serializer[Any]):
         return value
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        # A misspelt `scope` would make a key that may more than was meant.
+        # If a misspelt `scope` were ignored, the key could do more than intended.
         if isinstance(data, Mapping) and (unknown := [name for name in data if name not in self.fields]):
             raise serializers.ValidationError({unknown[0]: [_("There is no such field.")]})
-        form: dict[str, Any] = super().to_internal_value(data)
-        return form
+        values: dict[str, Any] = super().to_internal_value(data)
+        return values
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs["expires_in_days"] is not None:
@@ -68,7 +68,7 @@ class NewToken(serializers.Serializer[Any]):
 
 
 class TokenViewSet(NativeViewSet[ApiToken]):
-    """A user's keys. A key itself is told once, when it is made."""
+    """A user's keys. A key itself is shown once, when it is made."""
 
     permission_classes = (HasFullAccess,)
     parser_classes = (JSONParser, MultiPartParser)
@@ -94,6 +94,6 @@ class TokenViewSet(NativeViewSet[ApiToken]):
         """Revoke a key: it stops working at once."""
         try:
             keys.revoke(self.get_object())
-        except keys.StandsInFile as problem:
-            raise Conflict(str(problem)) from problem
+        except keys.StandsInFile as error:
+            raise Conflict(str(error)) from error
         return Response(status=status.HTTP_204_NO_CONTENT)

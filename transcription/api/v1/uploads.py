@@ -1,18 +1,18 @@
 """Large files in chunks over the native API: tus 1.0, https://tus.io/protocols/resumable-upload
 
-OPTIONS /api/v1/uploads/     the largest file, and what is spoken: creation, creation-with-upload, expiration, checksum,
-                             termination
+OPTIONS /api/v1/uploads/     the largest file, and the extensions: creation, creation-with-upload, expiration,
+                             checksum, termination
 POST    /api/v1/uploads/     begins a file of Upload-Length bytes: 201, Location, and the upload as JSON. Its name is
                              `filename` or `name` in Upload-Metadata. A body of a chunk's type is its first chunk
 HEAD    /api/v1/uploads/ID/  Upload-Offset, Upload-Length, Upload-Expires, and Upload-Metadata as it was sent
 PATCH   /api/v1/uploads/ID/  the next chunk, application/offset+octet-stream, at most 8 MiB, from Upload-Offset on: 204
-                             with the new one. 409 if that is not where the upload ends, 423 while another chunk is
-                             written, 460 if Upload-Checksum (sha1, sha256, md5) does not fit; the offset is as it was
-DELETE  /api/v1/uploads/ID/  gives it up
+                             with the new offset. 409 if that is not where the upload ends, 423 while another chunk is
+                             written, 460 if Upload-Checksum (sha1, sha256, md5) is wrong; then the offset is unchanged
+DELETE  /api/v1/uploads/ID/  discards the upload
 GET     /api/v1/uploads/ID/  id, name, bytes, offset, expires_at
 
-All but the first and the last need `Tus-Resumable: 1.0.0` (412). Another's upload is not there (404), one that has
-expired is gone (410). POST /api/v1/jobs/ takes a complete one as `upload`.
+All but the first and the last need `Tus-Resumable: 1.0.0` (412). Another user's upload does not exist (404), one that
+has expired is gone (410). POST /api/v1/jobs/ takes a complete one as `upload`.
 """
 
 from base64 import b64decode
@@ -62,8 +62,8 @@ class UploadSerializer(serializers.ModelSerializer[Upload]):
         fields = ("id", "name", "bytes", "offset", "expires_at")
 
 
-class PieceParser(BaseParser):
-    """Leaves a chunk unread: it goes straight to its place on the disk."""
+class ChunkParser(BaseParser):
+    """Leaves a chunk unread: `uploads.add` writes it from the stream to the disk."""
 
     media_type = CHUNK_TYPE
 
@@ -72,10 +72,10 @@ class PieceParser(BaseParser):
 
 
 class UploadViewSet(NativeViewSet[Upload]):
-    """A user's files that come in chunks; another's are not there."""
+    """A user's uploads in chunks."""
 
     missing = gettext_lazy("There is no such upload. Begin it anew.")
-    parser_classes = (PieceParser,)
+    parser_classes = (ChunkParser,)
     serializer_class = UploadSerializer
 
     def get_queryset(self) -> QuerySet[Upload]:
@@ -107,15 +107,15 @@ class UploadViewSet(NativeViewSet[Upload]):
     def create(self, request: Request) -> Response:
         """Begin an upload, with its first chunk if one is sent along."""
         length, metadata = _length(request), request.headers.get("Upload-Metadata", "")
-        name, expected = _name(metadata), _sum(request)
+        name, checksum = _name(metadata), _checksum(request)
         if has_chunk := request.content_type == CHUNK_TYPE:
             _check_fits(request, 0, length)
         upload = uploads.begin(cast(AbstractBaseUser, request.user), name, length, metadata)
         if has_chunk:
             try:
-                upload = _add(upload, 0, request, expected)
+                upload = _add(upload, 0, request, checksum)
             except BaseException:
-                uploads.discard(upload)  # nobody was told of it
+                uploads.discard(upload)  # the client does not learn its address
                 raise
         headers = {"Location": reverse("api:upload", args=(upload.pk,)), **_state(upload)}
         return Response(self.get_serializer(upload).data, status=status.HTTP_201_CREATED, headers=headers)
@@ -124,7 +124,7 @@ class UploadViewSet(NativeViewSet[Upload]):
         return Response(self.get_serializer(self.get_object()).data, headers={"Cache-Control": "no-store"})
 
     def state(self, request: Request, pk: UUID) -> Response:
-        """Where to go on."""
+        """The offset at which to continue."""
         upload = self.get_object()
         headers = {**_state(upload), "Upload-Length": str(upload.bytes), "Cache-Control": "no-store"}
         if upload.metadata:
@@ -132,7 +132,7 @@ class UploadViewSet(NativeViewSet[Upload]):
         return Response(headers=headers)
 
     def add(self, request: Request, pk: UUID) -> Response:
-        """Take the next chunk."""
+        """Add the next chunk."""
         upload = self.get_object()
         if request.content_type != CHUNK_TYPE:
             raise TusError(415, _("Send a piece with Content-Type: %(type)s.") % {"type": CHUNK_TYPE})
@@ -140,11 +140,11 @@ class UploadViewSet(NativeViewSet[Upload]):
         if offset != upload.offset:
             _refuse_offset()
         _check_fits(request, offset, upload.bytes)
-        upload = _add(upload, offset, request, _sum(request))
+        upload = _add(upload, offset, request, _checksum(request))
         return Response(status=status.HTTP_204_NO_CONTENT, headers=_state(upload))
 
     def destroy(self, request: Request, pk: UUID) -> Response:
-        """Give an upload up."""
+        """Discard an upload."""
         if not uploads.discard(self.get_object()):
             raise Http404
         return Response(status=status.HTTP_204_NO_CONTENT)
@@ -154,9 +154,9 @@ def _state(upload: Upload) -> dict[str, str]:
     return {"Upload-Offset": str(upload.offset), "Upload-Expires": http_date(upload.expires_at.timestamp())}
 
 
-def _add(upload: Upload, offset: int, request: Request, expected: uploads.Sum | None) -> Upload:
+def _add(upload: Upload, offset: int, request: Request, checksum: uploads.Sum | None) -> Upload:
     try:
-        return uploads.add(upload, offset, request.stream or BytesIO(), expected)
+        return uploads.add(upload, offset, request.stream or BytesIO(), checksum)
     except uploads.Busy as error:
         raise TusError(
             423, _("Another piece of this upload is being written. Ask for its offset, then go on.")
@@ -181,7 +181,7 @@ def _check_fits(request: Request, offset: int, length: int) -> None:
         raise TusError(413, message)
 
 
-# ------------------------------------------------------------------ what the headers say
+# ------------------------------------------------------------------ headers
 
 
 def _length(request: Request) -> int:
@@ -195,27 +195,27 @@ def _length(request: Request) -> int:
 
 
 def _number(request: Request, header: str) -> int:
-    message = request.headers.get(header, "")
-    if not (message.isdecimal() and len(message) < 20):
+    value = request.headers.get(header, "")
+    if not (value.isdecimal() and len(value) < 20):
         raise TusError(400, _("Send the header %(name)s: a number of bytes.") % {"name": header})
-    return int(message)
+    return int(value)
 
 
 def _name(metadata: str) -> str:
     """The file's name in Upload-Metadata: keys, each with its value in Base64, separated by commas."""
-    told = dict(pair.split(" ", 1) for pair in map(str.strip, metadata.split(",")) if " " in pair)
+    values = dict(pair.split(" ", 1) for pair in map(str.strip, metadata.split(",")) if " " in pair)
     try:
-        return clean_name(b64decode(told.get("filename") or told.get("name") or "", validate=True).decode())
-    except ValueError as error:  # it is not Base64, or not UTF-8
+        return clean_name(b64decode(values.get("filename") or values.get("name") or "", validate=True).decode())
+    except ValueError as error:  # not Base64, or not UTF-8
         raise TusError(400, _("The name in Upload-Metadata is UTF-8 in Base64.")) from error
 
 
-def _sum(request: Request) -> uploads.Sum | None:
-    """What Upload-Checksum says, or None."""
-    message = request.headers.get("Upload-Checksum")
-    if message is None:
+def _checksum(request: Request) -> uploads.Sum | None:
+    """The value of Upload-Checksum, or None."""
+    value = request.headers.get("Upload-Checksum")
+    if value is None:
         return None
-    algorithm, _space, digest = message.partition(" ")
+    algorithm, _space, digest = value.partition(" ")
     try:
         if algorithm in ALGORITHMS:
             return uploads.Sum(algorithm, b64decode(digest, validate=True))

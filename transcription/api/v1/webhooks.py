@@ -1,4 +1,4 @@
-"""A user's webhook over the native API, and the log of what was delivered."""
+"""A user's webhook over the native API, and the messages that were sent to it."""
 
 from typing import Any, cast
 from uuid import UUID
@@ -20,13 +20,13 @@ from transcription.queue import deliveries
 
 
 class WebhookRequest(serializers.Serializer[Webhook]):
-    """Where a user wants to be told."""
+    """The address that a user's messages go to."""
 
     url = WebAddressField()
 
 
 class WebhookViewSet(NativeViewSet[Webhook]):
-    """The caller's own webhook: there is always one, and it may have no address."""
+    """The caller's webhook. Everybody has one; it may have no address."""
 
     def retrieve(self, request: Request) -> Response:
         return Response(_to_dict(request, webhooks.of(_person(request))))
@@ -38,16 +38,16 @@ class WebhookViewSet(NativeViewSet[Webhook]):
         return Response(_to_dict(request, webhooks.point(_person(request), form.validated_data["url"])))
 
     def destroy(self, request: Request) -> Response:
-        """Send nothing more to the address; the secret stays, for jobs that name an address of their own."""
+        """Remove the address; the secret stays, for jobs that name an address of their own."""
         webhooks.point(_person(request), "")
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     def secret(self, request: Request) -> Response:
-        """Make a new secret; the old one signs nothing more."""
+        """Make a new secret; messages are no longer signed with the old one."""
         return Response(_to_dict(request, webhooks.renew_secret(_person(request))))
 
     def test(self, request: Request) -> Response:
-        """Send a test message; what comes of it stands in the delivery."""
+        """Send a test message; its delivery shows the outcome."""
         test = webhooks.send_test(_person(request))
         if test is None:
             raise Conflict(_("There is no address to send a test to. Set one first."))
@@ -79,7 +79,7 @@ class DeliveryFacts(serializers.ModelSerializer[Delivery]):
 
 
 class DeliveryViewSet(NativeViewSet[Delivery]):
-    """What was sent for a user, or is to be; another's is not there."""
+    """A user's messages, sent and waiting."""
 
     missing = gettext_lazy("There is no such delivery.")
     pagination_class = NewestFirst
@@ -97,7 +97,7 @@ class DeliveryViewSet(NativeViewSet[Delivery]):
         return Response(self.get_serializer(self.get_object()).data)
 
     def replay(self, request: Request, pk: UUID) -> Response:
-        """Send it anew, now and under the same id, whatever came of it before."""
+        """Send a message again, now and with the same id, whatever its outcome was."""
         delivery = self.get_object()
         if not deliveries.replay_delivery(delivery.pk):
             raise Conflict(_("The message is being sent now. See what comes of it first."))
@@ -106,7 +106,7 @@ class DeliveryViewSet(NativeViewSet[Delivery]):
 
 
 def _to_dict(request: Request, webhook: Webhook) -> dict[str, Any]:
-    """Whoever may only read gets no secret: with it they could write messages in our name."""
+    """A webhook as JSON. A key that may only read gets no secret: with it one could sign messages in our name."""
     may_sign = not isinstance(request.auth, Caller) or request.auth.may(Scope.WRITE)
     return {"url": webhook.url or None, "secret": webhook.secret if may_sign else None}
 
