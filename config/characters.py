@@ -1,6 +1,6 @@
-"""Refuses requests with a NUL character, which PostgreSQL stores nowhere and raises an error for.
+"""Refuses requests with a NUL character, which PostgreSQL cannot store: a query with one raises an error.
 
-Bodies need no look: the fields of forms and serializers refuse it, and a file's name is cleaned of it.
+Bodies are not checked: the fields of forms and serializers refuse NUL, and it is removed from a file's name.
 """
 
 from collections.abc import Awaitable, Callable

@@ -1,20 +1,20 @@
-"""The embedded broker: Celery's messages are files in a folder, and no process that dies loses or spoils one.
+"""The embedded broker: Celery's messages are files in a folder, and a process that dies loses or corrupts none.
 
-kombu's own filesystem transport shows readers half-written files, ends the worker at a file that it cannot parse, and
-keeps what was fetched only in memory. Here, below the one folder that the transport option `folder` names:
+kombu's own filesystem transport lets readers see half-written files, ends the worker at a file that it cannot parse,
+and keeps fetched messages only in memory. Here, below the folder that the transport option `folder` names:
 
     messages/   <time>-<count>-<uuid>.<queue>.msg, a message each; their names sort in the order of publishing
-    claimed/    <pid>-<random>/, what one consumer has fetched and not yet acknowledged
+    claimed/    <pid>-<random>/, the messages that one consumer has fetched and not yet acknowledged
     control/    <exchange>.bindings/, a file for each queue that is bound to the exchange
-    bells/      <pid>-<random>, a named pipe of each consumer that waits: who publishes writes a byte into every one
-    bad/        <name>.bad, what could not be read, for a person to look at
+    bells/      <pid>-<random>, a named pipe of each waiting consumer; a publisher writes a byte into every one
+    bad/        <name>.bad, files that could not be read, for a person to look at
 
 A consumer holds its claimed folder locked. The kernel drops the lock when the process ends, however it ends, and every
-consumer puts back what lies in folders that nobody holds: no message waits for a timeout. A bell only saves a consumer
-the wait for its next look at the folder. All of it may be removed while processes run; what is needed is made again.
+consumer puts back the messages in folders that are not locked, so no message waits for a timeout. A bell only wakes a
+consumer before it would look at the folder anyway. All of this may be removed while processes run; it is made again.
 
-For one machine and a local disk: NFS keeps neither such locks nor such renames. A forked child holds its parent's
-locks too, so workers run with `--pool=threads` or `solo`; a child that is started by exec does not.
+For one machine and a local disk: NFS supports neither such locks nor such renames. A forked child would hold its
+parent's locks too, so workers run with `--pool=threads` or `solo`; a child that is started by exec does not.
 """
 
 import base64
@@ -45,16 +45,16 @@ from kombu.transport.filesystem import exchange_queue_t
 log = logging.getLogger(__name__)
 
 TIDY_SECONDS = 5
-CONTROL_SECONDS = 3600  # a ping, or an answer to one, that nobody fetched in this time is not waited for any more
+CONTROL_SECONDS = 3600  # nobody waits any longer for a ping, or the reply to one, that is older
 COMPLAINT_SECONDS = 60
-LOOK_SECONDS = 0.25  # between two looks at the folder of a consumer with a bell, should nobody ring it
-LARGEST_MESSAGE = 16 * 1024**2  # bytes; ours have about 1,000, and a recording that strayed in here may have 5 GB
+LOOK_SECONDS = 0.25  # how often a consumer looks at the folder even if its bell does not ring
+LARGEST_MESSAGE = 16 * 1024**2  # bytes; ours have about 1,000, a recording in this folder by mistake may have 5 GB
 
 
 class Channel(filesystem.Channel):
     """Publishes to and consumes from the folder. A channel that only publishes claims nothing and holds no lock."""
 
-    do_restore = False  # by publishing anew, as kombu does; close() moves the files back
+    do_restore = False  # kombu would publish the messages again; close() moves the files back instead
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
         super().__init__(connection, **kwargs)
@@ -65,7 +65,7 @@ class Channel(filesystem.Channel):
         self.bad = self.folder / "bad"
         self.bells = self.folder / "bells"
         self._count = itertools.count()
-        self._waiting: defaultdict[str, deque[str]] = defaultdict(deque)  # names as last listed, for each queue
+        self._waiting: defaultdict[str, deque[str]] = defaultdict(deque)  # by queue: the names as last listed
         self._own: ClaimedFolder | None = None
         self._next_tidying = 0.0
         self._next_complaint = 0.0
@@ -73,14 +73,14 @@ class Channel(filesystem.Channel):
     # ---------------------------------------------------------------- publish
 
     def _put(self, queue: str, payload: Any, **_: Any) -> None:  # type: ignore[override]
-        """Publish a message. Raises OSError, and leaves nothing behind, when it cannot be written."""
+        """Publish a message. Raises OSError if it cannot be written, and then leaves no file behind."""
         name = f"{time.time_ns():020d}-{next(self._count) % 10**6:06d}-{uuid.uuid4().hex}.{_ending(queue)}"
         self._make(self.messages)
         _write(self.messages / name, payload)
         self._ring()
 
     def _ring(self) -> None:
-        """Wake every consumer that waits, whatever its queues; one that is missed looks by itself."""
+        """Wake every waiting consumer, whatever its queues; one that misses it looks at the folder anyway."""
         for name in _listing(self.bells):
             try:
                 _ring(self.bells / name)
@@ -90,7 +90,7 @@ class Channel(filesystem.Channel):
     # ---------------------------------------------------------------- fetch
 
     def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:
-        """Claim the oldest message of a queue. Raises Empty, also for a folder that cannot be used at the moment."""
+        """Claim the oldest message of a queue. Raises Empty, also if the folder cannot be used at the moment."""
         waiting = self._waiting[queue]
         try:
             if not waiting:
@@ -100,17 +100,17 @@ class Channel(filesystem.Channel):
                 message = self._claim(waiting.popleft())
                 if message is not None:
                     return message
-        except OSError as error:  # a full disk, say: raised here it would end the worker
+        except OSError as error:  # such as a full disk; the exception would end the worker
             self._complain(error)
         raise Empty
 
     def _names(self, queue: str) -> list[str]:
-        """The queue's messages that wait, oldest first."""
+        """The queue's waiting messages, the oldest first."""
         ending = _ending(queue)
         return sorted(name for name in _listing(self.messages) if name.partition(".")[2] == ending)
 
     def _claim(self, name: str) -> dict[str, Any] | None:
-        """Take a message for ourselves; None when another consumer was first, or when it is no message."""
+        """Move a message into our claimed folder; None if another consumer was first, or it is not a message."""
         own = self._own_folder()
         claimed = own / name
         try:
@@ -122,7 +122,7 @@ class Channel(filesystem.Channel):
         except (OSError, ValueError) as error:
             self._set_aside(claimed, error)
             return None
-        # The publisher's own tag comes twice with a doubled file; this one says where the message lies.
+        # The publisher's own tag is not unique if a file was copied; this one is the message's path.
         message["properties"]["delivery_tag"] = f"{own.name}/{name}"
         return message
 
@@ -135,7 +135,7 @@ class Channel(filesystem.Channel):
     def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str | None, **kwargs: Any) -> Any:
         def deliver(message: Any) -> None:
             if no_ack:
-                self._drop(message.delivery_tag)  # first: the command may be to shut down
+                self._drop(message.delivery_tag)  # before the callback: the command may be to shut down
                 callback(message)
             else:
                 self._deliver(message, callback)
@@ -143,7 +143,7 @@ class Channel(filesystem.Channel):
         return super().basic_consume(queue, no_ack, deliver, consumer_tag, **kwargs)
 
     def _deliver(self, message: Any, callback: Callable[..., Any]) -> None:
-        """Hand a message over. One with headers that Celery stumbles over would end each worker that it comes to."""
+        """Hand a message to Celery; set it aside if Celery cannot read its headers, which would end every worker."""
         try:
             callback(message)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -170,15 +170,15 @@ class Channel(filesystem.Channel):
     def _drop(self, delivery_tag: str) -> None:
         try:
             (self.claimed / delivery_tag).unlink(missing_ok=True)
-        except OSError as error:  # it will come once more: that is harmless, and this may be any thread
+        except OSError as error:  # the message will be delivered again, which is harmless; this may be any thread
             self._complain(error)
 
     def _restore(self, message: Any) -> None:
-        """Give back one message, to its old place in the order."""
+        """Put one message back, to its old place in the order."""
         claimed = self.claimed / message.delivery_tag
         with contextlib.suppress(FileNotFoundError):
             claimed.rename(self.messages / claimed.name)
-            self._waiting.clear()  # it is older than what we listed since
+            self._waiting.clear()  # it is older than the names listed there
             self._ring()
 
     def close(self) -> None:
@@ -197,12 +197,12 @@ class Channel(filesystem.Channel):
     def _tidy_now_and_then(self) -> None:
         if time.monotonic() >= self._next_tidying:
             self._next_tidying = time.monotonic() + TIDY_SECONDS
-            self._give_back_of_the_dead()
+            self._give_back_for_dead_consumers()
             self._keep_bindings()
             self._remove_old_control_files()
             self._set_foreign_files_aside()
 
-    def _give_back_of_the_dead(self) -> None:
+    def _give_back_for_dead_consumers(self) -> None:
         for name in _listing(self.claimed):
             lock = _lock(self.claimed / name)
             if lock is not None:
@@ -214,7 +214,7 @@ class Channel(filesystem.Channel):
                     log.warning("the consumer %s is gone: gave back %d messages", name, returned)
 
     def _give_back(self, folder: Path) -> int:
-        """Return what lies in a claimed folder, and remove the folder; the caller holds its lock."""
+        """Put the messages in a claimed folder back, and remove the folder; the caller holds its lock."""
         names = _listing(folder)
         self._make(self.messages)
         for name in names:
@@ -226,14 +226,14 @@ class Channel(filesystem.Channel):
         return len(names)
 
     def _keep_bindings(self) -> None:
-        """Bind our queues again where a binding was lost, and show by its time that each is in use."""
+        """Bind our queues again if a binding was lost, and update the time of each, which shows that it is in use."""
         for queue in self._active_queues:
             for exchange, key, arguments in list(self.state.queue_bindings(queue)):
                 routing_key, pattern = self.typeof(exchange).prepare_bind(queue, exchange, key, arguments)[:2]
                 self._queue_bind(exchange, routing_key, pattern, queue)
 
     def _remove_old_control_files(self) -> None:
-        """Remove control messages and bindings of processes that died, and drafts that they left."""
+        """Remove the control messages, bindings and drafts of processes that died."""
         folders = [self.messages, *(self.bindings / name for name in _listing(self.bindings))]
         for path in (folder / name for folder in folders for name in _listing(folder)):
             if path.name.endswith((".pidbox.msg", ".pidbox.binding", ".tmp")):
@@ -242,7 +242,7 @@ class Channel(filesystem.Channel):
                         path.unlink()
 
     def _set_foreign_files_aside(self) -> None:
-        """Set aside what no queue could ever fetch; a hidden file may be a draft, or the Finder's."""
+        """Set aside the files that no queue could ever fetch, except hidden ones: drafts, or the Finder's."""
         for name in _listing(self.messages):
             if not name.startswith(".") and not name.partition(".")[2].endswith(".msg"):
                 self._set_aside(self.messages / name, ValueError("the name is not <number>.<queue>.msg"))
@@ -263,7 +263,7 @@ class Channel(filesystem.Channel):
         self._binding(exchange, (routing_key or "", pattern or "", queue)).unlink(missing_ok=True)
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str | None, queue: str) -> None:
-        """Bind a queue. A file for each binding: in one file for all, two processes would undo each other's change."""
+        """Bind a queue. Each binding has a file: in a common file, two processes would undo each other's change."""
         binding = (routing_key or "", pattern or "", queue)
         path = self._binding(exchange, binding)
         try:
@@ -273,18 +273,18 @@ class Channel(filesystem.Channel):
                 self._make(self.bindings)
                 self._make(path.parent)
                 _write(path, binding)
-        except OSError as error:  # pings wait until the next tidying; work does not
+        except OSError as error:  # only pings have to wait until the next tidying
             self._complain(error)
 
     def get_table(self, exchange: str) -> list[exchange_queue_t]:  # type: ignore[override]
-        """All bindings of an exchange, whoever made them."""
+        """All bindings of an exchange, of all processes."""
         table = []
         folder = self._exchange(exchange)
         for path in (folder / name for name in _listing(folder) if name.endswith(".binding")):
             try:
                 table.append(_exchange_queue(_read(path)))
             except FileNotFoundError:
-                continue  # unbound meanwhile
+                continue  # the queue was unbound meanwhile
             except (OSError, ValueError) as error:
                 self._set_aside(path, error)
         return table
@@ -296,10 +296,10 @@ class Channel(filesystem.Channel):
     def _exchange(self, exchange: str) -> Path:
         return self.bindings / f"{_quoted(exchange)}.bindings"
 
-    # ---------------------------------------------------------------- what goes wrong
+    # ---------------------------------------------------------------- errors
 
     def _set_aside(self, path: Path, reason: Exception) -> None:
-        """Move what cannot be read out of the way: left in its place it would be met again and again."""
+        """Move an unreadable file out of the way; otherwise it would be read again and again."""
         log.warning("set aside in %s: %r: %s: %s", self.bad, path.name, type(reason).__name__, reason)
         try:
             self._make(self.bad)
@@ -310,7 +310,7 @@ class Channel(filesystem.Channel):
             self._complain(error)
 
     def _make(self, folder: Path) -> None:
-        """Make a folder that only its owner may use: who can write here can give the workers orders."""
+        """Make a folder that only its owner may use: whoever can write here controls the workers."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
 
@@ -328,7 +328,7 @@ class Transport(filesystem.Transport):
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
-        self.state = virtual.BrokerState()  # kombu's is one for all connections, whatever their folders
+        self.state = virtual.BrokerState()  # kombu shares one among all connections, whatever their folders
         self._bells = Path(client.transport_options["folder"]) / "bells"
         self._bell: Bell | None = None
 
@@ -336,7 +336,7 @@ class Transport(filesystem.Transport):
         """Deliver the next message, waiting for it. Raises TimeoutError when none comes in time."""
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         while True:
-            # Before the look: whoever publishes after it rings.
+            # Before looking at the folder, so that a message that comes later rings it.
             self._bell = Bell.hung(self._bell, self._bells)
             try:
                 self.cycle.get(self._deliver, timeout=timeout)  # type: ignore[union-attr]
@@ -361,14 +361,14 @@ class Transport(filesystem.Transport):
 
 
 class Bell:
-    """A named pipe that this process alone reads, until `take_down` or its end."""
+    """A named pipe that only this process reads, until `take_down` or the process's end."""
 
     def __init__(self, folder: Path) -> None:
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         self.path = folder / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         os.mkfifo(self.path, mode=0o600)
-        # For writing too: a pipe without any writer would be at its end, and never let us wait.
+        # Opened for writing too: a pipe without a writer is at its end, and select would return at once.
         descriptor = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
         self._descriptor = descriptor
         self._selector = selectors.DefaultSelector()
@@ -377,18 +377,18 @@ class Bell:
 
     @classmethod
     def hung(cls, bell: "Bell | None", folder: Path) -> "Bell | None":
-        """The bell if it still hangs where publishers find it, else a new one; None where there can be none."""
+        """The bell if its pipe still exists, else a new one; None if there can be none."""
         if bell is not None and bell.path.exists():
             return bell
         if bell is not None:
             bell.take_down()
         try:
             return cls(folder)
-        except OSError:  # a full disk, or one that knows no pipes
+        except OSError:  # a full disk, or a file system without pipes
             return None
 
     def wait(self, seconds: float) -> None:
-        """Return when somebody rings, or has rung since the last wait, or after so many seconds."""
+        """Return when it rings, if it has rung since the last wait, or after so many seconds."""
         if self._selector.select(seconds):
             os.read(self._descriptor, 65536)
 
@@ -401,7 +401,7 @@ def _take_down(path: Path, descriptor: int, selector: selectors.BaseSelector) ->
 
 
 def _ring(path: Path) -> None:
-    """Ring a bell, and remove it when nobody hears it any more."""
+    """Ring a bell, and remove it if no process reads it any more."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -414,18 +414,18 @@ def _ring(path: Path) -> None:
     try:
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             os.write(descriptor, b"!")
-    except BlockingIOError:  # it is full of rings
+    except BlockingIOError:  # the pipe is full, so the bell has rung
         pass
     finally:
         os.close(descriptor)
 
 
 class ClaimedFolder:
-    """A new folder that this process holds locked until `unlock`, or until it ends."""
+    """A new folder that this process keeps locked until `unlock`, or until it ends."""
 
     def __init__(self, parent: Path) -> None:
         lock = None
-        while lock is None:  # somebody who tidies may be quicker than our lock, and remove the folder
+        while lock is None:  # another consumer that tidies may remove the folder before we lock it
             self.path = parent / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
             self.path.mkdir(mode=0o700)
             lock = _lock(self.path)
@@ -433,14 +433,14 @@ class ClaimedFolder:
 
 
 def _lock(folder: Path) -> int | None:
-    """A descriptor that holds the folder locked while it is open; None when another has it, or it is no folder."""
+    """A descriptor that keeps the folder locked while it is open; None if another has it, or it is no folder."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        folder.stat()  # else it was removed before we had the lock
+        folder.stat()  # fails if the folder was removed before we had the lock
     except OSError as error:
         os.close(descriptor)
         if not isinstance(error, BlockingIOError | FileNotFoundError):
@@ -450,7 +450,7 @@ def _lock(folder: Path) -> int | None:
 
 
 def _listing(folder: Path) -> list[str]:
-    """The names in a folder; none when it is missing."""
+    """The names in a folder; none if it is missing."""
     try:
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries]
@@ -459,13 +459,13 @@ def _listing(folder: Path) -> list[str]:
 
 
 def _write(path: Path, content: object) -> None:
-    """Let a file appear whole or not at all."""
+    """Write a file that appears complete or not at all."""
     draft = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with draft.open("xb") as file:
             file.write(json.dumps(content).encode())
             file.flush()
-            os.fsync(file.fileno())  # else a power cut leaves the name with nothing behind it
+            os.fsync(file.fileno())  # otherwise a power cut may leave an empty file
         draft.replace(path)
     except OSError:
         draft.unlink(missing_ok=True)
@@ -473,7 +473,7 @@ def _write(path: Path, content: object) -> None:
 
 
 def _read(path: Path) -> object:
-    """The JSON in a file. Raises OSError or ValueError for whatever else may lie there, and never waits for a pipe."""
+    """The JSON in a file. Raises OSError or ValueError for anything else, and never waits for a pipe."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode) or about.st_size > LARGEST_MESSAGE:
@@ -487,7 +487,7 @@ def _read(path: Path) -> object:
 def _message(content: Any) -> dict[str, Any]:
     """The content if it has the shape of a kombu message. Raises ValueError."""
     match content:
-        case {  # what every publisher writes; Celery answers for the meaning of it
+        case {  # what every publisher writes; Celery checks the meaning
             "body": str(body),
             "headers": dict(),
             "content-type": str(),

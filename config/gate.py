@@ -1,7 +1,7 @@
-"""What stands before Django: a request is turned away here before a byte of its body is written anywhere.
+"""The checks before Django: a request is refused here before any of its body is written to the disk.
 
-Django's ASGI handler takes the whole body in before any middleware runs, so Host, size, credentials, space and pace are
-checked in front of it. A refusal is a sentence in the shape of the endpoint that was asked.
+Django's ASGI handler reads the whole body before any middleware runs, so the Host header, the body's size and pace, the
+credentials and the disk's free space are checked in front of it. A refusal is a sentence in the shape of the endpoint.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from django.http.request import split_domain_port, validate_host
 from django.shortcuts import resolve_url
 from django.utils import translation
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from transcription import disk, errors, sentences
 from transcription.api import client_address
@@ -41,7 +42,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 API_UPLOAD = re.compile(r"/api/v1/(jobs|batches)/?")
-PIECES = re.compile(r"/api/v1/uploads/([^/]+/)?")
+CHUNKS = re.compile(r"/api/v1/uploads/([^/]+/)?")
 OPENAI_UPLOAD = re.compile(r"/v1/audio/(transcriptions|translations)")
 LEGACY_UPLOAD = re.compile(r"/((api/)?transcribe|asr|detect-language)/?")
 PAGE_UPLOAD = re.compile(r"/")
@@ -49,17 +50,17 @@ PAGE_UPLOAD = re.compile(r"/")
 SMALL_BODY = 1024**2
 FORM_AROUND_A_FILE = 64 * 1024
 SPACE_IS_CHECKED_EVERY = 16 * 1024**2
-# Seconds without a byte of the body.
+# The most seconds without a byte of the body.
 READ_DEADLINE = 60.0
-# An answer that comes before the body's end is read only by a client that has somewhere to put the rest.
+# Most clients read an early answer only after they have sent the rest of their body: so much of it is read.
 DRAINED_AT_MOST, DRAINING_SECONDS = 4 * 1024**2, 2.0
 RETRY_AFTER_SECONDS = 10
 
-GONE: Message = {"type": "http.disconnect"}
+DISCONNECT: Message = {"type": "http.disconnect"}
 
 
 class Gate:
-    """The ASGI application that lets through to Django's what may pass."""
+    """The ASGI application, which passes acceptable requests on to Django's."""
 
     def __init__(self, application: Application) -> None:
         self.application = application
@@ -70,50 +71,58 @@ class Gate:
         if scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] == "http":
-            held: list[Message] = []
+            held: list[Message] = []  # Django's answer to a wrong key
+
+            async def hold_or_send(message: Message) -> None:
+                if WRONG_KEY in scope:
+                    held.append(message)
+                else:
+                    await send(message)
+
             # Without its own context each request would wait for the one thread that all share.
             async with ThreadSensitiveContext():
-                refused = await self._take(scope, receive, _holding_what_a_wrong_key_gets(scope, held, send))
-            # From here on it holds no thread.
+                refusal = await self._pass_on(scope, receive, hold_or_send)
+            # From here on the request holds no thread.
             if WRONG_KEY in scope:
-                refused = await self._slow_down(ASGIRequest(scope, io.BytesIO())) or refused
-            if refused is not None:
-                await _answer_early(scope, receive, send, refused, is_all_taken=bool(held))
+                refusal = await self._slow_down(ASGIRequest(scope, io.BytesIO())) or refusal
+            if refusal is not None:
+                await _answer_early(scope, receive, send, refusal, is_body_read=bool(held))
             else:
                 for message in held:
                     await send(message)
         else:
             await self.application(scope, receive, send)
 
-    async def _take(self, scope: Scope, receive: Receive, send: Send) -> HttpResponse | None:
-        """Have the request answered; return the refusal that it is to get instead, if any."""
-        request = _request(scope)
-        if request is None:
-            return _bad_request()
-        if (answer := await self._objection(request)) is not None:
-            return answer
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> HttpResponse | None:
+        """Have Django answer the request; return the refusal to send instead, if any."""
+        try:
+            request = ASGIRequest(scope, io.BytesIO())
+        except UnicodeDecodeError:
+            return HttpResponse("The address is not UTF-8.", status=400, content_type="text/plain; charset=utf-8")
+        if (refusal := await self._refusal(request)) is not None:
+            return refusal
         body = Body(self, request, receive)
-        started = False
+        has_started = False
 
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
+        async def note_and_send(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
             await send(message)
 
         try:
-            await self.application(scope, body.receive, watched)
+            await self.application(scope, body.receive, note_and_send)
         except OSError as error:
-            if started or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if has_started or error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            body.refused = body.say(_disk_full)
+            body.refusal = body.ask(_disk_full)
         finally:
             body.end()
-        return None if started else body.refused
+        return None if has_started else body.refusal
 
     async def _slow_down(self, request: ASGIRequest) -> HttpResponse | None:
-        """Let who showed a wrong key wait, longer with each; return what is said to who showed too many.
+        """Delay the answer to a wrong key, longer with each; return the refusal after too many of them.
 
-        A right key never comes here, so nobody is shut out by another at the same address.
+        A request with a valid key never comes here, so nobody is locked out by others at the same address.
         """
         address = client_address.address_of(request)
         seconds = self.key_throttle.another(address)
@@ -126,13 +135,13 @@ class Gate:
         answer["Retry-After"] = str(seconds)
         return answer
 
-    async def _objection(self, request: ASGIRequest) -> HttpResponse | None:
-        """Why this request does not pass, or None. The cheap questions come first."""
+    async def _refusal(self, request: ASGIRequest) -> HttpResponse | None:
+        """The refusal of a request, or None. The cheap checks come first."""
         with translation.override(translation.get_language_from_request(request)):
-            answer = _wrong_host(request) or _too_large(request, _declared_length(request))
-            if answer is None and _is_upload(request):
-                answer = await _stranger(request) or _no_space(request) or self._too_many(request)
-            return answer
+            refusal = _wrong_host(request) or _too_large(request, _declared_length(request))
+            if refusal is None and _is_upload(request):
+                refusal = await _not_admitted(request) or _no_space(request) or self._too_many(request)
+            return refusal
 
     def _too_many(self, request: ASGIRequest) -> HttpResponse | None:
         if self.uploads_under_way < settings.MAX_UPLOADS_AT_ONCE:
@@ -146,7 +155,10 @@ class Gate:
 
 
 class Body:
-    """A request's body on its way to Django: counted, timed, and cut off with a refusal when it misbehaves."""
+    """A request's body on its way to Django, with its size and pace checked.
+
+    When a check fails, `refusal` is set and Django sees a disconnect.
+    """
 
     def __init__(self, gate: Gate, request: ASGIRequest, receive: Receive) -> None:
         self.gate = gate
@@ -155,64 +167,53 @@ class Body:
         self.received = 0
         self.checked = 0
         self.is_complete = False
-        self.refused: HttpResponse | None = None
+        self.refusal: HttpResponse | None = None
         self.is_upload = _is_upload(request)
         gate.uploads_under_way += self.is_upload
 
     async def receive(self) -> Message:
         if self.is_complete:
-            return await self.receive_next()  # Django listens for the client's leaving
+            return await self.receive_next()  # Django waits for the client's disconnect
         try:
             async with asyncio.timeout(READ_DEADLINE):
                 message = await self.receive_next()
         except TimeoutError:
-            message = GONE
-            self.refused = self.say(_too_slow)
+            message = DISCONNECT
+            self.refusal = self.ask(_too_slow)
         if message["type"] == "http.request":
             self.received += len(message.get("body", b""))
-            self.refused = self.say(self._objection)
-        if self.refused is not None or not message.get("more_body", False):
+            self.refusal = self.ask(self._too_large_or_no_space)
+        if self.refusal is not None or not message.get("more_body", False):
             self.end()
-        return message if self.refused is None else GONE
+        return message if self.refusal is None else DISCONNECT
 
     def end(self) -> None:
-        """The body is in, or nobody waits for it any more: its place is free."""
+        """Count the upload as ended: its body is complete, or nothing waits for it any more."""
         if not self.is_complete:
             self.is_complete = True
             self.gate.uploads_under_way -= self.is_upload
 
-    def say(self, question: Callable[[ASGIRequest], HttpResponse | None]) -> HttpResponse | None:
+    def ask(self, check: Callable[[ASGIRequest], HttpResponse | None]) -> HttpResponse | None:
+        """The result of a check, in the request's language."""
         with translation.override(translation.get_language_from_request(self.request)):
-            return question(self.request)
+            return check(self.request)
 
-    def _objection(self, request: ASGIRequest) -> HttpResponse | None:
+    def _too_large_or_no_space(self, request: ASGIRequest) -> HttpResponse | None:
         too_large = _too_large(request, self.received)
         if too_large is not None or self.received - self.checked < SPACE_IS_CHECKED_EVERY:
             return too_large
-        # Others may have filled the disk meanwhile, and a body in chunks did not say its length.
+        # Others may have filled the disk meanwhile, and a chunked body did not declare its length.
         self.checked = self.received
         return _no_space(request, expected=0)
 
 
-# ------------------------------------------------------------------ the questions
-
-
-def _request(scope: Scope) -> ASGIRequest | None:
-    """The request without its body; None if its address is not UTF-8."""
-    try:
-        return ASGIRequest(scope, io.BytesIO())
-    except UnicodeDecodeError:
-        return None
-
-
-def _bad_request() -> HttpResponse:
-    return HttpResponse("The address is not UTF-8.", status=400, content_type="text/plain; charset=utf-8")
+# ------------------------------------------------------------------ the checks, each a refusal or None
 
 
 def _wrong_host(request: ASGIRequest) -> HttpResponse | None:
     address = str((request.scope.get("server") or ("localhost",))[0]).removeprefix("::ffff:")
     address = f"[{address}]" if ":" in address else address
-    # Also the address that the request came in by: a page elsewhere can have its name point here, but not be here.
+    # The address that the request came in by is allowed too. Another site's page can only point a name of its own here.
     domain, _port = split_domain_port(request.META.get("HTTP_HOST", address))
     if domain and validate_host(domain, [*settings.NAMES_SERVED, address]):
         return None
@@ -222,17 +223,17 @@ def _wrong_host(request: ASGIRequest) -> HttpResponse | None:
 
 def _is_upload(request: ASGIRequest) -> bool:
     endpoints = (API_UPLOAD, OPENAI_UPLOAD, LEGACY_UPLOAD, PAGE_UPLOAD)
-    is_whole = request.method == "POST" and any(endpoint.fullmatch(request.path) for endpoint in endpoints)
-    return is_whole or _is_chunk(request)
+    is_whole_file = request.method == "POST" and any(endpoint.fullmatch(request.path) for endpoint in endpoints)
+    return is_whole_file or _is_chunk(request)
 
 
 def _is_chunk(request: ASGIRequest) -> bool:
-    """A chunk of an upload, or the beginning of one, which may bring its first chunk."""
-    return request.method in ("POST", "PATCH") and PIECES.fullmatch(request.path) is not None
+    """Whether it is a chunk of an upload, or begins an upload, possibly with the first chunk."""
+    return request.method in ("POST", "PATCH") and CHUNKS.fullmatch(request.path) is not None
 
 
 def _declared_length(request: ASGIRequest) -> int:
-    """The body's length as the client says; 0 if it does not say (then it is counted)."""
+    """The body's length that the client declares; 0 if it does not, and the bytes are counted as they come."""
     return _number(request.META.get("CONTENT_LENGTH", ""))
 
 
@@ -242,54 +243,49 @@ def _number(text: str) -> int:
 
 def _too_large(request: ASGIRequest, length: int) -> HttpResponse | None:
     if _is_chunk(request):
-        return _too_large_a_chunk(request) if length > settings.UPLOAD_CHUNK_BYTES else None
-    limit = settings.MAX_UPLOAD_BYTES + FORM_AROUND_A_FILE if _is_upload(request) else SMALL_BODY
-    if length <= limit:
+        limit = most = settings.UPLOAD_CHUNK_BYTES
+        message = gettext_noop(
+            "A piece of an upload has at most %(size)s. Have your client send pieces of %(bytes)s bytes."
+        )
+    elif _is_upload(request):
+        limit, most = settings.MAX_UPLOAD_BYTES, settings.MAX_UPLOAD_BYTES + FORM_AROUND_A_FILE
+        message = gettext_noop("The file is over %(size)s. Split it, or ask the administrator to raise the limit.")
+    else:
+        limit = most = SMALL_BODY
+        message = gettext_noop("This address takes at most %(size)s.")
+    if length <= most:
         return None
-    if _is_upload(request):
-        message = _("The file is over %(size)s. Split it, or ask the administrator to raise the limit.")
-        return refuse(request.path, 413, message % {"size": size(settings.MAX_UPLOAD_BYTES)})
-    message = _("This address takes at most %(size)s.")
-    return refuse(request.path, 413, message % {"size": size(SMALL_BODY)})
+    return refuse(request.path, 413, _(message) % {"size": size(limit), "bytes": limit})
 
 
-def _too_large_a_chunk(request: ASGIRequest) -> HttpResponse:
-    message = _("A piece of an upload has at most %(size)s. Have your client send pieces of %(bytes)s bytes.")
-    most = settings.UPLOAD_CHUNK_BYTES
-    return refuse(request.path, 413, message % {"size": size(most), "bytes": most})
-
-
-async def _stranger(request: ASGIRequest) -> HttpResponse | None:
-    """A refusal for whoever may not upload here (by key or session on the API, by key elsewhere), or not now."""
+async def _not_admitted(request: ASGIRequest) -> HttpResponse | None:
+    """The refusal of a caller who may not upload here (by key or session on the API, by key elsewhere), or not now."""
     try:
         await sync_to_async(_admit)(request)
     except errors.RetryLater as problem:
         return retry_later(request.path, problem)
-    except NotAdmitted as stranger:
-        is_page = PAGE_UPLOAD.fullmatch(request.path)
-        return _to_sign_in(request) if is_page else turn_away(request.path, stranger)
+    except NotAdmitted as error:
+        if not PAGE_UPLOAD.fullmatch(request.path):
+            return turn_away(request.path, error)
+        login: HttpResponse = HttpResponseRedirect(f"{resolve_url(settings.LOGIN_URL)}?next={quote(request.path)}")
+        login.status_code = 303
+        return login
     return None
-
-
-def _to_sign_in(request: ASGIRequest) -> HttpResponse:
-    answer: HttpResponse = HttpResponseRedirect(f"{resolve_url(settings.LOGIN_URL)}?next={quote(request.path)}")
-    answer.status_code = 303
-    return answer
 
 
 def _admit(request: ASGIRequest) -> None:
     """Raises NotAdmitted, QueueFull, UploadsThrottled."""
     try:
-        user = _uploading(request)
-        if _begins_something(request):
+        user = _uploading_user(request)
+        if _makes_a_job(request):
             quotas.check_queue(user)
             quotas.check_uploads(user)
     finally:
-        close_old_connections()  # Django, which does that after a request, may never see this one
+        close_old_connections()  # Django does this after a request, but may never see this one
 
 
-def _uploading(request: ASGIRequest) -> AnyUser:
-    """Whose upload it is. Raises NotAdmitted."""
+def _uploading_user(request: ASGIRequest) -> AnyUser:
+    """The user who uploads. Raises NotAdmitted."""
     is_page = PAGE_UPLOAD.fullmatch(request.path)
     if not is_page and (IN_LEGACY.match(request.path) or not IN_API.match(request.path)):
         return caller_of(request).user
@@ -300,10 +296,10 @@ def _uploading(request: ASGIRequest) -> AnyUser:
     return user
 
 
-def _begins_something(request: ASGIRequest) -> bool:
-    """Whether an upload makes a job that would count, as far as can be seen before it is taken in.
+def _makes_a_job(request: ASGIRequest) -> bool:
+    """Whether an upload makes a job that counts against the quotas, as far as its headers show.
 
-    One that may be another's repetition is taken: its job is there already.
+    A request that may be a repetition passes: if it is, its job exists already.
     """
     may_join = OPENAI_UPLOAD.fullmatch(request.path) or "Idempotency-Key" in request.headers
     return request.method == "POST" and not may_join and not PAGE_UPLOAD.fullmatch(request.path)
@@ -329,10 +325,11 @@ def _no_space(request: ASGIRequest, expected: int | None = None) -> HttpResponse
 
 
 def _space_for(request: ASGIRequest) -> int:
+    """The bytes that a request needs on the disk, as far as its headers show."""
     if _is_chunk(request):
-        # It is taken in memory and written once; who begins an upload says how long it will be.
+        # A chunk is held in memory and written once. A request that begins an upload declares its full length.
         return max(_declared_length(request), _number(request.headers.get("Upload-Length", "")))
-    return 2 * _declared_length(request)  # the body as it comes, and the file that is taken out of it
+    return 2 * _declared_length(request)  # for the body, and for the file that is taken out of it
 
 
 def _disk_full(request: ASGIRequest) -> HttpResponse:
@@ -344,31 +341,21 @@ def _too_slow(request: ASGIRequest) -> HttpResponse:
     return refuse(request.path, 408, message % {"seconds": int(READ_DEADLINE)})
 
 
-# ------------------------------------------------------------------ answering before the end, and later
-
-
-def _holding_what_a_wrong_key_gets(scope: Scope, held: list[Message], send: Send) -> Send:
-    async def hold_or_send(message: Message) -> None:
-        if WRONG_KEY in scope:
-            held.append(message)
-        else:
-            await send(message)
-
-    return hold_or_send
+# ------------------------------------------------------------------ answers before the body's end
 
 
 async def _answer_early(
-    scope: Scope, receive: Receive, send: Send, answer: HttpResponse, *, is_all_taken: bool
+    scope: Scope, receive: Receive, send: Send, answer: HttpResponse, *, is_body_read: bool
 ) -> None:
-    """Answer, then take a little of what the client is still sending, so that it gets to reading the answer."""
+    """Answer, then read a little of what the client is still sending, so that it goes on to read the answer."""
     answer["Connection"] = "close"
     answer["Content-Length"] = str(len(answer.content))
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in answer.items()]
     await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": answer.content, "more_body": True})
-    # Who asked whether to send at all has the answer by now and sends nothing, unless it was made to wait.
-    has_nothing_more = is_all_taken or ((b"expect", b"100-continue") in scope["headers"] and WRONG_KEY not in scope)
-    if not has_nothing_more:
+    # A client with `Expect: 100-continue` has the answer by now and sends no body, unless the answer was delayed.
+    waits_to_send = (b"expect", b"100-continue") in scope["headers"] and WRONG_KEY not in scope
+    if not (is_body_read or waits_to_send):
         await _drain(receive)
     await send({"type": "http.response.body"})
 
@@ -387,7 +374,7 @@ async def _drain(receive: Receive) -> None:
 
 
 async def _live(receive: Receive, send: Send) -> None:
-    """The server's start and stop: between them this process sweeps the queue."""
+    """Handle the server's start and stop; between them this process sweeps the queue."""
     stopping = threading.Event()
     while True:
         message = await receive()

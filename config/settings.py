@@ -84,7 +84,7 @@ def _read(parameter: Parameter, variable: str, value: str) -> Any:
 
 
 def _public_url() -> str:
-    """Without a slash at its end. What listens everywhere is reached by the machine's name."""
+    """PUBLIC_URL without a slash at its end. Its default has the machine's name if the server listens everywhere."""
     url = str(env.str("PUBLIC_URL", default="")) or server_url(HOST, PORT, everywhere=socket.gethostname())
     if not url.startswith(("http://", "https://")):
         raise ImproperlyConfigured(f"PUBLIC_URL is {url!r}: write an address such as https://stenograf.example.org.")
@@ -101,7 +101,7 @@ def _allowed_hosts(name: str) -> tuple[Allowed, ...]:
 
 
 def _chat_address(name: str) -> str:
-    """Its value is never repeated: there may be a password in it."""
+    """The address of a chat endpoint. An error does not repeat it: there may be a password in it."""
     url = str(env.str(name, default="")).strip().rstrip("/")
     try:
         if url and "?" in Address.read(url).path:
@@ -134,7 +134,7 @@ def _moments(name: str, default: str) -> list[int]:
 def _machines_time_zone() -> str:
     try:
         return get_localzone_name() or "UTC"
-    except (LookupError, ValueError, OSError):  # it is set up in two ways that disagree, or to nothing that exists
+    except (LookupError, ValueError, OSError):  # the system's two settings disagree, or name no existing zone
         return "UTC"
 
 
@@ -148,7 +148,7 @@ def _time_zone() -> str:
 
 
 def _secret(path: Path) -> str:
-    """The secret of this installation: made once, readable by its owner alone."""
+    """The secret of this installation, made once and readable only by its owner."""
     try:
         if not path.exists():
             _make_secret(path)
@@ -164,7 +164,7 @@ def _make_secret(path: Path) -> None:
     draft.touch(mode=0o600)
     draft.write_text(secrets.token_urlsafe(48))
     try:
-        os.link(draft, path)  # two first starts at once agree on one secret
+        os.link(draft, path)  # fails if another process that starts now was first, so both use one secret
     except FileExistsError:
         pass
     finally:
@@ -177,12 +177,12 @@ def _require(package: str, name: str) -> None:
 
 
 def _database(name: str) -> dict[str, Any]:
-    """The database that an address names; without one a file of DATA_DIR. Its value is never repeated."""
+    """The database at an address; without an address, a file in DATA_DIR. An error does not repeat the address."""
     if not env.str(name, default=""):
-        # Not made into an address: a folder may have a # or a ? in its name.
+        # Not by an address: a folder's name may contain # or ?.
         return {"ENGINE": SQLITE, "NAME": str(DATA_DIR / "stenograf.sqlite3")}
     try:
-        with warnings.catch_warnings(action="ignore"):  # environ's repeats a part of the address
+        with warnings.catch_warnings(action="ignore"):  # environ's warning repeats a part of the address
             database: dict[str, Any] = env.db(name)
     except (ImproperlyConfigured, ValueError):
         database = {}
@@ -198,25 +198,25 @@ SQLITE, POSTGRESQL = "django.db.backends.sqlite3", "django.db.backends.postgresq
 # ------------------------------------------------------------------ where things are
 
 DATA_DIR = _path("DATA_DIR", "data")
-# Machines that work on one queue share these two folders, and no other.
+# Machines that work on one queue share these two folders and no others.
 RECORDINGS_DIR = _path("RECORDINGS_DIR", str(DATA_DIR / "recordings"))
 UPLOADS_DIR = _path("UPLOADS_DIR", str(DATA_DIR / "uploads"))
 if RECORDINGS_DIR == UPLOADS_DIR:
     raise ImproperlyConfigured(f"RECORDINGS_DIR is {str(RECORDINGS_DIR)!r}, as UPLOADS_DIR is: name two folders.")
-TEMPORARY_DIR = DATA_DIR / "temporary"  # archives and decoded sound while they are made
+TEMPORARY_DIR = DATA_DIR / "temporary"  # for archives, and for decoded sound while FFmpeg writes it
 BROKER_DIR = DATA_DIR / "broker"
 LOGS_DIR = DATA_DIR / "logs"
 MODELS_DIR = _path("MODEL_DOWNLOAD_ROOT", "models")
 SAMPLES_DIR = BASE_DIR / "transcription" / "samples"
 
-# ------------------------------------------------------------------ who may come in
+# ------------------------------------------------------------------ access
 
 DEBUG = _boolean("DEBUG", False)
 SECRET_KEY = env.str("SECRET_KEY", default="") or _secret(DATA_DIR / "secret_key")
 HOST = env.str("HOST", default="127.0.0.1")
 PORT = _integer("PORT", 8801, lowest=1, highest=65535)
-# The ASGI gate (config/asgi.py) checks the Host header before Django sees a request: it also knows the address that a
-# request came in by, which no list in a settings file can.
+# The gate (config/gate.py) checks the Host header before Django sees a request: it also accepts the address that the
+# request came in by, which settings cannot know.
 ALLOWED_HOSTS = ["*"]
 MACHINE_NAMES = ["localhost", "127.0.0.1", "[::1]", socket.gethostname(), f"{socket.gethostname().split('.')[0]}.local"]
 NAMES_SERVED = [*MACHINE_NAMES, *env.list("ALLOWED_HOSTS", default=[])]
@@ -224,54 +224,54 @@ NAMES_SERVED = [*MACHINE_NAMES, *env.list("ALLOWED_HOSTS", default=[])]
 if DEBUG and HOST not in ("127.0.0.1", "localhost", "::1"):
     raise ImproperlyConfigured("DEBUG shows settings to visitors: turn it off, or set HOST=127.0.0.1.")
 
-# The first administrator, made at the first start; without a password one is generated and shown once.
+# The first administrator, made at the first start; if no password is set, one is generated and shown once.
 SUPERUSER_USERNAME = env.str("DJANGO_SUPERUSER_USERNAME", default="admin")
 SUPERUSER_PASSWORD = env.str("DJANGO_SUPERUSER_PASSWORD", default="")
 
-# Keys to the API, one a line; they belong to the first administrator.
+# A file of API keys, one a line; they belong to the first administrator.
 KEYS_FILE = _path("KEYS_FILE", "") if env.str("KEYS_FILE", default="") else DATA_DIR / "keys.txt"
 # The endpoints of the compatibility API and /asr are open without a key to this machine and its private network.
 LEGACY_ANONYMOUS = _boolean("LEGACY_ANONYMOUS", False)
 
-# By what address others reach this server: the links in a webhook's message begin with it.
+# The address at which others reach this server; the links in a webhook's message begin with it.
 PUBLIC_URL = _public_url()
 
-# ------------------------------------------------------------------ what is taken and how it is transcribed
+# ------------------------------------------------------------------ uploads and transcription
 
 MAX_UPLOAD_BYTES = _integer("MAX_UPLOAD_BYTES", 5 * 1024**3, lowest=1)
 MAX_DURATION_SECONDS = _integer("MAX_DURATION_SECONDS", 86_400, lowest=1)
-# Uploads under way in one web process; connections are never limited.
+# Simultaneous uploads in one web process; connections are not limited.
 MAX_UPLOADS_AT_ONCE = _integer("MAX_UPLOADS_AT_ONCE", 64, lowest=1)
-# Hours after its last chunk that an upload in chunks is removed, unless a job has taken it.
+# Hours after its last chunk until an upload in chunks is removed, unless a job uses it.
 UPLOAD_EXPIRES_HOURS = _integer("UPLOAD_EXPIRES_HOURS", 24, lowest=1, highest=8760)
 UPLOAD_CHUNK_BYTES = 8 * 1024**2
-# A user's unfinished jobs, and recordings in a time, such as 60/hour; 0 is no limit.
+# Limits for each user: unfinished jobs, and recordings in a period, such as 60/hour; 0 is no limit.
 MAX_QUEUED_JOBS = _integer("MAX_QUEUED_JOBS", 0)
 THROTTLE_UPLOADS = _rate("THROTTLE_UPLOADS")
-# What is left free on the data disk: the decoded sound comes on top of the upload.
+# Bytes that stay free on the data disk when an upload is accepted: its decoded sound needs space too.
 FREE_SPACE_RESERVE_BYTES = _integer("FREE_SPACE_RESERVE_BYTES", 512 * 1024**2)
 
-# Days after its last job has ended that a recording's sound is removed, and a job with all that belongs to it; 0 keeps.
+# Days after the end of a recording's last job until its sound is removed, and of a job until it is removed; 0 is never.
 RETENTION_DAYS_AUDIO = _integer("RETENTION_DAYS_AUDIO", 0, highest=36_500)
 RETENTION_DAYS_JOBS = _integer("RETENTION_DAYS_JOBS", 0, highest=36_500)
 
-# A file so small is prepared in a moment: one thread of the default worker is kept for these.
+# Smaller files are prepared in a moment, so one thread of the default worker is reserved for them.
 SMALL_FILE_BYTES = 16 * 1024**2
 
 ENGINE = _choice("ENGINE", "auto", ("auto", "mlx-whisper", "faster-whisper"))
 MODEL_DEVICE = (env.str("MODEL_DEVICE", default="") or env.str("WHISPER_DEVICE", default="auto")).lower()
 DEFAULT_MODEL = env.str("DEFAULT_MODEL", default="auto")
-# A file with models of one's own, in the form of transcription/weights/published.toml.
+# A file that describes further models, in the form of transcription/weights/published.toml.
 MODEL_CATALOGUE = _path("MODEL_CATALOGUE", "") if env.str("MODEL_CATALOGUE", default="") else None
-# What holds where a request says nothing, of those parameters for which a DEFAULT_<PARAMETER> is set.
+# Defaults of the parameters that a request leaves out, from the variables DEFAULT_<PARAMETER>.
 DEFAULTS = _defaults(OPTIONS)
 DEFAULT_PRIORITY = _choice("DEFAULT_PRIORITY", "normal", ("high", "normal", "low"))
 
-# A language model that improves texts, at any OpenAI-compatible chat endpoint; empty: nothing is improved.
+# A language model that improves texts, at any OpenAI-compatible chat endpoint; empty if there is none.
 LLM_BASE_URL = _chat_address("LLM_BASE_URL")
 LLM_API_KEY = _key("LLM_API_KEY")
 LLM_MODEL = env.str("LLM_MODEL", default="").strip()
-# One answer to one piece of a transcript may take so long.
+# The most seconds for one answer, which is about one piece of a transcript.
 LLM_TIMEOUT_SECONDS = _integer("LLM_TIMEOUT_SECONDS", 120, lowest=1, highest=3600)
 DEFAULT_UPGRADE_TRANSCRIBATION = _boolean("DEFAULT_UPGRADE_TRANSCRIBATION", False)
 if DEFAULT_UPGRADE_TRANSCRIBATION and not LLM_BASE_URL:
@@ -282,7 +282,7 @@ if DEFAULT_UPGRADE_TRANSCRIBATION and not LLM_BASE_URL:
 DATABASES: dict[str, dict[str, Any]] = {"default": _database("DATABASE_URL")}
 _default = DATABASES["default"]
 if _default["ENGINE"] == SQLITE:
-    # WAL alone still fails a transaction that read before it wrote: IMMEDIATE takes the write lock first and waits.
+    # With WAL alone a transaction that reads before it writes may fail; IMMEDIATE waits for the write lock first.
     _default["OPTIONS"] = {
         "timeout": 30,
         "transaction_mode": "IMMEDIATE",
@@ -291,44 +291,43 @@ if _default["ENGINE"] == SQLITE:
 else:
     _require("psycopg", "DATABASE_URL")
     # A connection lasts for one request or task (CONN_MAX_AGE is 0): under ASGI each request has a thread of its own,
-    # and a connection that outlived it would be nobody's.
+    # after whose end nothing could use the connection.
     _default["OPTIONS"] = {
         "connect_timeout": 10,
-        # Whoever waits for a row longer than this waits for a process that hangs, as with SQLite's timeout; a process
-        # that was stopped in the middle of a transaction loses its locks.
+        # A longer wait for a row means that another process hangs, as with SQLite's timeout; a process that stops in
+        # the middle of a transaction loses its locks.
         "options": "-c lock_timeout=30s -c idle_in_transaction_session_timeout=60s",
         **_default.get("OPTIONS", {}),
     }
 
 # ------------------------------------------------------------------ the queue
 
-# A claim is good for this long unless renewed; a dead worker is noticed within a lease and a sweep.
+# A claim lasts for a lease unless it is renewed; a dead worker is noticed within a lease and a sweep.
 HEARTBEAT_SECONDS = 5
 LEASE_SECONDS = _integer("LEASE_SECONDS", 60, lowest=3 * HEARTBEAT_SECONDS)
 SWEEP_SECONDS = _integer("SWEEP_SECONDS", 15, lowest=1)
 MAX_ATTEMPTS = _integer("MAX_ATTEMPTS", 3, lowest=1)
-# A runner that says nothing for so long is stopped: far longer than the slowest machine takes for a window of 30 s, or
-# to load a model.
+# A runner that sends nothing for so long is stopped; the slowest machine needs far less for a window of 30 s, or to
+# load a model.
 STALL_SECONDS = _integer("STALL_SECONDS", 600, lowest=2)
-# Webhooks go to the public internet, and to what is named here: hosts, host:port, or networks such as 192.168.1.0/24.
+# Webhooks may go to the public internet, and to these hosts, host:port pairs, or networks such as 192.168.1.0/24.
 WEBHOOK_ALLOWED_HOSTS = _allowed_hosts("WEBHOOK_ALLOWED_HOSTS")
-# When a message is tried, in seconds since its job's end, and how long one try may take.
+# When the sending of a message is tried, in seconds since its job's end, and how long one try may take.
 WEBHOOK_TRIES_SECONDS = _moments("WEBHOOK_TRIES_SECONDS", "0,30,120,600,3600")
 WEBHOOK_TIMEOUT_SECONDS = _integer("WEBHOOK_TIMEOUT_SECONDS", 10, lowest=1, highest=30)
-# Set by `manage.py serve` for its parts, so that none outlives it.
+# Set by `manage.py serve` for its child processes, so that none outlives it.
 SUPERVISOR_PID = _integer("SUPERVISOR_PID", 0)
 
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="files://")
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, object] = {}
 if CELERY_BROKER_URL.startswith("files:"):
-    # A worker sleeps until its bell rings: idle it takes 0.2 % of a core, heartbeat and sweeps included (6 ticks of
-    # 10 ms in 30 s, on two shared AMD EPYC cores). The interval is for a folder that can hold no pipe: looking every
-    # 25 ms takes 1.1 %.
+    # A worker sleeps until its bell rings: idle it uses 0.2 % of a core, heartbeat and sweeps included (6 ticks of
+    # 10 ms in 30 s, on two shared AMD EPYC cores). The interval is for a file system without pipes: looking every
+    # 25 ms uses 1.1 %.
     CELERY_BROKER_TRANSPORT_OPTIONS = {"folder": str(BROKER_DIR), "polling_interval": 0.025}
 elif CELERY_BROKER_URL.startswith(("redis:", "rediss:")):
     _require("redis", "CELERY_BROKER_URL")
-    # Whoever shares the database shares the wake-ups, and nobody else does: another program, or another Stenograf, may
-    # use the same Redis.
+    # Processes with one database share their wake-ups; other programs, or another Stenograf, may use the same Redis.
     CELERY_BROKER_TRANSPORT_OPTIONS = {"global_keyprefix": f"stenograf.{_default['NAME']}."}
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False  # a message is only a wake-up: the row is the truth
@@ -358,7 +357,7 @@ INSTALLED_APPS = [
     "transcription",
 ]
 
-# Each of these is async-capable: one that is not would make every waiting request hold a thread.
+# All of these are async-capable: a middleware that is not would make every waiting request hold a thread.
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "config.characters.refuse_nul",
@@ -437,12 +436,12 @@ REST_FRAMEWORK = {
         "transcription.api.authentication.TokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
-    "DEFAULT_METADATA_CLASS": None,  # /api/schema/ tells more
+    "DEFAULT_METADATA_CLASS": None,  # /api/schema/ has the same and more
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser", "rest_framework.parsers.MultiPartParser"],
-    "URL_FORMAT_OVERRIDE": None,  # ?format= is a parameter of ours
+    "URL_FORMAT_OVERRIDE": None,  # `format` is a parameter of our own
     "NUM_PROXIES": _integer("NUM_PROXIES", 0),
     "STRICT_JSON": True,
 }
@@ -475,12 +474,12 @@ STORAGES = {
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
 
-# An upload goes to its own disk at once, so that taking it in is a second name and not a copy.
+# Uploads are written to the disk of the recordings, so that keeping one is a hard link and not a copy.
 FILE_UPLOAD_HANDLERS = ["transcription.api.upload_handler.HashingUploadHandler"]
 FILE_UPLOAD_TEMP_DIR = str(UPLOADS_DIR)
 FILE_UPLOAD_PERMISSIONS = 0o640
-FILE_UPLOAD_MAX_MEMORY_SIZE = UPLOAD_CHUNK_BYTES  # a chunk is held in memory, and so written to the disk once
-SILENCED_SYSTEM_CHECKS = ["files.E001"]  # the handler makes that folder
+FILE_UPLOAD_MAX_MEMORY_SIZE = UPLOAD_CHUNK_BYTES  # a chunk is held in memory, so it is written to the disk only once
+SILENCED_SYSTEM_CHECKS = ["files.E001"]  # the upload handler makes that folder
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024**2
 
 
@@ -497,7 +496,7 @@ LOGGING = {
         "line": {"()": "transcription.logs.Line", "format": "%(asctime)s %(levelname)s %(name)s %(message)s"},
         "json": {"()": "transcription.logs.Json"},
     },
-    # /health says 503 as its business; a monitor that asks each second would fill the log with it.
+    # A 503 of /health is not an error; with a monitor that asks every second it would fill the log.
     "filters": {"no_health": {"()": CallbackFilter, "callback": _is_worth_a_line}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT, "filters": ["no_health"]}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
@@ -505,6 +504,6 @@ LOGGING = {
         "transcription": {"level": LOG_LEVEL.upper()},
         "celery": {"level": "WARNING"},
         "axes": {"level": "ERROR"},
-        "kombu.connection": {"level": "ERROR"},  # a folder has no host name, and it would say so at each start
+        "kombu.connection": {"level": "ERROR"},  # it would warn at each start that a folder has no host name
     },
 }

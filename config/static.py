@@ -1,4 +1,4 @@
-"""Static files, served by WhiteNoise in the process that serves everything else."""
+"""Static files, served by WhiteNoise in the web process."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,10 +13,9 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseB
 
 
 class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise has no types
-    """WhiteNoise's middleware, made async-capable.
+    """WhiteNoise's middleware, made async-capable: with the original, each request would hold a thread while it waits.
 
-    Its own is not: Django would give each request a thread to wait in. Files are read whole: they are small, and its
-    file responses would be collected into memory anyway.
+    Files are read whole: they are small, and Django would collect a file response into memory anyway.
     """
 
     sync_capable = True
@@ -28,7 +27,7 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # Whit
             markcoroutinefunction(self)
 
     def add_files(self, root: str | Path, prefix: str | None = None) -> None:
-        # WhiteNoise warns of a folder that is not there; before `collectstatic` there is nothing to serve.
+        # Without this check WhiteNoise warns of a missing folder; it is missing until `collectstatic` has run.
         if self.autorefresh or Path(root).is_dir():
             super().add_files(root, prefix)
 
@@ -50,13 +49,13 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # Whit
 
     @staticmethod
     def serve(static_file: StaticFile | Redirect, request: HttpRequest) -> HttpResponse:
-        found = static_file.get_response(request.method, request.META)
+        answer = static_file.get_response(request.method, request.META)
         content = b""
-        if found.file is not None:
-            with found.file:
-                content = found.file.read()
-        response = HttpResponse(content, status=int(found.status))
+        if answer.file is not None:
+            with answer.file:
+                content = answer.file.read()
+        response = HttpResponse(content, status=int(answer.status))
         del response["Content-Type"]
-        for name, value in found.headers:
+        for name, value in answer.headers:
             response[name] = value
         return response
