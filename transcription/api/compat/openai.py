@@ -1,12 +1,12 @@
-"""OpenAI's endpoint, under /v1/: a client of that service's speaks with us when it is given our address.
+"""OpenAI's endpoints, under /v1/, for clients of that service, which only need our address.
 
 POST /v1/audio/transcriptions    a form: file, model, language or languages[], prompt, keywords[], temperature, stream,
                                  response_format (json text srt vtt verbose_json), timestamp_granularities[] (segment
-                                 word); our own parameters too; what nobody knows is ignored
+                                 word); our own parameters too; unknown names are ignored
 POST /v1/audio/translations      the same, into English
-GET  /v1/models, /v1/models/ID   the models here, and the names of OpenAI's that stand for the default one
+GET  /v1/models, /v1/models/ID   the models here, and OpenAI's names that stand for the default one
 
-Both posts wait for the job, or with `stream=true` tell its text as it comes. A request that is sent once more joins the
+Both posts wait for the job, or with `stream=true` send its text as it is decoded. A request that is repeated joins the
 job that it made (`jobs.RequestKey`), and X-Job-Id names it. An error is {"error": {"message", "type", "param",
 "code"}}.
 """
@@ -42,14 +42,12 @@ from transcription.api.errors import openai_body
 from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, ModelField, always, finite
 from transcription.jobs import JobParameters
-from transcription.models import ApiToken, Job, Section
-from transcription.models import Segment as Row
+from transcription.models import ApiToken, Job, Section, Segment
 from transcription.parameters import BY_NAME, InvalidParameter
 from transcription.text import exports
 from transcription.watcher import Snapshot, watching
 from transcription.weights import catalogue
 from transcription.whisper.options import LANGUAGES
-from transcription.whisper.result import Segment
 
 View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
 
@@ -58,7 +56,7 @@ OWNED_BY = "stenograf"
 SPEAKERS = ("known_speaker_names", "known_speaker_references")
 SUBTITLES = ("srt", "vtt")
 PLAIN = "text/plain; charset=utf-8"
-# A proxy closes a connection on which nothing comes; a comment is nothing to the client.
+# A proxy closes an idle connection; clients ignore a comment.
 SILENCE_SECONDS = 15.0
 PING = ": ping\n\n"
 
@@ -66,7 +64,7 @@ log = logging.getLogger(__name__)
 
 
 class OpenAIError(EndpointError):
-    """The request gets this sentence instead of an answer. `is_final`: sent once more it would get the same."""
+    """A refusal in OpenAI's shape. `is_final`: a repeated request would get the same one."""
 
     def __init__(
         self, status: int, message: str, *, param: str | None = None, code: str | None = None, is_final: bool = False
@@ -82,47 +80,47 @@ class OpenAIError(EndpointError):
     def answer(self) -> HttpResponse:
         answer = Json(self.body, status=self.status)
         if self.is_final:
-            answer["X-Should-Retry"] = "false"  # the clients would, after a 409 and a 500
+            answer["X-Should-Retry"] = "false"  # otherwise OpenAI's clients retry after a 409 and a 500
         return answer
 
 
 def openai_endpoint(method: str) -> Callable[[View], View]:
-    """A view for one method and a key, whose refusals have OpenAI's shape and whose answers have an id."""
+    """A view for one method and a key, whose errors have OpenAI's shape and whose responses have an id."""
 
-    def dressed(view: View) -> View:
+    def decorate(view: View) -> View:
         checked = endpoint(method)(view)
 
         @csrf_exempt  # no cookie opens this endpoint
         @wraps(view)
-        async def answer(request: HttpRequest, **named: str) -> HttpResponseBase:
-            response = await checked(request, **named)
-            # The job's id is what the log knows a request by.
+        async def answer(request: HttpRequest, **arguments: str) -> HttpResponseBase:
+            response = await checked(request, **arguments)
+            # The log names a request by its job's id.
             response["X-Request-Id"] = response.get("X-Job-Id") or uuid.uuid4().hex
             return response
 
         return answer
 
-    return dressed
+    return decorate
 
 
-# ------------------------------------------------------------------ what is asked
+# ------------------------------------------------------------------ the request
 
 
 class NamedModelField(ModelField):
-    """A model by any of its names; one that is not known is told from other refusals."""
+    """A model by any of its names; an unknown one is an error with a code of its own."""
 
     def to_internal_value(self, data: Any) -> str:
         try:
             return super().to_internal_value(data)
         except serializers.ValidationError as error:
-            message = [str(detail) for detail in cast(list[str], error.detail)]  # which bear a code of their own
+            message = [str(detail) for detail in cast(list[str], error.detail)]  # plain, without the details' own codes
             raise serializers.ValidationError(message, code=MODEL_NOT_FOUND) from error
 
 
 class TranscriptionRequest(JobRequest):
-    """OpenAI's fields put into our parameters, and the form of the answer."""
+    """OpenAI's fields translated to our parameters, and the format of the response."""
 
-    task: ClassVar[str] = ""  # that the address stands for; empty: as asked
+    task: ClassVar[str] = ""  # the task of the address; empty if the request may choose it
 
     model = NamedModelField()
     response_format = serializers.ChoiceField(
@@ -140,7 +138,7 @@ class TranscriptionRequest(JobRequest):
     languages = serializers.ListField(child=serializers.CharField(), required=False)
 
     def _by_name(self, data: MultiValueDict[str, Any]) -> dict[str, list[Any]]:
-        """What was sent under our names: a list's name comes with brackets or bare, and unknown names are left out."""
+        """The values that were sent, by our names. A list's name may have brackets; unknown names are left out."""
         sent: dict[str, list[Any]] = {}
         for name, values in super()._by_name(data).items():
             bare = name.removesuffix("[]")
@@ -156,6 +154,7 @@ class TranscriptionRequest(JobRequest):
         return {name: values for name, values in sent.items() if name in known}
 
     def _put_granularities(self, sent: dict[str, list[Any]]) -> None:
+        """Make one list of the granularities in `sent`, and ask for word times if words are among them."""
         if granularities := sent.pop("timestamp_granularities", []):
             sent["timestamp_granularities"] = [granularities]
         if "word" in granularities:
@@ -175,7 +174,7 @@ class TranscriptionRequest(JobRequest):
         return super().validate(attrs)
 
     def validate_languages(self, value: list[str]) -> list[str]:
-        """Their codes, each once."""
+        """The languages' codes without repetition."""
         languages = BY_NAME["language"]
         try:
             return list(dict.fromkeys(code for name in value if (code := languages.read([name])) is not None))
@@ -184,12 +183,12 @@ class TranscriptionRequest(JobRequest):
 
     @property
     def job_parameters(self) -> JobParameters:
-        """Among several languages the one that is spoken is found; one by itself is not looked for."""
+        """As everywhere, with `languages`: among several the spoken one is detected, a single one is taken as it is."""
         job_parameters = super().job_parameters
         languages = self.validated_data.get("languages", [])
         if self.validated_data.get("language") is None and languages:
-            chosen = {"language": languages[0]} if len(languages) == 1 else {"languages": tuple(languages)}
-            job_parameters["options"] = replace(job_parameters["options"], **chosen)
+            options = {"language": languages[0]} if len(languages) == 1 else {"languages": tuple(languages)}
+            job_parameters["options"] = replace(job_parameters["options"], **options)
         return job_parameters
 
     @property
@@ -202,16 +201,16 @@ class TranslationRequest(TranscriptionRequest):
     task = "translate"
 
     def _put_granularities(self, sent: dict[str, list[Any]]) -> None:
-        sent.pop("timestamp_granularities", None)  # no field of this address
+        sent.pop("timestamp_granularities", None)  # this endpoint has no such field
 
 
 def _read_form(request: HttpRequest, kind: type[TranscriptionRequest]) -> TranscriptionRequest:
     form = kind.of(request.POST, request.FILES)
     if not form.is_valid():
-        param, message = next(iter(form.errors.items()))
-        is_unknown_model = message[0].code == MODEL_NOT_FOUND
+        param, messages = next(iter(form.errors.items()))
+        is_unknown_model = messages[0].code == MODEL_NOT_FOUND
         code = MODEL_NOT_FOUND if is_unknown_model else None
-        raise OpenAIError(404 if is_unknown_model else 400, str(message[0]), param=param, code=code)
+        raise OpenAIError(404 if is_unknown_model else 400, str(messages[0]), param=param, code=code)
     return form
 
 
@@ -227,15 +226,15 @@ def _submit(request: HttpRequest, kind: type[TranscriptionRequest]) -> tuple[Tra
     retries = request.headers.get("X-Stainless-Retry-Count", "")
     if retries.isdecimal() and retries != "0":
         log.info("job %s: its client asks for it again, for the %s. time", job.pk, retries[:10])
-    request.close()  # The body's own copy of the recording would lie on the disk for as long as we wait.
+    request.close()  # otherwise the body's copy of the recording would stay on the disk while we wait
     return form, job.pk
 
 
 def _request_key(request: HttpRequest, form: TranscriptionRequest) -> jobs.RequestKey:
-    """By what this request is known if it comes once more: its sound, and all that the text depends on."""
-    asking: dict[str, Any] = {**form.job_parameters, "options": form.job_parameters["options"].to_json()}
+    """What recognises this request when it is repeated: the sound, and all that the text depends on."""
+    job_parameters: dict[str, Any] = {**form.job_parameters, "options": form.job_parameters["options"].to_json()}
     token = ApiToken.digest_of(key_in(request.headers) or "")
-    return idempotency.as_meant(request.headers, **asking, sound=form.upload.sha256, token=token)
+    return idempotency.as_meant(request.headers, **job_parameters, sound=form.upload.sha256, token=token)
 
 
 # ------------------------------------------------------------------ POST /v1/audio/…
@@ -252,31 +251,31 @@ async def translations(request: HttpRequest) -> HttpResponseBase:
 
 
 async def _answer(request: HttpRequest, kind: type[TranscriptionRequest]) -> HttpResponseBase:
-    """Answer with the text, at once or as it comes; a client that hangs up leaves the job running."""
+    """Answer with the text, when it is done or as it is decoded. The job goes on if the client disconnects."""
     form, job_id = await sync_to_async(_submit)(request, kind)
     answer: HttpResponseBase
     if form.validated_data["stream"]:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        stream = _stream(job_id, translation.get_language(), is_told_at_once=not form.job_parameters.get("improve"))
+        stream = _stream(job_id, translation.get_language(), is_sent_early=not form.job_parameters.get("improve"))
         answer = StreamingHttpResponse(stream, content_type="text/event-stream; charset=utf-8", headers=headers)
     else:
-        answer = await _waited(job_id, form)
+        answer = await _wait(job_id, form)
     answer["X-Job-Id"] = str(job_id)
     return answer
 
 
-async def _waited(job_id: UUID, form: TranscriptionRequest) -> HttpResponse:
+async def _wait(job_id: UUID, form: TranscriptionRequest) -> HttpResponse:
     try:
         job = await jobs.wait(job_id)
     except Job.DoesNotExist:
         job = None
     if (failure := _failure(job)) is not None:
         return failure.answer
-    return await sync_to_async(_answer_body)(cast(Job, job), form)
+    return await sync_to_async(_transcribed)(cast(Job, job), form)
 
 
 def _failure(job: Job | None) -> OpenAIError | None:
-    """What is said of a job that has ended without its text; None for one that is done."""
+    """The error for a job that has ended without its text; None for one that is done."""
     if job is None:
         return OpenAIError(404, _("The job was deleted before it ended."), code="job_deleted")
     if job.status == Job.Status.CANCELLED:
@@ -287,11 +286,11 @@ def _failure(job: Job | None) -> OpenAIError | None:
         return None
     if job.problem.is_input_at_fault:
         return OpenAIError(400, job.error_message, param="file", code=job.error_code)
-    # Final: what may pass was tried again by the queue.
+    # Final, because the queue has already retried what may pass by itself.
     return OpenAIError(500, job.error_message, code=job.error_code, is_final=True)
 
 
-def _answer_body(job: Job, form: TranscriptionRequest) -> HttpResponse:
+def _transcribed(job: Job, form: TranscriptionRequest) -> HttpResponse:
     format = form.validated_data["response_format"]
     if format == "text":
         return HttpResponse(f"{job.text}\n", content_type=PLAIN)
@@ -315,17 +314,13 @@ def _verbose(job: Job, granularities: set[str]) -> dict[str, Any]:
         "usage": _usage(job),
     }
     if "segment" in granularities:
-        body["segments"] = [_segment(index, segment) for index, segment in enumerate(segments)]
+        body["segments"] = [{"id": index, **segment.to_json()} for index, segment in enumerate(segments)]
+        for segment_body in body["segments"]:
+            del segment_body["words"]  # they have their own list
     if "word" in granularities:
         words = [word for segment in segments for word in segment.words or ()]
         body["words"] = [{"word": word.word, "start": word.start, "end": word.end} for word in words]
     return cast(dict[str, Any], finite(body))
-
-
-def _segment(index: int, segment: Segment) -> dict[str, Any]:
-    body = {"id": index, **segment.to_json()}
-    del body["words"]  # they have their own list
-    return body
 
 
 def _usage(job: Job) -> dict[str, Any]:
@@ -336,26 +331,26 @@ def _usage(job: Job) -> dict[str, Any]:
 
 
 class Increments:
-    """A text that comes in parts: its increments, one after the other, are the text without the space around it."""
+    """Splits a text that comes in parts into increments, which joined are the stripped text."""
 
     def __init__(self) -> None:
         self.whole = ""
-        self._held = ""  # the space at the end, which is only told if something follows
+        self._trailing_space = ""  # sent only if more text follows
 
     def of(self, part: str) -> str:
-        """What a part adds to what was told; it may be empty."""
-        part = self._held + part if self.whole else part.lstrip()
+        """The increment that a part adds; it may be empty."""
+        part = self._trailing_space + part if self.whole else part.lstrip()
         added = part.rstrip()
-        self._held = part[len(added) :]
+        self._trailing_space = part[len(added) :]
         self.whole += added
         return added
 
 
-Place = tuple[int, int]  # of a segment: its section, and its number there
+Place = tuple[int, int]  # a segment's place: the index of its section, and its own in the section
 
 
-async def _stream(job_id: UUID, language: str | None, *, is_told_at_once: bool = True) -> AsyncIterator[str]:
-    """The text of a job in the order of the recording: as it is stored, or when the job has ended."""
+async def _stream(job_id: UUID, language: str | None, *, is_sent_early: bool = True) -> AsyncIterator[str]:
+    """The text of a job in the order of the recording: as it is stored, or once the job has ended."""
     text, place, snapshot = Increments(), (-1, -1), cast(Snapshot | None, None)
     async with watching(job_id) as watched:
         while snapshot is None or not snapshot.is_over:
@@ -363,11 +358,11 @@ async def _stream(job_id: UUID, language: str | None, *, is_told_at_once: bool =
             if snapshot is None or snapshot is before:
                 yield PING
                 continue
-            if not (is_told_at_once or snapshot.is_over):
-                continue  # a language model will change it
-            for at, piece in await sync_to_async(_after)(place, job_id):
-                place = at
-                if delta := text.of(piece):
+            if not (is_sent_early or snapshot.is_over):
+                continue  # a language model will change the text
+            for segment_place, segment_text in await sync_to_async(_after)(place, job_id):
+                place = segment_place
+                if delta := text.of(segment_text):
                     yield _event({"type": "transcript.text.delta", "delta": delta})
     with translation.override(language):
         failure = _failure(snapshot.job)
@@ -375,23 +370,23 @@ async def _stream(job_id: UUID, language: str | None, *, is_told_at_once: bool =
 
 
 def _after(place: Place, job_id: UUID) -> list[tuple[Place, str]]:
-    """The segments after a place that no other can come between: up to the first section that is not done."""
+    """The texts of the segments after a place that are final in order: up to the first section that is not done."""
     try:
         sections = Section.objects.filter(job_id=job_id)
         unfinished = ~Q(status=Section.Status.DONE)
-        # The sections first, then their segments: of those that are done none is missing.
-        seen = sections.aggregate(count=Count("pk"), first=Min("index", filter=unfinished))
-        if not seen["count"]:
+        # The sections are read before their segments, so that no segment of a done section is missing.
+        state = sections.aggregate(count=Count("pk"), first=Min("index", filter=unfinished))
+        if not state["count"]:
             return []
         later = Q(section__index=place[0], index__gt=place[1]) | Q(section__index__gt=place[0])
-        if seen["first"] is not None:
-            later &= Q(section__index__lte=seen["first"])
-        stored = Row.objects.filter(later, job_id=job_id).order_by("section__index", "index")
+        if state["first"] is not None:
+            later &= Q(section__index__lte=state["first"])
+        stored = Segment.objects.filter(later, job_id=job_id).order_by("section__index", "index")
         reads = Coalesce("edited_text", "improved_text", "text")
         rows = stored.values_list("section__index", "index", reads)
         return [((section, index), text) for section, index, text in rows]
     finally:
-        close_old_connections()  # who goes on to wait, it may be for hours, holds none
+        close_old_connections()  # the stream goes on to wait, possibly for hours, and must hold no connection
 
 
 def _event(content: dict[str, Any]) -> str:
@@ -414,23 +409,23 @@ async def model(request: HttpRequest, name: str) -> HttpResponse:
 
 def _models() -> list[dict[str, Any]]:
     here = {local.name: int(local.path.stat().st_mtime) for local in catalogue.local_models()}
-    return [_named(name, here.get(name, 0)) for name in (*here, *filter(None, catalogue.DEFAULT_NAMES))]
+    return [_model_body(name, here.get(name, 0)) for name in (*here, *filter(None, catalogue.DEFAULT_NAMES))]
 
 
 def _model(name: str) -> dict[str, Any]:
-    """Any that can be asked for, also one that would be fetched first."""
+    """Any model that a request may name, also one that would have to be fetched first."""
     try:
         catalogue.canonical(name)
     except errors.UnknownModel as error:
         raise OpenAIError(404, sentences.describe(error), param="model", code=MODEL_NOT_FOUND) from error
-    return next((known for known in _models() if known["id"] == name), _named(name, 0))
+    return next((known for known in _models() if known["id"] == name), _model_body(name, 0))
 
 
-def _named(name: str, created: int) -> dict[str, Any]:
+def _model_body(name: str, created: int) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": created, "owned_by": OWNED_BY}
 
 
-# No slash at the end, as OpenAI has it, and no redirect to anywhere.
+# Without a slash at the end, as at OpenAI, and without redirects.
 urlpatterns = [
     path("audio/transcriptions", transcriptions),
     path("audio/translations", translations),
