@@ -4,6 +4,7 @@ import math
 import time
 from collections import OrderedDict
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import cast
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -20,7 +21,7 @@ FORWARDED = ("Forwarded", "X-Forwarded-For")
 
 def address_of(request: HttpRequest) -> str:
     """The address that a request counts for: its peer's, or the one that the outermost of NUM_PROXIES proxies saw."""
-    proxies = settings.REST_FRAMEWORK["NUM_PROXIES"]
+    proxies = _trusted_proxies()
     forwarded = request.headers.get("X-Forwarded-For", "")
     if proxies and forwarded:
         addresses = forwarded.split(",")
@@ -35,7 +36,7 @@ def is_near(request: HttpRequest) -> bool:
     that it counts.
     """
     forwarded = request.headers.get("X-Forwarded-For", "")
-    if proxies := settings.REST_FRAMEWORK["NUM_PROXIES"]:
+    if proxies := _trusted_proxies():
         is_of_known_origin = bool(forwarded) and len(forwarded.split(",")) >= proxies
     else:
         is_of_known_origin = not any(name in request.headers for name in FORWARDED)
@@ -44,6 +45,10 @@ def is_near(request: HttpRequest) -> bool:
     return is_of_known_origin and all(
         address is not None and any(address in network for network in NEAR) for address in addresses
     )
+
+
+def _trusted_proxies() -> int:
+    return cast(int, settings.REST_FRAMEWORK["NUM_PROXIES"])
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
