@@ -52,7 +52,7 @@ PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 
 def _rate(name: str) -> tuple[int, int]:
-    """How many in how many seconds, from `60/hour`; a number alone counts by the hour."""
+    """A number and the seconds that it is for, from `60/hour`; a number without a period is for an hour."""
     value = str(env.str(name, default="0")).lower()
     count, slash, period = value.partition("/")
     if not count.strip().isdecimal() or (slash and period.strip() not in PERIODS):

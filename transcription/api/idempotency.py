@@ -39,7 +39,7 @@ def key_in(headers: Mapping[str, str]) -> str:
 def as_sent(path: str, headers: Mapping[str, str], *sources: MultiValueDict[str, Any]) -> RequestKey | None:
     """The request key made of an address and all that was sent to it; None without a client's key. Raises KeyTooLong.
 
-    It does not depend on what the values mean: by now the default model may be another, or an upload in chunks gone.
+    It does not depend on what the values mean: the default model may change, or an upload in chunks expire.
     """
     key = key_in(headers)
     if not key:

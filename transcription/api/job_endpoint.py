@@ -24,7 +24,7 @@ def job_endpoint(allowed: str) -> Callable[[JobView], View]:
     """
 
     def decorate(view: JobView) -> View:
-        @csrf_exempt  # it changes nothing; without this another method with a key would be told of a cookie
+        @csrf_exempt  # it changes nothing, and a POST with a key must get 405, not an error about a cookie
         @wraps(view)
         async def answer(request: HttpRequest, pk: UUID) -> HttpResponseBase:
             if request.method not in allowed.split(", "):

@@ -55,7 +55,7 @@ def content_type(recording: Recording) -> str:
 def bytes_wanted(header: str, size: int) -> range | None:
     """The bytes that a Range header asks for; None is all of them. Raises Unsatisfiable.
 
-    Several ranges at once, and what is not a range, are answered with the whole (RFC 9110, section 14.2 allows it).
+    Several ranges and malformed ones are answered with the whole file, which RFC 9110, section 14.2, allows.
     """
     match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header.strip(), re.IGNORECASE)
     if match is None or match[0].endswith("=-"):

@@ -66,8 +66,8 @@ class ParameterField(serializers.Field[Any, Any, Any, Any]):
     def to_internal_value(self, data: list[Any]) -> Any:
         try:
             return self.parameter.read(data)
-        except InvalidParameter as refused:
-            raise serializers.ValidationError(sentences.describe(refused)) from refused
+        except InvalidParameter as error:
+            raise serializers.ValidationError(sentences.describe(error)) from error
 
 
 class RecordingField(serializers.UUIDField):
@@ -94,8 +94,8 @@ class WebAddressField(serializers.CharField):
         url = super().to_internal_value(data)
         try:
             webhooks.check(url, name=str(self.field_name))
-        except InvalidParameter as refused:
-            raise serializers.ValidationError(sentences.describe(refused)) from refused
+        except InvalidParameter as error:
+            raise serializers.ValidationError(sentences.describe(error)) from error
         return url
 
 
@@ -238,8 +238,8 @@ class ParametersRequest(serializers.Serializer[Job]):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         try:
             choice = capabilities.choose(attrs, model=attrs["model"])
-        except InvalidParameter as refused:
-            raise serializers.ValidationError({refused.name: [sentences.describe(refused)]}) from refused
+        except InvalidParameter as error:
+            raise serializers.ValidationError({error.name: [sentences.describe(error)]}) from error
         if choice.refused and not self.ignores_unsupported:
             raise serializers.ValidationError({name: [sentences.describe(why)] for name, why in choice.refused.items()})
         return {**attrs, "choice": choice}
@@ -430,7 +430,7 @@ class JobInList(serializers.ModelSerializer[Job]):
         return None if expected is None else expected.position
 
     def get_eta_seconds(self, job: Job) -> float | None:
-        """Seconds until it is done, or null when nobody can know."""
+        """Seconds until it is done; null if unknown."""
         expected = _forecast(job)
         return None if expected is None or expected.seconds is None else round(expected.seconds, 1)
 

@@ -178,8 +178,8 @@ class TranscriptionRequest(JobRequest):
         languages = BY_NAME["language"]
         try:
             return list(dict.fromkeys(code for name in value if (code := languages.read([name])) is not None))
-        except InvalidParameter as refused:
-            raise serializers.ValidationError(sentences.describe(refused)) from refused
+        except InvalidParameter as error:
+            raise serializers.ValidationError(sentences.describe(error)) from error
 
     @property
     def job_parameters(self) -> JobParameters:

@@ -22,7 +22,7 @@ View = Callable[..., HttpResponseBase]
 def only_read(view: View) -> View:
     """A view for GET and HEAD; any other method gets the API's refusal."""
 
-    @csrf_exempt  # it changes nothing; without this another method would be told of a cookie
+    @csrf_exempt  # it changes nothing, and a POST must get 405, not an error about a cookie
     @wraps(view)
     def answer(request: HttpRequest, **named: Any) -> HttpResponseBase:
         if request.method in ("GET", "HEAD"):

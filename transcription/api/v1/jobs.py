@@ -89,8 +89,8 @@ class JobsQuestion(PageQuestion):
     def validate_language(self, value: str) -> str:
         try:
             return str(BY_NAME["language"].read([value]) or "")
-        except InvalidParameter as refused:
-            raise serializers.ValidationError(sentences.describe(refused)) from refused
+        except InvalidParameter as error:
+            raise serializers.ValidationError(sentences.describe(error)) from error
 
 
 def condition_of(question: dict[str, Any]) -> Q:

@@ -403,23 +403,23 @@ def describe() -> None:
     )
     length, offset = (_header(name, {"type": "integer", "minimum": 0}) for name in ("Upload-Length", "Upload-Offset"))
     resumable = _header("Tus-Resumable", {"type": "string", "enum": [uploads.VERSION]})
-    refused = {412: _refusal("Not in the words of tus 1.0.", "Send the header Tus-Resumable: 1.0.0.")}
+    wrong_version = {412: _refusal("Not in the words of tus 1.0.", "Send the header Tus-Resumable: 1.0.0.")}
     of_one = {410: _refusal("The upload has expired.", "This upload has expired. Begin it anew."), **FOUND}
     chunk = {uploads.CHUNK_TYPE: BINARY}
     _on(
         uploads.UploadViewSet,
         create=_call(
             chunk,
-            {201: uploads.UploadSerializer, 409: CONFLICT, 460: WRONG_SUM, **refused, **UPLOADING},
+            {201: uploads.UploadSerializer, 409: CONFLICT, 460: WRONG_SUM, **wrong_version, **UPLOADING},
             parameters=[length, resumable],
         ),
         retrieve=_call(None, {200: uploads.UploadSerializer, **of_one}),
         add=_call(
             chunk,
-            {204: GONE, 409: CONFLICT, 423: CONFLICT, 460: WRONG_SUM, **refused, **of_one, **UPLOADING},
+            {204: GONE, 409: CONFLICT, 423: CONFLICT, 460: WRONG_SUM, **wrong_version, **of_one, **UPLOADING},
             parameters=[offset, resumable],
         ),
-        destroy=_call(None, {204: GONE, **refused, **of_one}, parameters=[resumable]),
+        destroy=_call(None, {204: GONE, **wrong_version, **of_one}, parameters=[resumable]),
     )
 
 
@@ -436,7 +436,7 @@ WRONG_SUM = _refusal("The piece is not what its Upload-Checksum says; the offset
 def add_streams(result: Schema, generator: Any, request: Any, public: bool) -> Schema:
     """A hook of drf-spectacular, which adds the calls that are not DRF views."""
     job = {"name": "id", "in": "path", "required": True, "schema": UUID}
-    refused = {"description": "A refusal with a sentence.", "content": {"application/json": {"schema": REFUSAL}}}
+    refusal = {"description": "A refusal with a sentence.", "content": {"application/json": {"schema": REFUSAL}}}
     common = {"tags": ["jobs"], "security": [{"bearer": []}, {"X-API-Key": []}], "parameters": [job]}
     events = {"type": "string", "description": "Events `state`, `segment` (with an id) and `end`."}
     result["paths"]["/api/v1/jobs/{id}/events/"] = {
@@ -446,7 +446,7 @@ def add_streams(result: Schema, generator: Any, request: Any, public: bool) -> S
             "description": "Server-sent events: the job's state and each segment as stored. `Last-Event-ID` goes on.",
             "responses": {
                 "200": {"description": "The stream.", "content": {"text/event-stream": {"schema": events}}},
-                **dict.fromkeys(("401", "403", "404"), refused),
+                **dict.fromkeys(("401", "403", "404"), refusal),
             },
         }
     }
@@ -460,7 +460,7 @@ def add_streams(result: Schema, generator: Any, request: Any, public: bool) -> S
                 "200": sound,
                 "206": sound,
                 "416": {"description": "There are no such bytes."},
-                **dict.fromkeys(("401", "403", "404", "410"), refused),
+                **dict.fromkeys(("401", "403", "404", "410"), refusal),
             },
         }
     }

@@ -67,7 +67,7 @@ class ShareViewSet(NativeViewSet[Share]):
         return Response({"results": self.get_serializer(self.get_queryset(), many=True).data})
 
     def create(self, request: Request, job_pk: UUID) -> Response:
-        """Make a link. Its address is in this answer alone."""
+        """Make a link. Only this response has its address."""
         job = self._job()
         form = NewShare(data=request.data)
         form.is_valid(raise_exception=True)
