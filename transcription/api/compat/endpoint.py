@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.datastructures import MultiValueDict
@@ -23,6 +23,7 @@ from transcription.api.serializers import JobRequest, parameters
 from transcription.models import Job
 
 View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
+SyncView = Callable[..., HttpResponseBase]
 Form = TypeVar("Form", bound=JobRequest)
 
 
@@ -34,10 +35,15 @@ class EndpointError(Exception):
         self.status, self.message, self.more = status, message, more
 
 
-def endpoint(method: str, *, needs_key: bool = True) -> Callable[[View], View]:
-    """A view for one method and a key, whose refusals have the shape that `errors.refuse` knows for its address."""
+def endpoint(method: str, *, needs_key: bool = True) -> Callable[[View | SyncView], View]:
+    """A view for one method and a key, whose refusals have the shape that `errors.refuse` knows for its address.
 
-    def decorate(view: View) -> View:
+    A synchronous view runs in the request's thread.
+    """
+
+    def decorate(view: View | SyncView) -> View:
+        async_view = cast(View, view if iscoroutinefunction(view) else sync_to_async(view))
+
         @csrf_exempt  # no cookie opens these endpoints
         @wraps(view)
         async def answer(request: HttpRequest, **arguments: str) -> HttpResponseBase:
@@ -47,7 +53,7 @@ def endpoint(method: str, *, needs_key: bool = True) -> Callable[[View], View]:
                 if needs_key:
                     caller = await sync_to_async(caller_of)(request)
                     request.user = cast(Any, caller.user)
-                return await view(request, **arguments)
+                return await async_view(request, **arguments)
             except NotAdmitted as error:
                 return turn_away(request.path, error)
             except EndpointError as error:

@@ -76,18 +76,14 @@ def _transcribed(job: Job, format: str) -> HttpResponse:
 
 
 @endpoint("GET")
-async def job(request: HttpRequest, job_id: str) -> HttpResponse:
-    return Json(await sync_to_async(_job_body)(request, job_id))
-
-
-def _job_body(request: HttpRequest, job_id: str) -> dict[str, Any]:
+def job(request: HttpRequest, job_id: str) -> HttpResponse:
     job = find_job(request, job_id)
     body: dict[str, Any] = {"job_id": str(job.pk), "status": job.status, "progress": job.progress}
     if job.status == Job.Status.DONE:
         body |= transcript.body(job)
     elif job.problem is not None:
         body["error"] = job.error_message
-    return body
+    return Json(body)
 
 
 # The names in the answers of `/transcribe` (transcript.file_names): labels, never paths.
@@ -95,31 +91,21 @@ FILE = re.compile(r"(?P<job_id>[0-9a-f-]{36})_.+\.(?P<kind>txt|wav)")
 
 
 @endpoint("GET")
-async def file(request: HttpRequest, name: str) -> HttpResponseBase:
+def file(request: HttpRequest, name: str) -> HttpResponseBase:
     """The text or the recording of a job, by the name in its `result_file` or `uploaded_file`."""
-    job, kind = await sync_to_async(_find_file)(request, name)
-    if kind == "wav":
-        return await sync_to_async(media.respond)(request, job.recording)
+    match = FILE.fullmatch(name)
+    job = find_job(request, match["job_id"]) if match else None
+    if match is None or job is None or name not in transcript.file_names(job):
+        raise EndpointError(404, _("There is no such file."))
+    if match["kind"] == "wav":
+        return media.respond(request, job.recording)
     if job.status != Job.Status.DONE:
         raise EndpointError(404, _("This job has no text yet."))
     return HttpResponse(job.text, content_type="text/plain; charset=utf-8")
 
 
-def _find_file(request: HttpRequest, name: str) -> tuple[Job, str]:
-    """The job that a file's name belongs to, and the file's extension. Raises EndpointError."""
-    match = FILE.fullmatch(name)
-    job = find_job(request, match["job_id"]) if match else None
-    if match is None or job is None or name not in transcript.file_names(job):
-        raise EndpointError(404, _("There is no such file."))
-    return job, match["kind"]
-
-
 @endpoint("GET")
-async def models(request: HttpRequest) -> HttpResponse:
-    return Json(await sync_to_async(_models)())
-
-
-def _models() -> dict[str, Any]:
+def models(request: HttpRequest) -> HttpResponse:
     default = catalogue.default_if_known() or settings.DEFAULT_MODEL
     here = [
         {
@@ -137,7 +123,7 @@ def _models() -> dict[str, Any]:
         for model in catalogue.MODELS.values()
         if model.name not in names
     ]
-    return {"models": here + elsewhere, "default": default}
+    return Json({"models": here + elsewhere, "default": default})
 
 
 # A database that does not answer may block a thread for half a minute: this one, with its own connection.
@@ -202,12 +188,8 @@ def _unhealthy(reason: str) -> dict[str, Any]:
 
 
 @endpoint("POST", needs_key=False)
-async def reload_keys(request: HttpRequest) -> HttpResponse:
+def reload_keys(request: HttpRequest) -> HttpResponse:
     """Read KEYS_FILE again, for a caller with one of its keys (also one not read yet) or an administrator's key."""
-    return Json({"reloaded": await sync_to_async(_reload_keys)(request)})
-
-
-def _reload_keys(request: HttpRequest) -> int:
     try:
         key = key_of(request)
         if key is None or not keys.is_in_file(key):
@@ -215,7 +197,7 @@ def _reload_keys(request: HttpRequest) -> int:
             has_key_of_file = caller.token is not None and caller.token.is_from_file
             if not (has_key_of_file or getattr(caller.user, "is_staff", False)):
                 raise EndpointError(403, _("Send a key of the file, or an administrator's that may do everything."))
-        return keys.reload()
+        return Json({"reloaded": keys.reload()})
     except keys.FileMissing as error:
         raise EndpointError(409, str(error)) from error
     except OSError as error:

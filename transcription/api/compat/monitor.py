@@ -13,7 +13,6 @@ Users see their own tasks, staff see all. Times are in UTC.
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from asgiref.sync import sync_to_async
 from django.contrib.auth.models import AbstractBaseUser
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -48,27 +47,19 @@ class QueueRequest(JobRequest):
 
 
 @endpoint("POST")
-async def transcribe(request: HttpRequest) -> HttpResponse:
+def transcribe(request: HttpRequest) -> HttpResponse:
     """Queue a recording and answer at once."""
-    job = await sync_to_async(_submit)(request)
+    form = read_form(QueueRequest, request)
+    owner = cast(AbstractBaseUser, request.user)
+    job = jobs.submit(owner, form.upload, request_key=request_key(request), **form.job_parameters)
     return Json({"task_id": str(job.pk)}, headers={"X-Job-Id": str(job.pk)})
 
 
-def _submit(request: HttpRequest) -> Job:
-    form = read_form(QueueRequest, request)
-    owner = cast(AbstractBaseUser, request.user)
-    return jobs.submit(owner, form.upload, request_key=request_key(request), **form.job_parameters)
-
-
 @endpoint("GET")
-async def status(request: HttpRequest, task_id: str) -> HttpResponse:
-    return Json(await sync_to_async(_status)(request, task_id))
-
-
-def _status(request: HttpRequest, task_id: str) -> dict[str, Any]:
+def status(request: HttpRequest, task_id: str) -> HttpResponse:
     job = find_job(request, task_id)
     expected = None if job.is_ended else forecast.latest().get(job.pk)
-    body: dict[str, Any] = finite(
+    body = finite(
         {
             "task_id": str(job.pk),
             "status": next((word for word, statuses in WORDS.items() if job.status in statuses), "error"),
@@ -91,7 +82,7 @@ def _status(request: HttpRequest, task_id: str) -> dict[str, Any]:
             "warnings": job.warnings,
         }
     )
-    return body
+    return Json(body)
 
 
 def _error(job: Job) -> str:
@@ -109,21 +100,18 @@ def _time(moment: datetime | None) -> str | None:
 
 
 @endpoint("GET")
-async def queue(request: HttpRequest) -> HttpResponse:
-    return Json(await sync_to_async(_queue)(request))
-
-
-def _queue(request: HttpRequest) -> dict[str, Any]:
+def queue(request: HttpRequest) -> HttpResponse:
     seen = Job.objects.all() if _is_staff(request) else Job.objects.for_user(request.user)
     waiting, running, done = (_newest(seen.filter(status__in=WORDS[word])) for word in ("queued", "processing", "done"))
     failed = _newest(seen.exclude(status__in=(*Job.UNFINISHED, Status.DONE)))
     devices = _devices_of(running)
-    return {
+    body = {
         "queue": [{**_names(job), "created_at": _time(job.created_at)} for job in waiting],
         "processing": [{**_names(job), "gpu_id": devices.get(job.pk)} for job in running],
         "completed": [{**_names(job), "completed_at": _time(job.finished_at)} for job in done],
         "failed": [{**_names(job), "error": _error(job)} for job in failed],
     }
+    return Json(body)
 
 
 def _is_staff(request: HttpRequest) -> bool:
@@ -155,7 +143,7 @@ def _devices() -> list[Worker]:
 
 
 @endpoint("GET")
-async def gpus(request: HttpRequest) -> HttpResponse:
+def gpus(request: HttpRequest) -> HttpResponse:
     body = [
         {
             "id": index,
@@ -165,31 +153,27 @@ async def gpus(request: HttpRequest) -> HttpResponse:
             "utilization_gpu": worker.utilization,
             "device": worker.device,
         }
-        for index, worker in enumerate(await sync_to_async(_devices)())
+        for index, worker in enumerate(_devices())
     ]
     return Json(body, safe=False)
 
 
 @endpoint("GET")
-async def model_status(request: HttpRequest) -> HttpResponse:
-    workers = await sync_to_async(_devices)()
-    return Json({str(index): worker.model_states for index, worker in enumerate(workers)})
+def model_status(request: HttpRequest) -> HttpResponse:
+    return Json({str(index): worker.model_states for index, worker in enumerate(_devices())})
 
 
 # ------------------------------------------------------------------ the log
 
 
 @endpoint("GET")
-async def logs(request: HttpRequest) -> HttpResponse:
-    return Json(await sync_to_async(_logs)(request), safe=False)
-
-
-def _logs(request: HttpRequest) -> list[dict[str, Any]]:
+def logs(request: HttpRequest) -> HttpResponse:
     known = Event.objects.all() if _is_staff(request) else Event.objects.filter(job__owner_id=request.user.pk)
     with_names = known.select_related("job__recording")
     light = with_names.defer("job__text", "job__searchable", "job__recording__peaks")
     newest = list(light.order_by("-id")[:NEWEST_EVENTS])
-    return [{"time": _time(event.at), "msg": _message(event)} for event in reversed(newest)]
+    body = [{"time": _time(event.at), "msg": _message(event)} for event in reversed(newest)]
+    return Json(body, safe=False)
 
 
 def _message(event: Event) -> str:

@@ -14,7 +14,7 @@ job that it made (`jobs.RequestKey`), and X-Job-Id names it. An error is {"error
 import json
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import wraps
 from typing import Any, ClassVar, cast
@@ -37,7 +37,7 @@ from rest_framework import serializers
 from transcription import errors, jobs, sentences
 from transcription.api import idempotency, transcript
 from transcription.api.authentication import key_in
-from transcription.api.compat.endpoint import EndpointError, endpoint
+from transcription.api.compat.endpoint import EndpointError, SyncView, View, endpoint
 from transcription.api.errors import openai_body
 from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, ModelField, always, finite
@@ -48,8 +48,6 @@ from transcription.text import exports
 from transcription.watcher import Snapshot, watching
 from transcription.weights import catalogue
 from transcription.whisper.options import LANGUAGES
-
-View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
 
 MODEL_NOT_FOUND = "model_not_found"
 OWNED_BY = "stenograf"
@@ -84,10 +82,10 @@ class OpenAIError(EndpointError):
         return answer
 
 
-def openai_endpoint(method: str) -> Callable[[View], View]:
+def openai_endpoint(method: str) -> Callable[[View | SyncView], View]:
     """A view for one method and a key, whose errors have OpenAI's shape and whose responses have an id."""
 
-    def decorate(view: View) -> View:
+    def decorate(view: View | SyncView) -> View:
         checked = endpoint(method)(view)
 
         @csrf_exempt  # no cookie opens this endpoint
@@ -398,27 +396,23 @@ def _event(content: dict[str, Any]) -> str:
 
 
 @openai_endpoint("GET")
-async def models(request: HttpRequest) -> HttpResponse:
-    return Json({"object": "list", "data": await sync_to_async(_models)()})
+def models(request: HttpRequest) -> HttpResponse:
+    return Json({"object": "list", "data": _models()})
 
 
 @openai_endpoint("GET")
-async def model(request: HttpRequest, name: str) -> HttpResponse:
-    return Json(await sync_to_async(_model)(name))
-
-
-def _models() -> list[dict[str, Any]]:
-    here = {local.name: int(local.path.stat().st_mtime) for local in catalogue.local_models()}
-    return [_model_body(name, here.get(name, 0)) for name in (*here, *filter(None, catalogue.DEFAULT_NAMES))]
-
-
-def _model(name: str) -> dict[str, Any]:
+def model(request: HttpRequest, name: str) -> HttpResponse:
     """Any model that a request may name, also one that would have to be fetched first."""
     try:
         catalogue.canonical(name)
     except errors.UnknownModel as error:
         raise OpenAIError(404, sentences.describe(error), param="model", code=MODEL_NOT_FOUND) from error
-    return next((known for known in _models() if known["id"] == name), _model_body(name, 0))
+    return Json(next((known for known in _models() if known["id"] == name), _model_body(name, 0)))
+
+
+def _models() -> list[dict[str, Any]]:
+    here = {local.name: int(local.path.stat().st_mtime) for local in catalogue.local_models()}
+    return [_model_body(name, here.get(name, 0)) for name in (*here, *filter(None, catalogue.DEFAULT_NAMES))]
 
 
 def _model_body(name: str, created: int) -> dict[str, Any]:
