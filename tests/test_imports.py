@@ -12,7 +12,8 @@ from tests.server import ROOT
 FLOORS = (
     ("whisper",),
     ("clock", "errors", "logs", "parameters", "processes", "web.languages"),
-    ("disk", "outbound", "sentences", "sound", "weights"),
+    ("disk",),
+    ("outbound", "sentences", "sound", "weights"),
     ("models", "workers.enginecheck"),
     ("history", "keys", "shares", "uploads", "workers.devices"),
     ("text",),
