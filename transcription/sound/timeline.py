@@ -33,12 +33,6 @@ class Timeline:
         """
         return self._place(seconds, self._span_before(seconds) if is_end else self._span(seconds))
 
-    def to_decoded(self, seconds: float) -> float:
-        """The decoded time for one of the recording; for one that was taken out, the joint in its place."""
-        span = max(0, bisect_right(self.spans, seconds, key=_start) - 1)
-        start, end = self.spans[span]
-        return (self._joints[span] + min(max(seconds, start), end) - start) / self.tempo
-
     def restore(self, segment: Segment) -> Segment:
         """A segment as the engine gave it, with the recording's times.
 
@@ -81,7 +75,3 @@ class Timeline:
         """The recording's time for a decoded one as this span sees it, and no farther than its ends."""
         start, end = self.spans[span]
         return min(max(start, start + seconds * self.tempo - self._joints[span]), end)
-
-
-def _start(span: Span) -> float:
-    return span[0]

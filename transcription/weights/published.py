@@ -56,25 +56,18 @@ class Weights:
         return sum(file.size_bytes for file in self.files)
 
     @property
-    def folder(self) -> Path:
-        """Where they belong."""
-        return Path(settings.MODELS_DIR) / f"{ENGINES[self.engine].folder_prefix}{self.model}"
-
-    @property
     def file_names(self) -> str:
-        """For a sentence."""
         return ", ".join(file.name for file in self.files)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A published model. `alignment_heads` are (layer, head) of the decoder's heads that follow the speech."""
+    """A published model."""
 
     name: str
     weights: tuple[Weights, ...]
     aliases: tuple[str, ...] = ()
     languages: frozenset[str] = frozenset(LANGUAGES) - frozenset(LATE_LANGUAGES)
-    alignment_heads: tuple[tuple[int, int], ...] = ()
 
     def weights_for(self, engine: str) -> Weights | None:
         return next((weights for weights in self.weights if weights.engine == engine), None)
@@ -105,7 +98,7 @@ def _model(
     weights: dict[str, Any],
     aliases: tuple[str, ...] = (),
     knows: tuple[str, ...] = (),
-    alignment_heads: tuple[tuple[int, int], ...] = (),
+    alignment_heads: object = None,  # in catalogues written for an earlier version; ignored
 ) -> Model:
     if unknown := set(weights) - ENGINES.keys():
         raise ValueError(f"{name} has weights for {', '.join(sorted(unknown))}, which is no engine")
@@ -114,7 +107,6 @@ def _model(
         weights=tuple(_weights(name, engine, **facts) for engine, facts in weights.items()),
         aliases=tuple(alias.lower() for alias in aliases),
         languages=Model.languages | set(knows),
-        alignment_heads=tuple((layer, head) for layer, head in alignment_heads),
     )
 
 

@@ -22,7 +22,6 @@ class Capabilities:
     folder_prefix: str  # of its models: models/<prefix><name>/
     weights_files: tuple[str, ...]  # a model's folder must hold one of these to be one
     gpu: str  # what its devices are called where they are no CPU: "cuda", "mps"
-    gives_segments_while_decoding: bool
     unsupported: frozenset[str]  # options that it has no way to honour
     compute_types: tuple[str, ...]
     highest: tuple[tuple[str, float], ...] = ()  # options that it takes up to a value alone
@@ -47,7 +46,6 @@ ENGINES = {
         folder_prefix="whisper-",
         weights_files=("weights.safetensors", "weights.npz"),
         gpu="mps",
-        gives_segments_while_decoding=False,
         unsupported=frozenset(
             {
                 "batch_size",
@@ -74,7 +72,6 @@ ENGINES = {
         folder_prefix="faster-whisper-",
         weights_files=("model.bin",),
         gpu="cuda",
-        gives_segments_while_decoding=True,
         unsupported=frozenset({"batch_size", "carry_initial_prompt", "top_p"}),
         compute_types=COMPUTE_TYPES,
         exclusive=(("hotwords", "prefix"),),
