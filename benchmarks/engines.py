@@ -26,6 +26,7 @@ from tests import speech
 from tests.server import MODELS, ROOT, Server
 from transcription.whisper.convert import ctranslate2_to_mlx
 from transcription.whisper.engine import ENGINES
+from transcription.whisper.pcm import BYTES_A_SECOND
 
 # Ours by default cuts at silences and takes long ones out; told not to, it gives the library the recording whole.
 WAYS = {
@@ -89,7 +90,7 @@ def main() -> None:
         speech.join(arguments.language, sound, seconds=arguments.seconds)
         pcm = Path(folder) / "said.pcm"
         pcm.write_bytes(sound.read_bytes()[44:])
-        seconds = pcm.stat().st_size / 32000
+        seconds = pcm.stat().st_size / BYTES_A_SECOND
         print(f"{seconds:.0f} s of {arguments.language}, model base, medians of {arguments.times}\n")
         for engine in arguments.engines:
             compare(engine, Path(folder), sound, pcm, language=arguments.language, times=arguments.times)

@@ -25,6 +25,7 @@ from pathlib import Path
 from benchmarks.machine import machine
 from tests.server import NANO, QUICKLY, Server, processes
 from transcription.sound import audio
+from transcription.whisper.pcm import BYTES_A_SAMPLE, SAMPLE_RATE
 
 MB = 1024**2
 LIMIT = 300 * MB
@@ -223,11 +224,11 @@ def write_speech(path: Path, hours: float) -> Path:
     sentences = json.loads((NANO / "nano" / "sentences.json").read_text())
     spoken = [item["file"] for item in sentences if item["file"].endswith(".wav") and item["language"] == "en"]
     with wave.open(str(piece), "wb") as joined:
-        joined.setparams((1, 2, 16000, 0, "NONE", ""))
-        while joined.tell() < 600 * 16000:
+        joined.setparams((1, BYTES_A_SAMPLE, SAMPLE_RATE, 0, "NONE", ""))
+        while joined.tell() < 600 * SAMPLE_RATE:
             with wave.open(str(NANO / "nano" / order.choice(spoken))) as sentence:
                 joined.writeframes(sentence.readframes(sentence.getnframes()))
-            joined.writeframes(bytes(2 * int(16000 * order.uniform(0.5, 2.5))))
+            joined.writeframes(bytes(BYTES_A_SAMPLE * int(SAMPLE_RATE * order.uniform(0.5, 2.5))))
     ffmpeg = [audio.ffmpeg_path(), "-v", "error", "-nostdin", "-y"]
     encoded = path.with_stem(path.stem + "-piece")
     subprocess.run([*ffmpeg, "-i", str(piece), "-c:a", "libopus", "-b:a", "24k", str(encoded)], check=True)

@@ -26,6 +26,7 @@ import httpx
 
 from benchmarks.machine import machine
 from tests.server import NANO, PASSWORD, Server, processes, wait_until
+from transcription.whisper.pcm import BYTES_A_SAMPLE, BYTES_A_SECOND, SAMPLE_RATE
 
 AIM = 1.0  # seconds, of the dashboard's median
 SENDING_AT_ONCE = 8  # uploads; a server takes some dozens
@@ -151,13 +152,11 @@ def make_lecture(path: Path, minutes: float) -> Path:
     sentences = json.loads((NANO / "nano" / "sentences.json").read_text())
     spoken = [item["file"] for item in sentences if item["file"].endswith(".wav") and item["language"] == "en"]
     with wave.open(str(path), "wb") as lecture:
-        lecture.setnchannels(1)
-        lecture.setsampwidth(2)
-        lecture.setframerate(16000)
-        while lecture.tell() < minutes * 60 * 16000:
+        lecture.setparams((1, BYTES_A_SAMPLE, SAMPLE_RATE, 0, "NONE", ""))
+        while lecture.tell() < minutes * 60 * SAMPLE_RATE:
             for name in spoken:
                 with wave.open(str(NANO / "nano" / name)) as sentence:
-                    lecture.writeframes(sentence.readframes(sentence.getnframes()) + bytes(2 * 16000))
+                    lecture.writeframes(sentence.readframes(sentence.getnframes()) + bytes(BYTES_A_SECOND))
     return path
 
 

@@ -26,6 +26,7 @@ import imageio_ffmpeg
 
 from transcription import errors, processes
 from transcription.logs import timed
+from transcription.whisper.pcm import BYTES_A_SAMPLE, BYTES_A_SECOND, SAMPLE_RATE
 
 with warnings.catch_warnings():
     # pydub looks for an FFmpeg of its own; here it only measures, and FFmpeg is for `ffmpeg_path` to find.
@@ -33,10 +34,7 @@ with warnings.catch_warnings():
     from pydub import AudioSegment
     from pydub.silence import detect_leading_silence
 
-SAMPLE_RATE = 16000
-BYTES_A_SECOND = SAMPLE_RATE * 2  # mono s16le
-
-RAW = "s16le"  # FFmpeg's name for a recording that is such sound already, and says so nowhere
+RAW = "s16le"  # FFmpeg's name for PCM without a header
 
 # FFmpeg's names. Those that a build does not have are never matched, so the lists suit every machine.
 FORMATS = (
@@ -156,7 +154,7 @@ def _take(
     should_stop: Callable[[], bool],
 ) -> float:
     """Copy sound that needs no decoding, whole samples of it, and return its seconds. Raises what `decode` raises."""
-    size = source.stat().st_size // 2 * 2
+    size = source.stat().st_size // BYTES_A_SAMPLE * BYTES_A_SAMPLE
     if size > (max_seconds + 1) * BYTES_A_SECOND:
         raise _too_long(max_seconds)
     on_probe(Probe(RAW, "pcm_s16le", SAMPLE_RATE, 1, size / BYTES_A_SECOND, has_video=False))
@@ -201,8 +199,8 @@ def peaks(pcm: Path, *, count: int = 240) -> list[int]:
 
     The file is read piece by piece: a day of sound costs no more memory than a minute.
     """
-    samples = pcm.stat().st_size // 2
-    edges = [2 * (samples * index // count) for index in range(count + 1)]
+    samples = pcm.stat().st_size // BYTES_A_SAMPLE
+    edges = [BYTES_A_SAMPLE * (samples * index // count) for index in range(count + 1)]
     with pcm.open("rb") as file:
         heights = [_height(file.read, end - start) for start, end in zip(edges, edges[1:], strict=False)]
     loudest = max(heights, default=0)
@@ -217,7 +215,7 @@ def _height(read: Callable[[int], bytes], size: int) -> int:
         if not piece:
             break
         size -= len(piece)
-        height = max(height, AudioSegment(piece, sample_width=2, frame_rate=SAMPLE_RATE, channels=1).max)
+        height = max(height, AudioSegment(piece, sample_width=BYTES_A_SAMPLE, frame_rate=SAMPLE_RATE, channels=1).max)
     return height
 
 
@@ -227,7 +225,7 @@ def sounding(pcm: Path, *, threshold: float, shortest: float) -> tuple[float, fl
     Silence is what stays below `threshold` dBFS for at least `shortest` seconds. Heard minute by minute from each end;
     where there is nothing but silence both are 0.
     """
-    size = pcm.stat().st_size // 2 * 2
+    size = pcm.stat().st_size // BYTES_A_SAMPLE * BYTES_A_SAMPLE
     head = _silence(_minutes(pcm, range(0, size, MINUTE_BYTES), size), threshold)
     if head >= size / BYTES_A_SECOND:
         return 0.0, 0.0
@@ -242,7 +240,7 @@ def _minutes(pcm: Path, places: Iterable[int], size: int) -> Iterator[AudioSegme
         for place in places:
             file.seek(place)
             piece = file.read(min(MINUTE_BYTES, size - place))
-            yield AudioSegment(piece, sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
+            yield AudioSegment(piece, sample_width=BYTES_A_SAMPLE, frame_rate=SAMPLE_RATE, channels=1)
 
 
 def _silence(minutes: Iterable[AudioSegment], threshold: float) -> float:

@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 
 from transcription.whisper.engine import Sound
 
-SAMPLE_RATE = 16000
-
 
 def read(sound: Sound) -> NDArray[np.float32]:
     """The samples of a sound as floats in [-1, 1).  # (samples,)"""

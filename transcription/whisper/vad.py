@@ -27,9 +27,9 @@ from faster_whisper.vad import get_vad_model
 from numpy.typing import NDArray
 
 from transcription.whisper.json_lines import Line, Parent
+from transcription.whisper.pcm import BYTES_A_SAMPLE, SAMPLE_RATE
 from transcription.whisper.sections import SHORTEST_SILENCE, Span
 
-SAMPLE_RATE = 16000
 WINDOW = 512  # samples of which the network gives one probability: 32 ms
 CONTEXT = 64  # samples before a window that it hears again
 STATE = (1, 1, 128)  # of its LSTM
@@ -79,7 +79,7 @@ class Finder:
 
 def find(pcm: Path, *, piece_seconds: int = PIECE_SECONDS) -> Iterator[Line]:
     """Give `progress` after each piece of a recording, and `speech` at its end."""
-    samples = pcm.stat().st_size // 2
+    samples = pcm.stat().st_size // BYTES_A_SAMPLE
     duration = samples / SAMPLE_RATE
     heard = 0
     # 4.5 MB for ten hours. The network's own arrays are copied and let go at once: each that is kept lies between the
@@ -102,7 +102,7 @@ def listen(pcm: Path, *, windows: int) -> Iterator[NDArray[np.float32]]:
     h = c = np.zeros(STATE, np.float32)
     context = np.zeros((1, CONTEXT), np.float32)
     with pcm.open("rb") as file:
-        while piece := file.read(2 * WINDOW * windows):
+        while piece := file.read(BYTES_A_SAMPLE * WINDOW * windows):
             samples = np.frombuffer(piece, "<i2").astype(np.float32) / 32768.0
             samples = np.pad(samples, (0, -len(samples) % WINDOW)).reshape(-1, WINDOW)  # (windows, 512)
             before = np.concatenate([context, samples[:-1, -CONTEXT:]])  # (windows, 64)
