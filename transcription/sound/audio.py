@@ -24,7 +24,7 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
-from transcription import errors, processes
+from transcription import disk, errors, processes
 from transcription.logs import timed
 from transcription.whisper.pcm import BYTES_A_SAMPLE, BYTES_A_SECOND, SAMPLE_RATE
 
@@ -540,7 +540,7 @@ def _undecodable(ended: _Ended, name: str, max_seconds: int) -> errors.Problem:
     complaints = "\n".join(_complaints(ended.words))  # a recording's title may say anything
     if "matches no streams" in complaints:
         return errors.NoAudio()
-    if re.search("No space left on device|Disk quota exceeded", complaints):
+    if disk.reports_full_disk(complaints):
         return errors.DiskFull()
     # This machine is stopping. A file may bring about the same 255: that is a -1 from any of FFmpeg's functions.
     if ended.returncode == 255 and "received signal" in ended.words:

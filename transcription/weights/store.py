@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from transcription import errors, processes
+from transcription import disk, errors, processes
 from transcription.weights import catalogue
 from transcription.weights.catalogue import LocalModel
 from transcription.weights.published import Weights, WeightsFile
@@ -122,13 +122,12 @@ def _bring(request: _WeightsRequest, on_progress: Progress) -> Path:
     if request.is_done:
         return request.folder
     try:
-        request.folder.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(request, on_progress):
-            if not request.is_done:
-                _fetch(request, on_progress)
+        with disk.full_disk_is_a_problem():
+            request.folder.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(request, on_progress):
+                if not request.is_done:
+                    _fetch(request, on_progress)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise errors.DiskFull from error
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         raise request.problem(f"the models folder cannot be written to ({error.strerror})") from error
@@ -185,7 +184,7 @@ def _fetch(request: _WeightsRequest, on_progress: Progress) -> None:
     if strange:
         # Somebody's own model, or a copy under way: what a person put there is never overwritten.
         raise request.problem(f"the folder holds another {', '.join(strange)}; move it away")
-    if shutil.disk_usage(request.folder.parent).free < request.size_bytes - _bytes_in(request.begun):
+    if disk.free_bytes(request.folder.parent) < request.size_bytes - _bytes_in(request.begun):
         raise errors.DiskFull
     refusals = []
     for place, ask, is_kept in _places(request):
@@ -450,7 +449,7 @@ def _bytes_in(*folders: Path) -> int:
 
 def _refusal(words: str) -> Exception:
     """What a child's last words mean."""
-    if "No space left on device" in words or "Disk quota exceeded" in words:
+    if disk.reports_full_disk(words):
         return errors.DiskFull()
     if another := re.search(r"^Another: (.+)$", words, re.MULTILINE):
         return _another(another[1])
