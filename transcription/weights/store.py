@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -139,9 +140,9 @@ def remove(local: LocalModel) -> None:
     if local.path.is_symlink():
         local.path.unlink()
         return
-    gone = local.path.with_name(f".{local.path.name}.{os.getpid()}.part")
-    local.path.rename(gone)  # at once, so that nobody finds half a model
-    shutil.rmtree(gone)
+    removed = _draft_name(local.path)
+    local.path.rename(removed)  # at once, so that nobody finds half a model
+    shutil.rmtree(removed)
 
 
 def bytes_begun(name: str, engine: str) -> int:
@@ -220,7 +221,7 @@ def _draft(request: _WeightsRequest, *, is_kept: bool) -> Iterator[Path]:
     """A hidden folder beside the model's, gone afterwards unless it is kept and something is left in it."""
     for leftover in _drafts(request.folder):  # under the lock, any is a dead attempt's
         shutil.rmtree(leftover)
-    draft = request.begun if is_kept else request.folder.with_name(f".{request.folder.name}.{os.getpid()}.part")
+    draft = request.begun if is_kept else _draft_name(request.folder)
     draft.mkdir(exist_ok=is_kept)
     try:
         yield draft
@@ -229,10 +230,15 @@ def _draft(request: _WeightsRequest, *, is_kept: bool) -> Iterator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
 
 
+def _draft_name(folder: Path) -> Path:
+    # Not the PID: containers that share the models folder have the same ones.
+    return folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.part")
+
+
 def _drafts(folder: Path) -> list[Path]:
-    """The drafts of a model that are not kept."""
-    mine = re.compile(rf"\.{re.escape(folder.name)}\.\d+\.part")
-    return [path for path in folder.parent.iterdir() if mine.fullmatch(path.name)]
+    """The drafts of a model that are not kept; an earlier version named them by PIDs."""
+    draft_name = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]+\.part")
+    return [path for path in folder.parent.iterdir() if draft_name.fullmatch(path.name)]
 
 
 def _move(draft: Path, request: _WeightsRequest) -> None:

@@ -14,6 +14,7 @@ import itertools
 import json
 import math
 import os
+import secrets
 import shutil
 import struct
 from collections.abc import Callable, Iterator
@@ -295,9 +296,9 @@ def write_safetensors(path: Path, tensors: list[Tensor]) -> None:
 
 @contextmanager
 def _draft(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside `folder`, gone afterwards unless it was renamed."""
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(draft, ignore_errors=True)  # an earlier process of this number may have died over it
+    """A hidden folder beside `folder`, removed afterwards unless it was renamed."""
+    # Not the PID: containers that share a folder have the same ones.
+    draft = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.part")
     draft.mkdir(parents=True)
     try:
         yield draft
