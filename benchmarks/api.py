@@ -1,10 +1,10 @@
-"""What the native API's lists take where a user has very many jobs.
+"""Measures the native API's lists for a user with very many jobs.
 
     python -m benchmarks.api [--jobs 100000] [--others 20000] [--times 20] [--folder FOLDER]
 
-The jobs have recordings, tags and texts of some thousand characters, and some of them wait for their turn. A request
-goes through all of Django in one process, so its time is the server's, without a network (`benchmarks/many_jobs.py`).
-With `--folder` the database, a good gigabyte, is kept there, and made only where it is not there yet.
+The jobs have recordings, tags and texts of some thousand characters, and some of them are queued. A request goes
+through all of Django in one process, so its time is the server's, without a network (`benchmarks/many_jobs.py`).
+With `--folder` the database of more than a gigabyte is kept there, and used again the next time.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Our server beside the library that its engine is made of: same sound, same options, one run.
+"""Compares our server with the library of its engine: the same sound and the same options, in turn.
 
     python -m benchmarks.engines [--engines faster-whisper mlx-whisper] [--seconds 120] [--language en] [--times 3]
 
-The library transcribes by itself in a process of its own that has the model loaded; ours is a real server whose model
-is loaded too. The ratio is our time, from the upload's first byte to the job's end, over the library's. Real voices
-(tests/speech.py) and real `base`; for mlx-whisper its weights are converted first.
+The library transcribes by itself, in a process that has loaded the model. Ours is a real server that has loaded the
+model too. The ratio is our time, from the upload's first byte to the job's end, divided by the library's. The voices
+(tests/speech.py) and the model `base` are real; for mlx-whisper the weights are converted first.
 """
 
 import argparse
@@ -26,35 +26,36 @@ from tests import speech
 from tests.server import MODELS, ROOT, Server
 from transcription.whisper.convert import ctranslate2_to_mlx
 from transcription.whisper.engine import ENGINES
+from transcription.whisper.pcm import BYTES_A_SECOND
 
-# Ours by default cuts at silences and takes long ones out; told not to, it gives the library the recording whole.
+# By default our server cuts at silences and leaves long ones out. The second way gives the library the whole recording.
 WAYS = {
     "as by default": {},
     "whole, temperature 0": {"sections": "1", "vad_filter": "false", "temperature": "[0]"},
 }
-ASKED = {
+LIBRARY_ARGUMENTS = {
     ("faster-whisper", "as by default"): {"vad_filter": True},
     ("faster-whisper", "whole, temperature 0"): {"temperature": 0},
     ("mlx-whisper", "as by default"): {"best_of": 5},
     ("mlx-whisper", "whole, temperature 0"): {"temperature": 0},
 }
 
-# Reads requests, a line of JSON each, and answers with the seconds that the library took.
+# The programs that read requests, one JSON object a line, and answer with the seconds that the library took.
 LIBRARY = {
     "faster-whisper": """
 import json, sys, time
 import numpy as np
 from faster_whisper import WhisperModel
 model = WhisperModel(sys.argv[1], "cpu", compute_type="int8", local_files_only=True)
-def transcribe(samples, asked):
-    return list(model.transcribe(samples, **asked)[0])
+def transcribe(samples, arguments):
+    return list(model.transcribe(samples, **arguments)[0])
 """,
     "mlx-whisper": """
 import json, sys, time
 import mlx.core as mx, mlx_whisper, numpy as np
 mx.set_default_device(mx.cpu)
-def transcribe(samples, asked):
-    return mlx_whisper.transcribe(samples, path_or_hf_repo=sys.argv[1], fp16=False, **asked)
+def transcribe(samples, arguments):
+    return mlx_whisper.transcribe(samples, path_or_hf_repo=sys.argv[1], fp16=False, **arguments)
 """,
 }
 LOOP = """
@@ -62,14 +63,14 @@ for line in sys.stdin:
     request = json.loads(line)
     samples = np.fromfile(request["pcm"], "<i2").astype(np.float32) / 32768
     began = time.monotonic()
-    transcribe(samples, request["asked"])
+    transcribe(samples, request["arguments"])
     print(json.dumps(time.monotonic() - began), flush=True)
 """
 
 
 @dataclass(frozen=True)
-class Ours:
-    """The seconds of one job: all of it, and its parts."""
+class OurTime:
+    """The seconds of one job: the whole, and its parts."""
 
     whole: float
     preparing: float
@@ -85,18 +86,18 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"{machine()}, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory(prefix="stenograf-engines-") as folder:
-        sound = Path(folder) / "said.wav"
+        sound = Path(folder) / "speech.wav"
         speech.join(arguments.language, sound, seconds=arguments.seconds)
-        pcm = Path(folder) / "said.pcm"
+        pcm = Path(folder) / "speech.pcm"
         pcm.write_bytes(sound.read_bytes()[44:])
-        seconds = pcm.stat().st_size / 32000
+        seconds = pcm.stat().st_size / BYTES_A_SECOND
         print(f"{seconds:.0f} s of {arguments.language}, model base, medians of {arguments.times}\n")
         for engine in arguments.engines:
             compare(engine, Path(folder), sound, pcm, language=arguments.language, times=arguments.times)
 
 
 def compare(engine: str, folder: Path, sound: Path, pcm: Path, *, language: str, times: int) -> None:
-    """Print a line for each way of asking: the library's time, ours, the ratio, and what of ours is not decoding."""
+    """Print a line for each way: the library's time, ours, the ratio, and the parts of ours."""
     models = folder / f"models-{engine}"
     model = models / f"{ENGINES[engine].folder_prefix}base"
     models.mkdir()
@@ -105,19 +106,19 @@ def compare(engine: str, folder: Path, sound: Path, pcm: Path, *, language: str,
     else:
         model.symlink_to(MODELS / "faster-whisper-base")
     server = Server(folder / f"data-{engine}", models, DEFAULT_MODEL="base", ENGINE=engine, MODEL_DEVICE="cpu")
-    with library(engine, model) as transcribe, serving(server):
-        ours(server, sound, {"language": language})  # loads the model, compiles what is compiled
-        transcribe.seconds(pcm, {"language": language})
+    with library(engine, model) as alone, serving(server):
+        time_job(server, sound, {"language": language})  # loads the model and compiles its kernels
+        alone.seconds(pcm, {"language": language})
         for way, parameters in WAYS.items():
-            arguments = {"language": language, **ASKED[engine, way]}
+            arguments = {"language": language, **LIBRARY_ARGUMENTS[engine, way]}
             pairs = [
-                (transcribe.seconds(pcm, arguments), ours(server, sound, {"language": language, **parameters}))
+                (alone.seconds(pcm, arguments), time_job(server, sound, {"language": language, **parameters}))
                 for _ in range(times)
             ]
             show(f"{engine}, {way}", pairs)
 
 
-def show(title: str, pairs: list[tuple[float, Ours]]) -> None:
+def show(title: str, pairs: list[tuple[float, OurTime]]) -> None:
     alone = statistics.median(seconds for seconds, _ in pairs)
     whole = statistics.median(job.whole for _, job in pairs)
     preparing = statistics.median(job.preparing for _, job in pairs)
@@ -127,7 +128,7 @@ def show(title: str, pairs: list[tuple[float, Ours]]) -> None:
     print(f"{title:36} library {alone:6.2f} s, ours {whole:6.2f} s, ratio {whole / alone:.2f}; of ours: {parts}")
 
 
-def ours(server: Server, sound: Path, parameters: dict[str, str]) -> Ours:
+def time_job(server: Server, sound: Path, parameters: dict[str, str]) -> OurTime:
     began = time.time()
     job = server.wait(server.submit(sound, **parameters)["id"], 1200)
     assert job["status"] == "done", job
@@ -137,19 +138,19 @@ def ours(server: Server, sound: Path, parameters: dict[str, str]) -> Ours:
         datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp() for moment in server.rows(times, key)[0]
     )
     ((decoding,),) = server.rows("SELECT sum(processing_seconds) FROM transcription_section WHERE job_id = ?", key)
-    return Ours(finished - began, transcribing - preparing, decoding)
+    return OurTime(finished - began, transcribing - preparing, decoding)
 
 
 @dataclass(frozen=True)
 class Library:
-    """A process in which a library has its model loaded."""
+    """A process in which a library has loaded its model."""
 
     process: subprocess.Popen[str]
 
     def seconds(self, pcm: Path, arguments: dict[str, object]) -> float:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"pcm": str(pcm), "asked": arguments}) + "\n")
+        self.process.stdin.write(json.dumps({"pcm": str(pcm), "arguments": arguments}) + "\n")
         self.process.stdin.flush()
         return float(json.loads(self.process.stdout.readline()))
 

@@ -1,4 +1,4 @@
-"""The machine that a figure was measured on, in one line."""
+"""Describes the machine that a figure was measured on, in one line."""
 
 import os
 import platform
@@ -14,6 +14,6 @@ def machine() -> str:
 
 
 def _processor() -> str:
-    about = Path("/proc/cpuinfo")
-    named = re.search(r"^model name\s*: (.+)$", about.read_text(), re.MULTILINE) if about.exists() else None
-    return named[1] if named else platform.processor() or "unknown processor"
+    cpuinfo = Path("/proc/cpuinfo")
+    name = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
+    return name[1] if name else platform.processor() or "unknown processor"

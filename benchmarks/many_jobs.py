@@ -1,4 +1,4 @@
-"""A database with very many jobs of one user, and what asking for them takes: the inside of `benchmarks/api.py`."""
+"""Fills a database with very many jobs of one user, and times requests for them: the inside of `benchmarks/api.py`."""
 
 import json
 import random
@@ -25,23 +25,23 @@ from transcription.queue import forecast
 from transcription.text import search
 from transcription.whisper.options import TranscriptionOptions
 
-AIM = 30.0  # milliseconds, of a page of jobs: the median
+AIM = 30.0  # milliseconds, the median of a page of jobs
 MOST_QUERIES = 2
 NEWEST = datetime(2026, 11, 21, tzinfo=UTC)
-APART = timedelta(minutes=15)  # of two jobs: a hundred thousand are three years
+APART = timedelta(minutes=15)  # from one job to the next: a hundred thousand jobs are three years
 STORED_AT_ONCE = 1000
 OTHER_USERS = 20
-WAITING = 20  # of the user's jobs, and of everybody's else: on the first page
-SHORTEST, LONGEST = 200, 8000  # characters of a text, each length as likely as half of it is
+WAITING = 20  # queued jobs, both of the user and of all others together; they are on the first page
+SHORTEST, LONGEST = 200, 8000  # characters of a text; the logarithms of the lengths are evenly distributed
 RARE_WORD, RARE_TAG, ONE_IN = "Rumpelstilzchen", "court", 1000
-ANEW = ", and the forecast anew"  # which is good for two seconds
+ANEW = ", and the forecast anew"  # a forecast is kept for two seconds
 TAGS = ("interview", "lecture", "meeting", "podcast", "radio")
 OPTIONS = TranscriptionOptions().to_json()
 
 
 @dataclass(frozen=True)
-class Took:
-    """Milliseconds of a request each time, and its queries, without those that ask whose key it is."""
+class Measured:
+    """The milliseconds of each repetition of a request, and its number of queries, without those for its key."""
 
     name: str
     times: list[float]
@@ -66,9 +66,10 @@ def main(jobs: int, others: int, times: int) -> None:
     print(f"{'':44}{'median':>9}{'p95':>9}{'queries':>9}")
     Worker.objects.update(heartbeat_at=timezone.now())
     client = Client(headers={"Authorization": f"Token {ApiToken.make(owner)}"})
-    missed = [took for name, address in _addresses(owner) if _misses(took := _ask(client, name, address, times))]
+    measured = [_measure(client, name, address, times) for name, address in _addresses(owner)]
+    missed = [request.name for request in measured if _misses_aim(request)]
     if missed:
-        print(f"\nThe aim, {AIM:g} ms and {MOST_QUERIES} queries, is MISSED by: {', '.join(t.name for t in missed)}.")
+        print(f"\nThe aim, {AIM:g} ms and {MOST_QUERIES} queries, is MISSED by: {', '.join(missed)}.")
         sys.exit(1)
     print(f"\nThe aim, a median of {AIM:g} ms and {MOST_QUERIES} queries for the first page, is met.")
 
@@ -84,12 +85,12 @@ def _fill(jobs: int, others: int) -> None:
     worker = Worker.objects.create(kind="device", queue="device.cpu", device="cpu", hostname="here", pid=1)
     step = APART * jobs / max(others, 1)
     for owners, count, apart in (([anna], jobs, APART), (crowd, others, step)):
-        made = (
+        jobs_to_store = (
             _job(chance, number, owners[number % len(owners)], NEWEST - apart * number, worker)
             for number in range(count)
         )
-        while some := list(islice(made, STORED_AT_ONCE)):
-            _store(some, tags, chance)
+        while batch := list(islice(jobs_to_store, STORED_AT_ONCE)):
+            _store(batch, tags, chance)
 
 
 def _job(chance: random.Random, number: int, owner: User, at: datetime, worker: Worker) -> Job:
@@ -118,18 +119,18 @@ def _job(chance: random.Random, number: int, owner: User, at: datetime, worker: 
 
 def _text(chance: random.Random, language: str, number: int) -> str:
     length = SHORTEST * (LONGEST / SHORTEST) ** chance.random()
-    said = chance.choices(SENTENCES[language], k=int(length / 35) + 1)
-    return " ".join([*said, RARE_WORD] if number % ONE_IN == ONE_IN - 1 else said)
+    sentences = chance.choices(SENTENCES[language], k=int(length / 35) + 1)
+    return " ".join([*sentences, RARE_WORD] if number % ONE_IN == ONE_IN - 1 else sentences)
 
 
 def _sentences() -> dict[str, list[str]]:
-    """Sentences of the tests' voices in other orders of words: as many different ones as a person says."""
-    chance, found = random.Random(7), dict[str, list[str]](ru=[], en=[])
+    """The sentences of the tests' voices with their words in other orders, so that there are many different ones."""
+    chance, sentences = random.Random(7), dict[str, list[str]](ru=[], en=[])
     for spoken in json.loads((NANO / "nano" / "sentences.json").read_text()):
         words = spoken["text"].rstrip(".").split()
         for _ in range(500):
-            found[spoken["language"]].append(" ".join(chance.sample(words, len(words))).capitalize() + ".")
-    return found
+            sentences[spoken["language"]].append(" ".join(chance.sample(words, len(words))).capitalize() + ".")
+    return sentences
 
 
 SENTENCES = _sentences()
@@ -146,8 +147,8 @@ def _store(jobs: list[Job], tags: dict[User, list[Tag]], chance: random.Random) 
 def _tagged(jobs: list[Job], tags: dict[User, list[Tag]], chance: random.Random) -> Iterator[Any]:
     for job in jobs:
         *common, rare = tags[job.owner]
-        chosen = chance.sample(common, chance.randrange(3)) + ([rare] if chance.randrange(ONE_IN) == 0 else [])
-        yield from (Job.tags.through(job=job, tag=tag) for tag in chosen)
+        job_tags = chance.sample(common, chance.randrange(3)) + ([rare] if chance.randrange(ONE_IN) == 0 else [])
+        yield from (Job.tags.through(job=job, tag=tag) for tag in job_tags)
 
 
 def _section(job: Job) -> Section:
@@ -159,11 +160,11 @@ def _section(job: Job) -> Section:
     )  # fmt: skip
 
 
-# ------------------------------------------------------------------ the questions
+# ------------------------------------------------------------------ the requests
 
 
 def _addresses(owner: User) -> Iterator[tuple[str, str]]:
-    """The requests, by what they ask for."""
+    """The name and the address of each request."""
     middle = owner.jobs.order_by("-created_at").values_list("created_at", flat=True)[owner.jobs.count() // 2]
     job = owner.jobs.filter(status="done").values_list("pk", flat=True).first()
     jobs = "/api/v1/jobs/"
@@ -196,26 +197,27 @@ def _cursor(position: str) -> str:
     return quote(b64encode(urlencode({"p": position}).encode()).decode())
 
 
-def _ask(client: Client, name: str, address: str, times: int) -> Took:
-    took = []
+def _measure(client: Client, name: str, address: str, times: int) -> Measured:
+    """Send a request many times, and print a line about it."""
+    milliseconds = []
     client.get(address)
     for _ in range(times):
         if name.endswith(ANEW):
             forecast.forget()
         began = time.perf_counter()
         answer = client.get(address)
-        took.append(1000 * (time.perf_counter() - began))
+        milliseconds.append(1000 * (time.perf_counter() - began))
         assert answer.status_code == 200, (address, answer.content)
     if name.endswith(ANEW):
         forecast.forget()
     with CaptureQueriesContext(connection) as captured:
         client.get(address)
     queries = sum("apitoken" not in query["sql"] for query in captured.captured_queries)
-    measured = Took(name, took, queries)
+    measured = Measured(name, milliseconds, queries)
     measured.show()
     return measured
 
 
-def _misses(took: Took) -> bool:
-    is_bound = took.name in ("jobs", "jobs, a page in the middle")
-    return is_bound and (statistics.median(took.times) > AIM or took.queries > MOST_QUERIES)
+def _misses_aim(request: Measured) -> bool:
+    has_aim = request.name in ("jobs", "jobs, a page in the middle")
+    return has_aim and (statistics.median(request.times) > AIM or request.queries > MOST_QUERIES)

@@ -1,10 +1,10 @@
-"""The memory of every process while a very large and a very long recording go through a real server of its own.
+"""Measures the memory of every process while a very large and a very long recording go through a real server.
 
     python -m benchmarks.memory [--hours 10] [--gigabytes 5]
 
-The large one is silence in an RF64 file, the long one is the tests' own sentences in Opus; each is sent in one request.
-Exits with 1 when a job did not end as done, when the web process or a worker was above 300 MB, or when the runner was
-above what it had after loading its model by more than 300 MB. Needs as much of the disk as three of the large file.
+The large recording is silence in an RF64 file, the long one has the tests' sentences in Opus. Each is sent in one
+request. Exits with 1 when a job did not end as done, when the web process or a worker took more than 300 MB, or when
+the runner took more than 300 MB beside its loaded model. Needs three times the large file's size on the disk.
 """
 
 import argparse
@@ -25,13 +25,14 @@ from pathlib import Path
 from benchmarks.machine import machine
 from tests.server import NANO, QUICKLY, Server, processes
 from transcription.sound import audio
+from transcription.whisper.pcm import BYTES_A_SAMPLE, SAMPLE_RATE
 
 MB = 1024**2
 LIMIT = 300 * MB
-EVERY = 0.5  # seconds
-PATIENCE = 6 * 3600.0  # seconds for one job
+SAMPLE_SECONDS = 0.5
+JOB_SECONDS = 6 * 3600.0  # the longest that a job may take
 
-# The processes by what their command lines have; the first that fits.
+# The roles of processes, by a part of the command line; the first match counts.
 ROLES = (
     ("runner", "transcription.whisper.runner"),
     ("speech finder", "transcription.whisper.vad"),
@@ -54,7 +55,7 @@ def main() -> None:
 
 
 class Measurement:
-    """A server, the samples of its processes, and what went wrong."""
+    """A server, the samples of its processes, and the problems so far."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -89,7 +90,7 @@ class Measurement:
         job = self.server.submit(path, **QUICKLY)["id"]
         uploaded = time.monotonic()
         while (ended := self.server.job(job))["status"] not in ("done", "failed", "cancelled"):
-            assert time.monotonic() - uploaded < PATIENCE, f"{phase} took too long"
+            assert time.monotonic() - uploaded < JOB_SECONDS, f"{phase} took too long"
             time.sleep(1)
         self.report(phase, path, uploaded - began, time.monotonic() - uploaded, ended)
         return str(job)
@@ -103,7 +104,7 @@ class Measurement:
             self.problems.append(f"{phase}: {ended['status']}: {ended['error']}")
 
     def transcribe_long(self, phase: str, hours: float) -> None:
-        """The long recording, and then all that somebody may ask of its transcript."""
+        """Transcribe the long recording, and read its transcript in every form."""
         path = write_speech(self.folder / "long.ogg", hours)
         job = self.transcribe(phase, path)
         self.sampler.phase = f"{phase}, read"
@@ -112,13 +113,13 @@ class Measurement:
                 began = time.monotonic()
                 size = len(client.get(f"/api/v1/jobs/{job}/{address}").raise_for_status().content)
                 print(f"{phase}: {address} {size / MB:.1f} MB in {time.monotonic() - began:.1f} s", flush=True)
-        heard = self.server.segments(job)
-        print(f"{phase}: {len(heard)} segments, the last ends at {heard[-1][1] / 3600 if heard else 0:.2f} h")
-        if not heard or heard[-1][1] < 3600 * hours - 60:
+        segments = self.server.segments(job)
+        print(f"{phase}: {len(segments)} segments, the last ends at {segments[-1][1] / 3600 if segments else 0:.2f} h")
+        if not segments or segments[-1][1] < 3600 * hours - 60:
             self.problems.append(f"{phase}: the transcript does not reach the end")
 
     def judge(self, loaded: int) -> None:
-        """Print the highest of each process in each phase, and note what is above its limit."""
+        """Print the peak of each process in each phase, and note those above their limits."""
         phases = list(self.sampler.peaks)
         print(f"\npeaks in MB, resident (proportional)\n{'':16}" + "".join(f"{phase:>18}" for phase in phases))
         for role, _ in ROLES:
@@ -128,14 +129,14 @@ class Measurement:
             limit = {"runner": loaded + LIMIT, **dict.fromkeys(LIMITED, LIMIT)}.get(role)
             if limit is not None and highest > limit:
                 self.problems.append(f"{role}: {highest / MB:.0f} MB, above {limit / MB:.0f} MB")
-        if self.sampler.lacking:
-            self.problems.append(f"never seen: {', '.join(self.sampler.lacking)}")
+        if self.sampler.unseen:
+            self.problems.append(f"never seen: {', '.join(self.sampler.unseen)}")
         well = f"None was above {LIMIT // MB} MB, nor the runner above its {loaded / MB:.0f} MB with the model by more."
         print("\n" + ("\n".join(self.problems) or well))
 
 
 class Memory:
-    """What a process takes, in bytes: resident, and its share of what it shares with others."""
+    """The memory of a process in bytes: resident (RSS), and proportional (PSS), which divides shared memory."""
 
     def __init__(self, rss: int = 0, pss: int = 0) -> None:
         self.rss, self.pss = rss, pss
@@ -148,7 +149,7 @@ class Memory:
 
 
 class Sampler:
-    """Looks at all processes below `root` twice a second, and keeps the highest of each role and phase."""
+    """Samples all processes below `root` twice a second, and keeps the peak of each role and phase."""
 
     def __init__(self) -> None:
         self.root = 0
@@ -167,43 +168,43 @@ class Sampler:
             thread.join()
 
     def _run(self) -> None:
-        while not self._over.wait(EVERY):
-            self.look()
+        while not self._over.wait(SAMPLE_SECONDS):
+            self.sample()
 
-    def look(self) -> None:
-        found = processes()
+    def sample(self) -> None:
+        running = processes()
         below = {self.root}
-        for pid, parent, _ in sorted(found):
+        for pid, parent, _ in sorted(running):
             if parent in below:
                 below.add(pid)
         peaks = self.peaks.setdefault(self.phase, {})
-        for pid, _, words in found:
-            role = next((role for role, part in ROLES if part in words), None)
+        for pid, _, command_line in running:
+            role = next((role for role, part in ROLES if part in command_line), None)
             if pid in below and role is not None:
                 peaks[role] = peaks.get(role, Memory()).raised(memory(pid))
 
     @property
-    def lacking(self) -> list[str]:
-        """The roles that no look has found; FFmpeg may be quicker than a look."""
+    def unseen(self) -> list[str]:
+        """The roles that are in no sample, without FFmpeg, which may be quicker than a sample."""
         seen = {role for peaks in self.peaks.values() for role in peaks}
         return [role for role, _ in ROLES if role not in seen and role != "FFmpeg"]
 
 
 def memory(pid: int) -> Memory:
-    """What a process takes now; nothing of one that is gone. Linux tells the proportional share, `ps` does not."""
+    """The memory of a process now; zero if it has ended. Only Linux reports the proportional size."""
     rollup = Path(f"/proc/{pid}/smaps_rollup")
     if rollup.exists():
         try:
-            said = dict(line.split(":", 1) for line in rollup.read_text().splitlines()[1:])
+            sizes = dict(line.split(":", 1) for line in rollup.read_text().splitlines()[1:])
         except OSError:
             return Memory()
-        return Memory(*(int(said[name].split()[0]) * 1024 for name in ("Rss", "Pss")))
-    arguments = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return Memory(int(arguments.stdout or 0) * 1024)
+        return Memory(*(int(sizes[name].split()[0]) * 1024 for name in ("Rss", "Pss")))
+    ps = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return Memory(int(ps.stdout or 0) * 1024)
 
 
 def write_silence(path: Path, size: int) -> Path:
-    """An RF64 file of so many bytes, all silence: 48 kHz, stereo, 32-bit float; it takes no place on the disk."""
+    """Write an RF64 file of `size` bytes of silence: 48 kHz, stereo, 32-bit float. It is sparse: it takes no space."""
     header = b"RF64" + struct.pack("<I", 0xFFFFFFFF) + b"WAVE"
     sound = size - 80
     sound -= sound % 8
@@ -217,17 +218,17 @@ def write_silence(path: Path, size: int) -> Path:
 
 
 def write_speech(path: Path, hours: float) -> Path:
-    """Sentences that the tests' model knows, with pauses: ten minutes of them, again and again, in Opus."""
+    """Write ten minutes of sentences that the tests' model knows, with pauses, again and again, in Opus."""
     piece = path.with_suffix(".wav")
     order = random.Random(8)
     sentences = json.loads((NANO / "nano" / "sentences.json").read_text())
     spoken = [item["file"] for item in sentences if item["file"].endswith(".wav") and item["language"] == "en"]
     with wave.open(str(piece), "wb") as joined:
-        joined.setparams((1, 2, 16000, 0, "NONE", ""))
-        while joined.tell() < 600 * 16000:
+        joined.setparams((1, BYTES_A_SAMPLE, SAMPLE_RATE, 0, "NONE", ""))
+        while joined.tell() < 600 * SAMPLE_RATE:
             with wave.open(str(NANO / "nano" / order.choice(spoken))) as sentence:
                 joined.writeframes(sentence.readframes(sentence.getnframes()))
-            joined.writeframes(bytes(2 * int(16000 * order.uniform(0.5, 2.5))))
+            joined.writeframes(bytes(BYTES_A_SAMPLE * int(SAMPLE_RATE * order.uniform(0.5, 2.5))))
     ffmpeg = [audio.ffmpeg_path(), "-v", "error", "-nostdin", "-y"]
     encoded = path.with_stem(path.stem + "-piece")
     subprocess.run([*ffmpeg, "-i", str(piece), "-c:a", "libopus", "-b:a", "24k", str(encoded)], check=True)

@@ -1,9 +1,9 @@
-"""What the server adds to the engine's time: a short clip, posted again and again to a real server of its own.
+"""Measures what the server adds to the engine's time, with a short clip that is posted again and again.
 
     python -m benchmarks.overhead [--model nano|base] [--models FOLDER] [--times 30] [--packaged] [--json FILE]
 
-The parts follow one another from the upload's first byte to the job's end, so their sum is the whole time. What the
-rows do not tell comes from the debug lines of transcription/logs.py in the logs of the default and device worker.
+The parts follow one another from the upload's first byte to the job's end, so their sum is the whole time. They come
+from the rows, and from the debug lines of transcription/logs.py in the logs of the default and the device worker.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from tests.server import MODELS, NANO, Server, wait_until
 
 CLIP_SECONDS = 2.0
 AIM = 0.150  # seconds, of the overhead's median
-SETTINGS = {"LOG_LEVEL": "debug", "SWEEP_SECONDS": "15"}  # of these the second is the product's default
+SETTINGS = {"LOG_LEVEL": "debug", "SWEEP_SECONDS": "15"}  # the tests' server sweeps more often than the default, 15
 
 PARTS = (
     "upload, until the job's row",
@@ -44,7 +44,7 @@ PARTS = (
 )
 ASIDE = ("upload, until 202", "storing segments, partly beside the engine", "the end, seen in the event stream")
 
-# What the stopwatch's lines call the parts that it measures.
+# The names of the parts in the debug lines.
 STEPS = {
     "FFmpeg": "decoding",
     "loudness for the player": "measuring loudness",
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def _without_ffmpeg(folder: Path) -> str:
-    """A PATH with nothing in it but what we take from a machine beside FFmpeg."""
+    """A PATH with the machine's programs that we use, without FFmpeg."""
     (folder / "bin").mkdir()
     if setpriv := shutil.which("setpriv"):
         (folder / "bin" / "setpriv").symlink_to(setpriv)
@@ -89,7 +89,7 @@ def measure(server: Server, clip: Path, times: int) -> list[dict[str, float]]:
     server.start()
     try:
         with server.client() as client:
-            for _ in range(3):  # the model is loaded, and every child has started
+            for _ in range(3):  # until the model is loaded and every child has started
                 run(server, client, clip)
             return [run(server, client, clip) for _ in range(times)]
     finally:
@@ -107,26 +107,26 @@ def make_clip(path: Path) -> Path:
 
 
 def run(server: Server, client: httpx.Client, clip: Path) -> dict[str, float]:
-    """Post the clip, wait for the end of its job on the event stream, and say what took how long."""
+    """Post the clip, wait for the end of its job on the event stream, and return the seconds of each part."""
     began = time.time()
     job = client.post("/api/v1/jobs/", files={"file": (clip.name, clip.read_bytes())}).raise_for_status().json()
     accepted = time.time()
     with client.stream("GET", f"/api/v1/jobs/{job['id']}/events/") as events:
-        said = "".join(events.iter_text())
+        stream = "".join(events.iter_text())
     ended = time.time()
-    assert '"status": "done"' in said, said
+    assert '"status": "done"' in stream, stream
     row = Row(server, job["id"])
-    told = wait_until(lambda: _stopwatch(server, row.job), 10)
+    logged = wait_until(lambda: _logged_parts(server, row.job), 10)
     return {
-        **told,
+        **logged,
         "upload, until 202": accepted - began,
         "upload, until the job's row": row.created_at - began,
         "wake-up of the default worker, claim": row.preparing_at - row.created_at,
-        "the rest of preparing": row.transcribing_at - row.preparing_at - sum(told[name] for name in PREPARING),
+        "the rest of preparing": row.transcribing_at - row.preparing_at - sum(logged[name] for name in PREPARING),
         "wake-up of the device worker, claim": (
-            row.started_at - row.transcribing_at - told["storing sections, ringing"]
+            row.started_at - row.transcribing_at - logged["storing sections, ringing"]
         ),
-        "the section besides it": row.finishing_at - row.started_at - told["the engine"],
+        "the section besides it": row.finishing_at - row.started_at - logged["the engine"],
         "wake-up for finishing, claim, finishing": row.finished_at - row.finishing_at,
         "the end, seen in the event stream": ended - row.finished_at,
     }
@@ -141,27 +141,27 @@ class Row:
             FROM transcription_job AS job JOIN transcription_section AS section ON section.job_id = job.id
             WHERE job.id = ?
         """
-        (found,) = server.rows(query, job.replace("-", ""))
-        times = [datetime.fromisoformat(said).replace(tzinfo=UTC).timestamp() for said in found]
+        (row,) = server.rows(query, job.replace("-", ""))
+        times = [datetime.fromisoformat(column).replace(tzinfo=UTC).timestamp() for column in row]
         self.job = job
         self.created_at, self.preparing_at, self.transcribing_at, self.started_at, *rest = times
         self.finishing_at, self.finished_at = rest
 
 
-def _stopwatch(server: Server, job: str) -> dict[str, float] | None:
-    """What the stopwatch said of a job; None while a line is missing."""
+def _logged_parts(server: Server, job: str) -> dict[str, float] | None:
+    """The seconds of the parts that are in the debug lines of a job; None while a line is missing."""
     logs = "".join((server.data / "logs" / f"{name}.log").read_text() for name in ("default", "cpu"))
-    told: dict[str, float] = {}
+    parts: dict[str, float] = {}
     for part, step in STEPS.items():
         seconds = re.findall(rf" {step} took ([\d.]+) s job={job}\b", logs)
         if not seconds:
             return None
-        told[part] = sum(map(float, seconds))
-    return told
+        parts[part] = sum(map(float, seconds))
+    return parts
 
 
 def show(title: str, runs: Sequence[dict[str, float]]) -> None:
-    """Print the median and the 95th percentile of each part in milliseconds."""
+    """Print the median, the 95th percentile and the best of each part, in milliseconds."""
     columns: dict[str, list[float]] = defaultdict(list)
     for parts in runs:
         for name in (*PARTS, *ASIDE):

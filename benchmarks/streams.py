@@ -1,11 +1,11 @@
-"""What many clients that wait cost the web process: event streams or waiting calls, and the dashboard meanwhile.
+"""Measures what many waiting clients, on event streams or in calls, cost the web process, and the dashboard meanwhile.
 
     python -m benchmarks.streams [--clients 200] [--jobs 1] [--seconds 20] [--endpoint events|transcribe]
 
-The server is a real one with the tests' model, which transcribes all the while and so leaves the web process no more
-than its share of the machine. With `--jobs 50` the clients are spread over fifty jobs, most of which wait. With
-`--endpoint transcribe` each client posts an hour's recording to /transcribe with one Idempotency-Key, so that all
-of them wait for the same job. Linux only.
+The server is a real one with the tests' model. It transcribes all the time, so the web process has only its share of
+the machine. With `--jobs 50` the clients are spread over fifty jobs, most of which are queued. With
+`--endpoint transcribe` each client posts an hour's recording to /transcribe with the same Idempotency-Key, so that all
+wait for one job. Linux only.
 """
 
 import argparse
@@ -26,28 +26,29 @@ import httpx
 
 from benchmarks.machine import machine
 from tests.server import NANO, PASSWORD, Server, processes, wait_until
+from transcription.whisper.pcm import BYTES_A_SAMPLE, BYTES_A_SECOND, SAMPLE_RATE
 
-AIM = 1.0  # seconds, of the dashboard's median
-SENDING_AT_ONCE = 8  # uploads; a server takes some dozens
-LOOKS_EVERY = 0.5  # seconds, between two askings for the dashboard
+AIM = 1.0  # seconds, the median of the dashboard
+SENDING_AT_ONCE = 8  # uploads; a server accepts a few dozen
+DASHBOARD_SECONDS = 0.5  # between two requests for the dashboard
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What the web process has used so far, and what it holds."""
+    """The resources of the web process at one moment."""
 
     at: float
-    cpu_seconds: float
+    cpu_seconds: float  # since its start
     threads: int
     megabytes: int
-    database_files: int  # open ones: a connection holds up to three
+    database_files: int  # that are open; a connection has up to three
 
     @classmethod
     def of(cls, pid: int) -> "Usage":
-        about = Path(f"/proc/{pid}")
-        user, system = about.joinpath("stat").read_text().rpartition(")")[2].split()[11:13]
-        status = dict(line.split(":\t", 1) for line in about.joinpath("status").read_text().splitlines())
-        files = [_target(link) for link in about.joinpath("fd").iterdir()]
+        process = Path(f"/proc/{pid}")
+        user, system = process.joinpath("stat").read_text().rpartition(")")[2].split()[11:13]
+        status = dict(line.split(":\t", 1) for line in process.joinpath("status").read_text().splitlines())
+        files = [_target(link) for link in process.joinpath("fd").iterdir()]
         return cls(
             time.monotonic(),
             (int(user) + int(system)) / os.sysconf("SC_CLK_TCK"),
@@ -70,22 +71,22 @@ def _target(link: Path) -> str:
 
 
 class Clients:
-    """Streams that are read by nobody in particular; `events` counts what came."""
+    """Clients that follow event streams, and count the events."""
 
     def __init__(self, server: Server, jobs: list[str]) -> None:
         self.server = server
         self.jobs = jobs
         self.events = 0
-        self.heard = 0
+        self.connected = 0
 
     @contextlib.asynccontextmanager
     async def following(self, count: int) -> AsyncIterator[None]:
-        """Open so many streams, go on when each has said something, and hang up afterwards."""
+        """Open `count` streams, wait until each has sent something, and close them afterwards."""
         limits = httpx.Limits(max_connections=None)
         headers = {"Authorization": f"Token {self.server.token}"}
         async with httpx.AsyncClient(base_url=self.server.url, headers=headers, limits=limits, timeout=120) as client:
             streams = [asyncio.create_task(self._follow(client, self.jobs[i % len(self.jobs)])) for i in range(count)]
-            while self.heard < count:
+            while self.connected < count:
                 assert not any(stream.done() for stream in streams), "A client has hung up, or got its answer."
                 await asyncio.sleep(0.05)
             yield
@@ -94,16 +95,16 @@ class Clients:
             await asyncio.gather(*streams, return_exceptions=True)
 
     async def _follow(self, client: httpx.AsyncClient, job_id: str) -> None:
-        is_heard = False
-        async with client.stream("GET", f"/api/v1/jobs/{job_id}/events/") as answer:
-            async for piece in answer.aiter_raw():
-                self.events += piece.count(b"event: ")
-                self.heard += not is_heard
-                is_heard = True
+        is_connected = False
+        async with client.stream("GET", f"/api/v1/jobs/{job_id}/events/") as response:
+            async for chunk in response.aiter_raw():
+                self.events += chunk.count(b"event: ")
+                self.connected += not is_connected
+                is_connected = True
 
 
 class Callers(Clients):
-    """Calls of /transcribe, which are answered when the job has ended; one counts as heard when it is sent."""
+    """Callers of /transcribe, which answers when the job has ended. Each counts as connected once it has sent."""
 
     def __init__(self, server: Server, recording: Path) -> None:
         super().__init__(server, [""])
@@ -119,7 +120,7 @@ class Callers(Clients):
     async def _body(self) -> AsyncIterator[bytes]:
         yield self.form
         self.sending.release()
-        self.heard += 1
+        self.connected += 1
 
 
 def main() -> None:
@@ -147,22 +148,20 @@ def main() -> None:
 
 
 def make_lecture(path: Path, minutes: float) -> Path:
-    """The tests' English sentences, again and again: the model is busy with it for longer than we look."""
+    """Write the tests' English sentences, again and again, so that the model is busy for longer than we measure."""
     sentences = json.loads((NANO / "nano" / "sentences.json").read_text())
     spoken = [item["file"] for item in sentences if item["file"].endswith(".wav") and item["language"] == "en"]
     with wave.open(str(path), "wb") as lecture:
-        lecture.setnchannels(1)
-        lecture.setsampwidth(2)
-        lecture.setframerate(16000)
-        while lecture.tell() < minutes * 60 * 16000:
+        lecture.setparams((1, BYTES_A_SAMPLE, SAMPLE_RATE, 0, "NONE", ""))
+        while lecture.tell() < minutes * 60 * SAMPLE_RATE:
             for name in spoken:
                 with wave.open(str(NANO / "nano" / name)) as sentence:
-                    lecture.writeframes(sentence.readframes(sentence.getnframes()) + bytes(2 * 16000))
+                    lecture.writeframes(sentence.readframes(sentence.getnframes()) + bytes(BYTES_A_SECOND))
     return path
 
 
 def compressed(path: Path) -> Path:
-    """The recording as Opus: some megabytes an hour."""
+    """The recording as Opus: a few megabytes an hour."""
     small = path.with_suffix(".ogg")
     encoding = ("-c:a", "libopus", "-b:a", "12k")
     subprocess.run(["ffmpeg", "-v", "error", "-i", str(path), *encoding, str(small)], check=True)
@@ -170,7 +169,7 @@ def compressed(path: Path) -> Path:
 
 
 async def measure(server: Server, jobs: list[str], following: Clients, clients: int, seconds: float) -> None:
-    """Look at the web process and the dashboard without clients that wait, with them, and when they are gone."""
+    """Measure the web process and the dashboard before clients wait, while they wait, and when they are gone."""
     (pid,) = [pid for pid, _parent, words in processes() if "uvicorn" in words and f"--port {server.port}" in words]
     print(f"{'':18}{'CPU, %':>8}{'dashboard':>12}{'slowest':>10}{'threads':>8}{'MB':>8}{'db files':>10}{'events':>10}")
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as person:
@@ -195,13 +194,13 @@ async def _sign_in(person: httpx.AsyncClient) -> None:
 
 
 async def _look(person: httpx.AsyncClient, pid: int, name: str, seconds: float, clients: Clients) -> float:
-    """Ask for the dashboard for so many seconds; return the median of its answers, in seconds."""
+    """Request the dashboard for so many seconds, print a line, and return the median of the dashboard's seconds."""
     before, events, times = Usage.of(pid), clients.events, []
     while time.monotonic() < before.at + seconds:
         began = time.monotonic()
         (await person.get("/")).raise_for_status()
         times.append(time.monotonic() - began)
-        await asyncio.sleep(LOOKS_EVERY)
+        await asyncio.sleep(DASHBOARD_SECONDS)
     Usage.of(pid).show(name, before, times, clients.events - events)
     return statistics.median(times)
 

@@ -247,7 +247,7 @@ def test_a_damaged_file_is_told_in_ffmpegs_words_without_our_paths(tmp_path, pcm
 
 def test_a_file_that_keeps_ffmpeg_looking_is_given_up_early(pcm, fake_ffmpeg, started, monkeypatch):
     fake_ffmpeg("exec /bin/sleep 60")
-    monkeypatch.setattr(audio, "LOOK_SECONDS", 1)
+    monkeypatch.setattr(audio, "PROBE_SECONDS", 1)
 
     with pytest.raises(errors.DecodingTimedOut, match="longer than 1 seconds"):
         decode(MEDIA / "film.mp4", pcm)
@@ -503,7 +503,7 @@ def test_peaks_follow_the_loudness_relative_to_the_loudest(pcm):
 
 
 def test_peaks_of_a_long_recording_are_read_in_pieces(pcm, monkeypatch):
-    monkeypatch.setattr(audio, "PIECE_BYTES", 100)
+    monkeypatch.setattr(audio, "CHUNK_BYTES", 100)
     pcm.write_bytes(array("h", [10] * 700 + [1000] + [10] * 699).tobytes())
 
     assert audio.peaks(pcm, count=2) == [1, 100]

@@ -306,6 +306,14 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_draft_of_a_process_with_our_pid_in_another_container_stays(tmp_path: Path) -> None:
+    draft = tmp_path / f".whisper-nano.{os.getpid()}.part"
+    draft.mkdir()
+    (draft / "weights.safetensors").touch()
+    convert.ctranslate2_to_mlx(MODEL, tmp_path / "whisper-nano")
+    assert [path.name for path in draft.iterdir()] == ["weights.safetensors"]
+
+
 def copy(tmp_path: Path) -> Path:
     """The tests' model where it may be spoilt."""
     return Path(shutil.copytree(MODEL, tmp_path / "source"))

@@ -53,14 +53,14 @@ HugePages_Total:       0
     ],
 )
 def test_nvidias_program_is_read(said: str, reading: Reading) -> None:
-    assert device_stats.nvidia_reading(said) == reading
+    assert device_stats.parse_nvidia_smi(said) == reading
 
 
 def test_linux_is_read() -> None:
-    assert device_stats.processor_in(CPUINFO) == "Intel(R) Core(TM) i7-9700 CPU @ 3.00GHz"
-    assert device_stats.processor_in(RASPBERRY) == ""
-    assert device_stats.memory_in(MEMINFO) == (15925, 4000)
-    assert device_stats.memory_in("") == (None, None)
+    assert device_stats.parse_cpuinfo(CPUINFO) == "Intel(R) Core(TM) i7-9700 CPU @ 3.00GHz"
+    assert device_stats.parse_cpuinfo(RASPBERRY) == ""
+    assert device_stats.parse_meminfo(MEMINFO) == (15925, 4000)
+    assert device_stats.parse_meminfo("") == (None, None)
 
 
 def test_a_gpu_is_asked_for_as_its_own_programs_know_it(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

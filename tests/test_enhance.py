@@ -90,7 +90,7 @@ def test_a_long_transcript_goes_in_pieces_each_with_what_was_said_before(model: 
 
     assert len(pieces) == len(model.asked) >= 400 / enhance.MOST_LINES
     assert [key for piece in pieces for key in piece] == list(range(400))
-    assert all(sum(map(len, question.lines)) <= enhance.LONGEST_PIECE for question in model.asked)
+    assert all(sum(map(len, question.lines)) <= enhance.LONGEST_CHUNK for question in model.asked)
     second = model.asked[1].body["messages"][1]["content"]
     assert f"…{' '.join(pieces[0].values())[-enhance.CONTEXT :]}" in second
 

@@ -16,6 +16,7 @@ from transcription.sound import audio
 from transcription.weights import catalogue
 from transcription.whisper.engine import ENGINES, Event, Sound
 from transcription.whisper.options import TranscriptionOptions
+from transcription.whisper.pcm import SAMPLE_RATE
 from transcription.workers import devices
 
 pytestmark = pytest.mark.heavy
@@ -88,7 +89,7 @@ def sounding(pcm: Path) -> tuple[float, float]:
     samples = array("h", pcm.read_bytes())
     threshold = max(samples) / 50
     loud = [place for place, sample in enumerate(samples) if abs(sample) > threshold]
-    return loud[0] / audio.SAMPLE_RATE, loud[-1] / audio.SAMPLE_RATE
+    return loud[0] / SAMPLE_RATE, loud[-1] / SAMPLE_RATE
 
 
 def test_there_is_a_sample_of_each_format_that_is_promised() -> None:

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from tests.server import NANO
 from transcription import processes
 from transcription.whisper import vad
+from transcription.whisper.pcm import SAMPLE_RATE
 from transcription.whisper.sections import Span, cut
 
 pytestmark = pytest.mark.heavy
 
-RATE = vad.SAMPLE_RATE
+RATE = SAMPLE_RATE
 WINDOW_SECONDS = vad.WINDOW / RATE
 NEAR = 0.2  # seconds within which a place was found: Silero is sure a little after speech begins
 

@@ -141,7 +141,7 @@ def only_this_was_touched(trace: Trace, source: Path, pcm: Path) -> None:
     assert trace.written <= drafts
     assert trace.called == []
     assert audio.ffmpeg_path() in trace.executed
-    assert trace.executed <= {*audio._dying_with_us()[:1], "/bin/sh", audio.ffmpeg_path()}
+    assert trace.executed <= {*audio._die_with_parent()[:1], "/bin/sh", audio.ffmpeg_path()}
 
 
 # ------------------------------------------------------------------ the watcher itself
@@ -270,7 +270,7 @@ def test_a_damaged_recording_is_a_recording_or_a_problem_of_the_recording(
         began_this = time.monotonic()
         assert_is_a_recording_or_at_fault(source, pcm, f"{sample.name}, number {tried}")
         assert list(pcm.parent.iterdir()) == []
-        assert time.monotonic() - began_this < audio.LOOK_SECONDS / 2
+        assert time.monotonic() - began_this < audio.PROBE_SECONDS / 2
         tried += 1
 
 

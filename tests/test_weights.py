@@ -288,9 +288,10 @@ def test_a_name_that_nobody_publishes_is_told(models):
 
 
 def test_what_dead_attempts_left_goes(models, hub):
-    leftover = models / ".faster-whisper-pocket.4242.part"
-    leftover.mkdir(parents=True)
-    (leftover / "model.bin").touch()
+    for name in ("4242", "0123456789abcdef"):
+        leftover = models / f".faster-whisper-pocket.{name}.part"
+        leftover.mkdir(parents=True)
+        (leftover / "model.bin").touch()
     others = models / ".faster-whisper-pocket.en.download"
     others.mkdir()
 

@@ -12,7 +12,7 @@ from transcription import parameters
 from transcription.models import Worker
 from transcription.parameters import InvalidParameter
 from transcription.weights import catalogue
-from transcription.whisper.engine import ASKS_NOTHING, ENGINES, Capabilities
+from transcription.whisper.engine import ENGINES, NEUTRAL_VALUES, Capabilities
 from transcription.whisper.options import TranscriptionOptions
 from transcription.workers import devices
 
@@ -46,7 +46,7 @@ class Capability:
     def refusals(self, options: Mapping[str, Any]) -> dict[str, InvalidParameter]:
         """The options that it cannot honour, each with the reason. Values that change nothing are always honoured."""
         engine = self.capabilities
-        requested = {name: value for name, value in options.items() if ASKS_NOTHING.get(name) != value}
+        requested = {name: value for name, value in options.items() if NEUTRAL_VALUES.get(name) != value}
         refused: dict[str, InvalidParameter] = {}
         for name in sorted(requested.keys() & engine.unsupported):
             message = _("`%(name)s` is nothing that %(engine)s can do. Leave it out.")

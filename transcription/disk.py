@@ -32,7 +32,7 @@ def check(folder: Path, needed: float = 0) -> None:
 
 @contextmanager
 def full_disk_is_a_problem() -> Iterator[None]:
-    """Raises DiskFull for what the system says of a disk or a quota that is used up."""
+    """Raise DiskFull in place of the system's error that a disk or a quota is used up."""
     try:
         yield
     except OSError as error:
@@ -42,18 +42,23 @@ def full_disk_is_a_problem() -> Iterator[None]:
 
 
 def is_disk_full(error: Exception) -> bool:
-    """Whether it is what the system says of a disk or a quota that is used up."""
+    """Whether the system reports that a disk or a quota is used up."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def reports_full_disk(message: str) -> bool:
+    """Whether another program's message says that a disk or a quota is used up."""
+    return any(sentence in message for sentence in ("No space left on device", "Disk quota exceeded"))
+
+
 def temporary_file(*, in_memory: int) -> IO[bytes]:
-    """A file without a name, in memory up to so many bytes and on the data disk above. Raises DiskFull."""
+    """A file without a name, in memory up to `in_memory` bytes and on the data disk above. Raises DiskFull."""
     return tempfile.SpooledTemporaryFile(in_memory, dir=str(_temporary()))
 
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder on the data disk, held while it is used and gone at the end. Raises DiskFull."""
+    """A folder on the data disk, locked while it is used and removed at the end. Raises DiskFull."""
     with full_disk_is_a_problem():
         folder = Path(tempfile.mkdtemp(dir=_temporary()))
     held = os.open(folder, os.O_RDONLY)
@@ -66,10 +71,10 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def abandoned_folders(before: float) -> Iterator[Path]:
-    """The temporary folders, untouched since `before`, that nobody holds: their makers were killed."""
+    """The temporary folders, unchanged since `before`, that nobody has locked: the process of each was killed."""
     folders = list(settings.TEMPORARY_DIR.iterdir()) if settings.TEMPORARY_DIR.is_dir() else []
     for folder in folders:
-        with contextlib.suppress(OSError):  # no folder, not ours, gone meanwhile, or held
+        with contextlib.suppress(OSError):  # not a folder, not ours, gone by now, or locked
             held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 if folder.stat().st_ctime < before:
@@ -80,7 +85,7 @@ def abandoned_folders(before: float) -> Iterator[Path]:
 
 
 def _temporary() -> Path:
-    """The folder for all of these, made if it is missing. Raises DiskFull when there is no room left."""
+    """The folder of all temporary files, made if it is missing. Raises DiskFull when there is no room left."""
     with full_disk_is_a_problem():
         settings.TEMPORARY_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
     check(settings.TEMPORARY_DIR)
@@ -88,10 +93,10 @@ def _temporary() -> Path:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where that cannot be; the target is whole or not there at all."""
+    """Link a file to a second name, or copy it where no link can be; the target appears whole or not at all."""
     try:
         os.link(source, target)
-    except OSError:  # they lie on two disks, or on one where a file has one name only
+    except OSError:  # two disks, or a file system without hard links
         _copy(source, target)
 
 

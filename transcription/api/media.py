@@ -15,7 +15,8 @@ from transcription.api.errors import refuse
 from transcription.api.job_endpoint import job_endpoint
 from transcription.api.upload_handler import clean_name
 from transcription.models import Job, Recording
-from transcription.sound.audio import BYTES_A_SECOND, RAW, SAMPLE_RATE
+from transcription.sound.audio import RAW
+from transcription.whisper.pcm import BYTES_A_SAMPLE, BYTES_A_SECOND, SAMPLE_RATE
 
 BLOCK = 256 * 1024
 
@@ -110,7 +111,7 @@ def _head(recording: Recording) -> bytes:
     if recording.container != RAW:
         return b""
     sound = min(recording.path.stat().st_size, 2**32 - 1 - 36)  # a WAV cannot say more
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, SAMPLE_RATE, BYTES_A_SECOND, 2, 16)
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, SAMPLE_RATE, BYTES_A_SECOND, BYTES_A_SAMPLE, 16)
     return struct.pack("<4sI4s", b"RIFF", 36 + sound, b"WAVE") + form + struct.pack("<4sI", b"data", sound)
 
 

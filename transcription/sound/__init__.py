@@ -1,1 +1,1 @@
-"""Recordings as sound: decoding, finding speech, and the time of both."""
+"""The sound of recordings: decoding, finding speech, and the times of both."""

@@ -1,4 +1,4 @@
-"""Where somebody speaks in a recording: asked of a child process, for no worker imports the network that hears it."""
+"""Finds speech in recordings, by a child process: no worker imports the network that does it."""
 
 import queue
 import sys
@@ -16,59 +16,59 @@ from transcription.whisper.sections import Span
 BEAT_SECONDS = 1.0
 PROGRAM = ("-m", "transcription.whisper.vad")
 
-Answers = queue.SimpleQueue[dict[str, Any] | None]
+Events = queue.SimpleQueue[dict[str, Any] | None]  # of one recording; None: the child has died
 
 
 class SpeechFinder:
-    """The child of this worker that finds speech: started when first needed, and again after it died.
+    """This worker's child that finds speech, started when it is first needed, and again after it died.
 
-    Several threads may ask at once; it hears their recordings in turn, a minute of each.
+    Several threads may call `find` at once; the child takes turns with their recordings, a piece of each.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._child: processes.LineChild | None = None
-        self._askers: dict[str, Answers] = {}
+        self._queues: dict[str, Events] = {}  # by the recording's id in the child
 
     @timed("finding speech")
     def find(self, pcm: Path, *, on_beat: Callable[[float], None]) -> list[Span]:
-        """Where speech is in 16 kHz mono s16le, in seconds, in order.
+        """The spans of decoded sound (`whisper/pcm.py`) that have speech, in seconds, in order.
 
-        `on_beat` gets the seconds heard so far, at least every second; what it raises passes through, and the child
+        `on_beat` gets the seconds done so far, at least every second. What it raises passes through, and the child
         forgets the recording. Raises EngineFailed.
         """
-        asker, answers = uuid.uuid4().hex, Answers()
-        self._ask(asker, answers, pcm)
+        recording, events = uuid.uuid4().hex, Events()
+        self._open(recording, events, pcm)
         try:
-            return _follow(answers, on_beat)
+            return _follow(events, on_beat)
         finally:
-            self._forget(asker)
+            self._close(recording)
 
-    def _ask(self, asker: str, answers: Answers, pcm: Path) -> None:
+    def _open(self, recording: str, events: Events, pcm: Path) -> None:
         with self._lock:
             if self._child is None or not self._child.is_running:
                 self._stop_child()
-                self._askers = {}  # who asked a child that died hears of it from that one's thread
-                self._child = processes.LineChild([sys.executable, *PROGRAM], on_line=partial(_hand_out, self._askers))
-            self._askers[asker] = answers
+                self._queues = {}  # the thread of the child that died puts None into the queues of the old dict
+                self._child = processes.LineChild([sys.executable, *PROGRAM], on_line=partial(_dispatch, self._queues))
+            self._queues[recording] = events
             try:
-                self._child.say({"do": "find", "id": asker, "pcm": str(pcm)})
+                self._child.say({"do": "find", "id": recording, "pcm": str(pcm)})
             except OSError as error:
                 raise errors.EngineFailed(detail=f"speech could not be looked for ({error})") from error
-            if not self._child.is_running:  # its end may have been told before this asker was there to hear it
-                answers.put(None)
+            if not self._child.is_running:  # it may have died before the queue was in the dict
+                events.put(None)
 
-    def _forget(self, asker: str) -> None:
+    def _close(self, recording: str) -> None:
         with self._lock:
-            self._askers.pop(asker, None)
+            self._queues.pop(recording, None)
             if self._child is not None and self._child.is_running:
                 try:
-                    self._child.say({"do": "close", "id": asker})
+                    self._child.say({"do": "close", "id": recording})
                 except OSError:
                     self._stop_child()
 
     def stop(self) -> None:
-        """End the child; nothing of it is left."""
+        """End the child and wait for it."""
         with self._lock:
             self._stop_child()
 
@@ -78,25 +78,25 @@ class SpeechFinder:
         self._child = None
 
 
-def _hand_out(askers: dict[str, Answers], line: dict[str, Any] | None) -> None:
-    """Give a line to who asked; when the child has died, everybody's wait is over."""
-    if line is None:
-        for answers in list(askers.values()):
-            answers.put(None)
-    elif (asker := askers.get(line["id"])) is not None:  # it may stop asking at any moment
-        asker.put(line)
+def _dispatch(queues: dict[str, Events], event: dict[str, Any] | None) -> None:
+    """Put an event into its recording's queue. None, that the child has died, goes into all of them."""
+    if event is None:
+        for events in list(queues.values()):
+            events.put(None)
+    elif (events_of_one := queues.get(event["id"])) is not None:  # its recording may be closed at any moment
+        events_of_one.put(event)
 
 
-def _follow(answers: Answers, on_beat: Callable[[float], None]) -> list[Span]:
-    heard = 0.0
+def _follow(events: Events, on_beat: Callable[[float], None]) -> list[Span]:
+    done = 0.0
     while True:
-        on_beat(heard)
+        on_beat(done)
         try:
-            answer = answers.get(timeout=BEAT_SECONDS)
+            event = events.get(timeout=BEAT_SECONDS)
         except queue.Empty:
             continue
-        match answer:
-            case {"event": "progress", "seconds": heard}:
+        match event:
+            case {"event": "progress", "seconds": done}:
                 pass
             case {"event": "speech", "stretches": stretches}:
                 return [(start, end) for start, end in stretches]

@@ -1,1 +1,1 @@
-"""Transcripts as text: exports, edits, search, improvement by a language model."""
+"""The text of transcripts: exports, edits, search, improvement by a language model."""

@@ -1,12 +1,13 @@
-"""A transcript as it reads now: what people and language models changed, over what the engine heard.
+"""The current text of a transcript, with the changes of people and language models.
 
-Nothing of the engine's is overwritten: a segment keeps its `text` and `words`, and the words of the changed text get
-their times from them each time they are asked for.
+The engine's result is never overwritten: a segment keeps its `text` and `words`. The words of a changed text get their
+times from these whenever they are read.
 """
 
 import uuid
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
+from itertools import pairwise
 from statistics import fmean
 
 from django.db import transaction
@@ -19,23 +20,18 @@ from transcription.whisper.result import Word
 
 
 def edit(segment: Segment, text: str | None) -> bool:
-    """Have a segment of an ended job read as somebody says; None takes the edit back. Return False if it has not ended.
+    """Store a person's text of a segment; None removes it. Return False if the job has not ended.
 
     A segment that is deleted meanwhile stays deleted.
     """
     with transaction.atomic():
-        # The lock keeps two edits of a transcript from joining its text of what was there before the other.
-        job = (
-            Job.objects.select_for_update(no_key=True)
-            .filter(pk=segment.job_id, status__in=Job.ENDED)
-            .only("pk")
-            .first()
-        )
-        if job is None:
+        # With the lock, of two edits at once the second joins the job's text after the first is stored.
+        ended = Job.objects.select_for_update(no_key=True).filter(pk=segment.job_id, status__in=Job.ENDED)
+        if ended.only("pk").first() is None:
             return False
-        message = None if text is None else like(segment, text)
         Segment.objects.filter(pk=segment.pk).update(
-            edited_text=message, edited_at=None if message is None else timezone.now()
+            edited_text=None if text is None else like(segment, text),
+            edited_at=None if text is None else timezone.now(),
         )
         rejoin(segment.job_id)
         history.note(segment.job_id, "edited", f"{segment.start:.2f}-{segment.end:.2f} s")
@@ -43,7 +39,7 @@ def edit(segment: Segment, text: str | None) -> bool:
 
 
 def rejoin(job_id: uuid.UUID) -> None:
-    """Join a job's text anew of its segments as they read now; call it in the transaction that changed them."""
+    """Update a job's text from its segments. Call it in the transaction that changed them."""
     segments = Segment.objects.filter(job_id=job_id).order_by("section__index", "index")
     text = joined(segments.only("text", "improved_text", "edited_text"))
     Job.objects.filter(pk=job_id).update(text=text)
@@ -51,74 +47,69 @@ def rejoin(job_id: uuid.UUID) -> None:
 
 
 def like(segment: Segment, text: str) -> str:
-    """A text on one line, with the space before it that the segment's own has."""
+    """A text on one line. It begins with a space if the engine's text does."""
     line = " ".join(text.split())
     return f" {line}" if line and segment.text[:1].isspace() else line
 
 
 def joined(segments: Iterable[Segment]) -> str:
-    """The text of segments in their order, as it reads now."""
+    """The current text of segments, joined in the order given."""
     return "".join(segment.reads for segment in segments).strip()
 
 
 def spoken(segment: Segment) -> tuple[Word, ...] | None:
-    """The words of a segment as it reads now, with times; None when its engine gave none."""
+    """The words of a segment's current text, with times; None when the engine gave no words."""
     if segment.words is None:
         return None
     heard = tuple(Word.from_json(word) for word in segment.words)
     return heard if segment.reads == segment.text else carried(heard, segment.reads, segment.start, segment.end)
 
 
-# ---------------------------------------------------------------- times carried over
+# ---------------------------------------------------------------- the times of changed words
 
 
 def carried(heard: Sequence[Word], text: str, start: float, end: float) -> tuple[Word, ...]:
-    """The words of a changed text with the times of the words that were heard between `start` and `end`.
+    """The words of a changed text, with times from the words that the engine heard between `start` and `end`.
 
-    A word that is still there keeps its time and probability. Words that stand for others share their time by length,
-    and have their mean probability; words that were put in share the pause they stand in, and are certain: a person
-    says so.
+    An unchanged word keeps its time and probability. Words that replace others share the time of these by length, and
+    have their mean probability. Inserted words share the pause that they are in, and have probability 1, because a
+    person wrote them.
     """
-    message = _split(text, has_spaces=any(word.word.startswith(" ") for word in heard[1:]) or len(heard) < 2)
+    has_spaces = any(word.word.startswith(" ") for word in heard[1:]) or len(heard) < 2
+    # As Whisper writes them: each word with the space before it, or letters in a script without spaces.
+    changed = [f" {word}" for word in text.split()] if has_spaces else list("".join(text.split()))
     matcher = SequenceMatcher(
-        None, [_plain(word.word) for word in heard], [_plain(word) for word in message], autojunk=False
+        None, [_comparable(word.word) for word in heard], [_comparable(word) for word in changed], autojunk=False
     )
     words: list[Word] = []
     for kind, first, last, begin, stop in matcher.get_opcodes():
-        new = message[begin:stop]
+        new = changed[begin:stop]
         if kind == "equal":
             pairs = zip(heard[first:last], new, strict=True)
             words += [Word(word, old.start, old.end, old.probability) for old, word in pairs]
         elif kind == "replace":
             old = heard[first:last]
-            certainty = fmean(word.probability for word in old)
-            words += _shared(new, old[0].start, old[-1].end, certainty)
+            words += _spread(new, old[0].start, old[-1].end, fmean(word.probability for word in old))
         elif kind == "insert":
             since = heard[first - 1].end if first else start
             until = heard[first].start if first < len(heard) else end
-            words += _shared(new, since, max(since, until), 1.0)
+            words += _spread(new, since, max(since, until), 1.0)
     return tuple(words)
 
 
-def _split(text: str, has_spaces: bool) -> list[str]:
-    """The words of a text as Whisper writes them, each with the space before it; a script without spaces by letters."""
-    return [f" {word}" for word in text.split()] if has_spaces else list("".join(text.split()))
-
-
-def _plain(word: str) -> str:
-    """What of a word is compared: changed case or punctuation does not make it another."""
+def _comparable(word: str) -> str:
+    """A word without case and punctuation, which do not make it another word."""
     letters = "".join(character for character in search.folded(word) if character.isalnum())
     return letters or word.strip()
 
 
-def _shared(words: Sequence[str], start: float, end: float, probability: float) -> list[Word]:
+def _spread(words: Sequence[str], start: float, end: float, probability: float) -> list[Word]:
     """Words that share a stretch of time by their length."""
     whole = sum(len(word) for word in words)
     edges = [start]
     for word in words:
         edges.append(edges[-1] + (end - start) * len(word) / whole)
-    times = zip(edges, edges[1:], strict=False)
     return [
         Word(word, round(begin, 3), round(stop, 3), probability)
-        for word, (begin, stop) in zip(words, times, strict=True)
+        for word, (begin, stop) in zip(words, pairwise(edges), strict=True)
     ]

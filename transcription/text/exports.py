@@ -1,6 +1,6 @@
-"""Segments to text, subtitles, tables, lyrics and documents: pure functions.
+"""Turns segments into text, subtitles, tables, lyrics and documents, by pure functions.
 
-What somebody said must not become a format's own marks: a text stays in its line, its cue and its cell.
+Nothing that somebody said may become the format's own syntax: a text stays in its line, its cue or its cell.
 """
 
 import csv
@@ -16,9 +16,9 @@ from docx.shared import Cm, RGBColor
 
 from transcription.whisper.result import Segment
 
-# Control characters, Unicode's line ends, halves of characters, which no UTF-8 can hold, and what no XML can.
+# Control characters, Unicode's line ends, surrogates, which UTF-8 cannot hold, and characters that XML cannot hold.
 UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
-# A spreadsheet takes a cell that begins like this for a formula, and runs it.
+# A spreadsheet runs a cell that begins with one of these as a formula.
 FORMULA = re.compile("[=+@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH COMMERCIAL AT}"
                      "\N{FULLWIDTH HYPHEN-MINUS}-]")  # fmt: skip
 GREY = RGBColor(0x70, 0x70, 0x70)
@@ -26,18 +26,18 @@ GREY = RGBColor(0x70, 0x70, 0x70)
 
 @dataclass(frozen=True)
 class Export:
-    """A format that a transcript can be had in."""
+    """A format for transcripts."""
 
     content_type: str
     write: Callable[[Sequence[Segment], bool, str], bytes]
 
     def render(self, segments: Sequence[Segment], highlight: bool = False, *, title: str = "") -> bytes:
-        """The file. `highlight` asks for the word being spoken to be marked, where the format can."""
+        """The content of the file. `highlight` marks the word being spoken, where the format can do that."""
         return self.write(segments, highlight, title)
 
 
 def to_txt(segments: Sequence[Segment], highlight: bool = False) -> str:
-    """One segment a line; text has no moment at which a word could be marked."""
+    """One segment a line. Plain text has no times, so no word is marked."""
     return "".join(f"{_line(segment.text)}\n" for segment in segments)
 
 
@@ -62,9 +62,9 @@ def to_tsv(segments: Sequence[Segment], highlight: bool = False) -> str:
 
 
 def to_csv(segments: Sequence[Segment], highlight: bool = False) -> str:
-    """Start and end in seconds and the text, under a header, for a spreadsheet: Excel knows UTF-8 by its mark alone."""
+    """Start and end in seconds and the text, under a header, for a spreadsheet."""
     table = io.StringIO()
-    table.write("\N{BYTE ORDER MARK}")
+    table.write("\N{BYTE ORDER MARK}")  # without it Excel does not recognise UTF-8
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("start", "end", "text"))
     for start, end, words, _ in _cues(segments, False):
@@ -73,7 +73,7 @@ def to_csv(segments: Sequence[Segment], highlight: bool = False) -> str:
 
 
 def to_lrc(segments: Sequence[Segment], highlight: bool = False) -> str:
-    """A line a segment, as players of lyrics take it; with `highlight`, each word has its time too."""
+    """One segment a line, for players that show lyrics; with `highlight`, each word has its time too."""
     lines = []
     for segment in segments:
         words = segment.words if highlight else None
@@ -83,10 +83,11 @@ def to_lrc(segments: Sequence[Segment], highlight: bool = False) -> str:
 
 
 def to_docx(segments: Sequence[Segment], title: str = "") -> bytes:
-    """A document with the title as its heading and a paragraph a segment, its time before it in grey."""
+    """A document with the title as its heading, and a paragraph for each segment that begins with its time in grey."""
     document = Document()
-    facts = document.core_properties  # the library's own template names itself and a day of 2013
-    facts.title, facts.author, facts.comments, facts.created = _line(title), "", "", datetime.now(UTC)
+    properties = document.core_properties  # the template of the library has its own name and a day of 2013 in them
+    properties.title, properties.author, properties.comments = _line(title), "", ""
+    properties.created = datetime.now(UTC)
     if title:
         document.add_heading(_line(title), level=1)
     for segment in segments:
@@ -101,7 +102,7 @@ def to_docx(segments: Sequence[Segment], title: str = "") -> bytes:
     return file.getvalue()
 
 
-def _text(render: Callable[[Sequence[Segment], bool], str]) -> Callable[[Sequence[Segment], bool, str], bytes]:
+def _encoded(render: Callable[[Sequence[Segment], bool], str]) -> Callable[[Sequence[Segment], bool, str], bytes]:
     return lambda segments, highlight, title: render(segments, highlight).encode()
 
 
@@ -109,22 +110,22 @@ DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
 FORMATS: Mapping[str, Export] = MappingProxyType(
     {
-        "txt": Export("text/plain; charset=utf-8", _text(to_txt)),
-        "srt": Export("application/x-subrip; charset=utf-8", _text(to_srt)),
-        "vtt": Export("text/vtt; charset=utf-8", _text(to_vtt)),
-        "tsv": Export("text/tab-separated-values; charset=utf-8", _text(to_tsv)),
-        "csv": Export("text/csv; charset=utf-8", _text(to_csv)),
-        "lrc": Export("application/x-lrc; charset=utf-8", _text(to_lrc)),
+        "txt": Export("text/plain; charset=utf-8", _encoded(to_txt)),
+        "srt": Export("application/x-subrip; charset=utf-8", _encoded(to_srt)),
+        "vtt": Export("text/vtt; charset=utf-8", _encoded(to_vtt)),
+        "tsv": Export("text/tab-separated-values; charset=utf-8", _encoded(to_tsv)),
+        "csv": Export("text/csv; charset=utf-8", _encoded(to_csv)),
+        "lrc": Export("application/x-lrc; charset=utf-8", _encoded(to_lrc)),
         "docx": Export(DOCX, lambda segments, highlight, title: to_docx(segments, title)),
     }
 )
 
 
-Cue = tuple[int, int, Sequence[str], int | None]  # start, end in milliseconds; the words; which of them is marked
+Cue = tuple[int, int, Sequence[str], int | None]  # start and end in ms, words, index of the marked word
 
 
 def _cues(segments: Sequence[Segment], highlight: bool) -> Iterator[Cue]:
-    """Cues in order, never negative: one a segment, or one for each word that it marks and each pause between them."""
+    """Cues in order, none of negative length: one a segment, or with `highlight` one for each word and each pause."""
     for segment in segments:
         start, end = _milliseconds(segment.start), _milliseconds(segment.end)
         if not (highlight and segment.words):
@@ -154,7 +155,7 @@ def _marked(words: Sequence[str], marked: int | None, write: Callable[[str], str
 
 
 def _cue_time(milliseconds: int, point: str) -> str:
-    """HH:MM:SS,mmm; a recording of more than 99 hours gets more digits."""
+    """HH:MM:SS,mmm; hours above 99 have more digits."""
     seconds, milliseconds = divmod(milliseconds, 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
@@ -162,28 +163,28 @@ def _cue_time(milliseconds: int, point: str) -> str:
 
 
 def _lyrics_time(seconds: float) -> str:
-    """MM:SS.xx; minutes go on above 99, for players know no hours."""
+    """MM:SS.xx; minutes above 99 have more digits, because the format has no hours."""
     minutes, rest = divmod(max(0, round(seconds * 100)), 6000)
     return f"{minutes:02}:{rest // 100:02}.{rest % 100:02}"
 
 
 def _lrc_text(text: str) -> str:
-    """`[` and `<` would begin a time."""
+    """In lyrics `[` and `<` begin a time."""
     return _line(text).translate({ord("["): "(", ord("]"): ")", ord("<"): "‹", ord(">"): "›"})
 
 
 def _line(text: str) -> str:
-    """The text as one line, its white space made single spaces."""
+    """A text as one line with single spaces."""
     return " ".join(UNWRITABLE.sub(" ", text).split())
 
 
 def _cue_text(text: str) -> str:
-    # "-->" in the text would be read as the times of another cue.
+    # "-->" would begin another cue.
     return _line(text).replace("-->", "→")
 
 
 def _vtt_text(text: str) -> str:
-    """In VTT `<` begins a tag and `&` a character's name."""
+    """In VTT `<` begins a tag and `&` a character reference."""
     return _cue_text(text).replace("&", "&amp;").replace("<", "&lt;")
 
 

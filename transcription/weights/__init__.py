@@ -1,1 +1,1 @@
-"""The weights of models: which are published, which are here, how they are fetched."""
+"""The weights of models: which are published, which are on disk, how they are downloaded."""

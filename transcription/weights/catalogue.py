@@ -1,7 +1,7 @@
-"""Model names, where their weights come from, what is on disk.
+"""The names of models: those on disk and those that are published.
 
-A folder in the models folder that holds an engine's weights is a model by its name. The catalogue adds what is
-published: the names people use, places to fetch from, and the sums by which weights are known.
+A folder in the models folder that holds an engine's weights is a model of the folder's name. The published models add
+the names people use, places to download from, and the checksums of weights.
 """
 
 import hashlib
@@ -18,16 +18,15 @@ from transcription.whisper.engine import ENGINES, Capabilities
 
 MODELS: dict[str, Model] = published.models()
 
-# What clients of OpenAI's service send, and what means no choice.
+# The names that mean the default model, with those that clients of OpenAI's service send.
 DEFAULT_NAMES = ("", "auto", "whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-transcribe")
-# The best of these that is here is taken; larger ones only when named.
+# The default model is the first of these that is on disk. Larger ones are used only by name.
 AUTO = ("turbo", "small", "base", "tiny")
 
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A model that is on disk. `is_catalogued` goes by the name: whether the bytes are the published ones, see
-    `is_verified`."""
+    """A model on disk. `is_catalogued` says that its name is published; `is_verified` compares the bytes."""
 
     name: str
     engine: str
@@ -37,38 +36,38 @@ class LocalModel:
 
 
 def folder_for(name: str, engine: str) -> Path:
-    """Where a model's weights for an engine belong; `name` is a canonical one."""
+    """The folder for a model's weights for an engine; `name` is a canonical one."""
     return Path(settings.MODELS_DIR) / f"{ENGINES[engine].folder_prefix}{name}"
 
 
 def canonical(name: str) -> str:
-    """The name of the model that somebody means. Raises UnknownModel.
+    """The canonical name of a model, from any of its names. Raises UnknownModel.
 
-    No path is ever made of `name`: it is looked for among names that are known.
+    `name` never becomes part of a path: it is only compared with known names.
     """
-    wanted = name.strip()
-    if wanted.lower() in DEFAULT_NAMES:
+    name = name.strip()
+    if name.lower() in DEFAULT_NAMES:
         return default()
-    if (published_name := _published_name(wanted)) is not None:
+    if (published_name := _published_name(name)) is not None:
         return published_name
-    here = {local.name for local in local_models()}
-    if wanted in here:
-        return wanted
-    raise errors.UnknownModel(name=wanted[:100], known=", ".join(sorted(here | MODELS.keys())))
+    local_names = {local.name for local in local_models()}
+    if name in local_names:
+        return name
+    raise errors.UnknownModel(name=name[:100], known=", ".join(sorted(local_names | MODELS.keys())))
 
 
 def _published_name(name: str) -> str | None:
-    """The name of the published model that is meant by a name or an alias in whatever case."""
-    meant = name.lower()
-    return next((model.name for model in MODELS.values() if meant in (model.name.lower(), *model.aliases)), None)
+    """The published model that has this name or alias, in any case."""
+    name = name.lower()
+    return next((model.name for model in MODELS.values() if name in (model.name.lower(), *model.aliases)), None)
 
 
 def default() -> str:
-    """The model of whoever names none. Raises UnknownModel if DEFAULT_MODEL names one that is not there."""
+    """The model of a request that names none. Raises UnknownModel if there is no model of DEFAULT_MODEL's name."""
     if settings.DEFAULT_MODEL.strip().lower() not in DEFAULT_NAMES:
         return canonical(settings.DEFAULT_MODEL)
-    here = {local.name for local in local_models()}
-    return next((name for name in AUTO if name in here), "base")
+    local_names = {local.name for local in local_models()}
+    return next((name for name in AUTO if name in local_names), "base")
 
 
 def default_if_known() -> str:
@@ -80,36 +79,36 @@ def default_if_known() -> str:
 
 
 def local_models() -> list[LocalModel]:
-    """Every model in the models folder, by name; one a name and an engine."""
-    found: dict[tuple[str, str], LocalModel] = {}
+    """Every model in the models folder, sorted by name; one for each name and engine."""
+    models: dict[tuple[str, str], LocalModel] = {}
     for folder in _folders():
         for capabilities in ENGINES.values():
             if capabilities.weights_in(folder) is not None:
                 local = _local_model(folder, capabilities)
-                found.setdefault((local.name, local.engine), local)
-    return sorted(found.values(), key=lambda local: (local.name, local.engine))
+                models.setdefault((local.name, local.engine), local)
+    return sorted(models.values(), key=lambda local: (local.name, local.engine))
 
 
 def on_disk(name: str, engine: str) -> LocalModel | None:
     """The model `name` (a canonical one) for an engine, if it is on disk."""
-    return next((here for here in local_models() if (here.name, here.engine) == (name, engine)), None)
+    return next((local for local in local_models() if (local.name, local.engine) == (name, engine)), None)
 
 
 def weights_for(name: str, engine: str) -> Weights | None:
-    """What is published of a model for an engine."""
+    """The published weights of a model for an engine."""
     model = MODELS.get(name)
     return model.weights_for(engine) if model else None
 
 
 def published_for(engine: str) -> list[Weights]:
-    """What is published for an engine, in the catalogue's order."""
+    """All published weights for an engine, in the catalogue's order."""
     return [weights for model in MODELS.values() if (weights := model.weights_for(engine)) is not None]
 
 
 def find(name: str, engine: str) -> LocalModel:
-    """The model `name` (a canonical one) for an engine. Raises ModelMissing, which says what to put where."""
-    if (here := on_disk(name, engine)) is not None:
-        return here
+    """The model `name` (a canonical one) for an engine. Raises ModelMissing, which names the files and the folder."""
+    if (local := on_disk(name, engine)) is not None:
+        return local
     weights = weights_for(name, engine)
     raise errors.ModelMissing(
         name=name,
@@ -125,7 +124,7 @@ def is_verified(local: LocalModel) -> bool:
 
 
 def is_known_to_be_verified(local: LocalModel) -> bool | None:
-    """The same at no cost; None where the sum was not taken since the weights are here."""
+    """The same without reading the weights; None if their sum has not been taken yet."""
     expected, known = _published_sha256(local), _known_sha256(_weights_path(local))
     if expected is None:
         return False
@@ -172,7 +171,7 @@ def _mark(path: Path) -> list[int]:
 
 
 def _folders() -> list[Path]:
-    """The folders that a model may be in; those that bear an engine's prefix first, as they say what they are."""
+    """The folders that may hold a model. Those with an engine's prefix come first, so that they win over others."""
     if not settings.MODELS_DIR.is_dir():
         return []
     prefixes = tuple(capabilities.folder_prefix for capabilities in ENGINES.values())
@@ -185,8 +184,8 @@ def _folders() -> list[Path]:
 
 
 def _local_model(folder: Path, capabilities: Capabilities) -> LocalModel:
-    bare = folder.name.removeprefix(capabilities.folder_prefix) or folder.name
-    name = _published_name(bare) or bare  # large-v3-turbo, as some call it, is turbo
+    folder_name = folder.name.removeprefix(capabilities.folder_prefix) or folder.name
+    name = _published_name(folder_name) or folder_name  # large-v3-turbo is an alias of turbo
     return LocalModel(
         name=name,
         engine=capabilities.name,

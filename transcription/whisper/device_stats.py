@@ -1,7 +1,7 @@
-"""What a device is called, how much memory it has and uses, and how busy it is.
+"""A device's name, its memory, and how busy it is.
 
-Asked in the runner, in a thread beside the engine. No library is needed for it: NVIDIA's own program tells of its GPUs
-(`nvidia-smi --help-query-gpu`), the kernel of the rest. What a machine does not tell stays None.
+The runner reads them in a thread beside the engine. No library is needed: `nvidia-smi` reports on NVIDIA's GPUs
+(`nvidia-smi --help-query-gpu`), and the kernel on the rest. What a machine does not report stays None.
 """
 
 import os
@@ -21,7 +21,7 @@ NVIDIA_FIELDS = "name,memory.total,memory.used,utilization.gpu"
 
 @dataclass(frozen=True)
 class Reading:
-    """A device now. Memory in MiB, `utilization` 0-100."""
+    """The state of a device at one moment. Memory in MiB, `utilization` 0-100."""
 
     name: str = ""
     memory_total_mb: int | None = None
@@ -30,76 +30,76 @@ class Reading:
 
 
 def read(device: str, held: int | None = None) -> Reading:
-    """Look at a device: `cpu`, `mps`, `cuda:1`. `held`: bytes of its memory that the engine knows to hold itself."""
+    """Read the state of `cpu`, `mps` or `cuda:1`. `held` is the memory in bytes that the engine itself holds."""
     kind, _, index = device.partition(":")
     if kind == "cuda":
-        return _nvidia(int(index or 0))
-    total, used = _memory()
+        return _read_nvidia(int(index or 0))
+    total, used = _machine_memory()
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
     return Reading(
-        name=_processor(),
+        name=_processor_name(),
         memory_total_mb=total,
         memory_used_mb=used if held is None else held // MIB,
-        # The load is of the machine's cores: of an Apple GPU nobody tells without a password.
-        utilization=_load() if kind == "cpu" else None,
+        # macOS reports the load of its GPU to administrators only.
+        utilization=round(100 * min(1.0, load)) if kind == "cpu" else None,
     )
 
 
 # ------------------------------------------------------------------ NVIDIA
 
 
-def _nvidia(index: int) -> Reading:
+def _read_nvidia(index: int) -> Reading:
     program = shutil.which("nvidia-smi")
     if program is None:
         return Reading()
     query = (f"--query-gpu={NVIDIA_FIELDS}", "--format=csv,noheader,nounits", "-i", _nvidia_id(index))
-    return nvidia_reading(_output([str(Path(program).absolute()), *query]))
+    return parse_nvidia_smi(_output_of([str(Path(program).absolute()), *query]))
 
 
 def _nvidia_id(index: int) -> str:
-    """What NVIDIA's programs call the GPU that CUDA counts as `index` here: a number or a UUID."""
+    """The name that nvidia-smi knows the GPU by that CUDA counts as `index` here: a number or a UUID."""
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     return visible[index] if index < len(visible) and visible[index] else str(index)
 
 
-def nvidia_reading(line: str) -> Reading:
+def parse_nvidia_smi(line: str) -> Reading:
     """One line of nvidia-smi's CSV without units: `NVIDIA GeForce RTX 4090, 24564, 1024, 12`; `[N/A]` is unknown."""
-    words = [word.strip() for word in line.strip().rsplit(",", 3)]
-    if len(words) != 4:  # a sentence that says why there is no answer
+    columns = [column.strip() for column in line.strip().rsplit(",", 3)]
+    if len(columns) != 4:  # an error message instead
         return Reading()
-    numbers = [int(word) if word.isdecimal() else None for word in words[1:]]
-    return Reading(words[0], *numbers)
+    return Reading(columns[0], *(int(column) if column.isdecimal() else None for column in columns[1:]))
 
 
 # ------------------------------------------------------------------ the machine itself
 
 
 @cache
-def _processor() -> str:
-    """What the processor is called; on Apple silicon the GPU bears the same name."""
-    if platform.system() == "Darwin":  # not sys.platform, by which mypy takes what follows for unreachable
-        return _output(["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]).strip() or platform.machine()
+def _processor_name() -> str:
+    """The name of the processor; on Apple silicon the GPU has the same one."""
+    if platform.system() == "Darwin":  # not sys.platform: mypy would call the rest unreachable
+        return _output_of(["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]).strip() or platform.machine()
     try:
-        return processor_in(Path("/proc/cpuinfo").read_text()) or platform.machine()
+        return parse_cpuinfo(Path("/proc/cpuinfo").read_text()) or platform.machine()
     except OSError:
         return platform.processor() or platform.machine()
 
 
-def processor_in(cpuinfo: str) -> str:
-    """The name in Linux's /proc/cpuinfo; empty where a processor has none there (most ARMs)."""
-    found = re.search(r"^model name\s*:\s*(.+?)\s*$", cpuinfo, re.MULTILINE)
-    return found[1] if found else ""
+def parse_cpuinfo(cpuinfo: str) -> str:
+    """The processor's name in Linux's /proc/cpuinfo; empty where it has none there (most ARMs)."""
+    match = re.search(r"^model name\s*:\s*(.+?)\s*$", cpuinfo, re.MULTILINE)
+    return match[1] if match else ""
 
 
-def _memory() -> tuple[int | None, int | None]:
-    """The machine's memory and what of it is in use, in MiB."""
+def _machine_memory() -> tuple[int | None, int | None]:
+    """The machine's memory and how much of it is in use, in MiB."""
     try:
-        return memory_in(Path("/proc/meminfo").read_text())
+        return parse_meminfo(Path("/proc/meminfo").read_text())
     except OSError:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB, None
 
 
-def memory_in(meminfo: str) -> tuple[int | None, int | None]:
-    """Linux's /proc/meminfo: what is used is all but what a program could still have."""
+def parse_meminfo(meminfo: str) -> tuple[int | None, int | None]:
+    """Total and used memory in MiB from Linux's /proc/meminfo. What a program could still get counts as free."""
     kib = {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB", meminfo, re.MULTILINE)}
     total, available = kib.get("MemTotal"), kib.get("MemAvailable")
     if total is None:
@@ -107,17 +107,13 @@ def memory_in(meminfo: str) -> tuple[int | None, int | None]:
     return total // 1024, None if available is None else (total - available) // 1024
 
 
-def _load() -> int:
-    return round(100 * min(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
-
-
-def _output(arguments: Sequence[str]) -> str:
-    """What a program prints; nothing when it cannot."""
+def _output_of(arguments: Sequence[str]) -> str:
+    """The output of a program; empty when it fails."""
     try:
-        # Without close_fds a Mac spawns instead of forking, which it could not beside Metal's threads.
-        ended = subprocess.run(
+        # With close_fds Python forks on a Mac, which must not happen beside Metal's threads; without it, it spawns.
+        result = subprocess.run(
             arguments, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False, close_fds=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return ended.stdout if ended.returncode == 0 else ""
+    return result.stdout if result.returncode == 0 else ""

@@ -1,6 +1,6 @@
-"""The seam: what an engine promises, and what each one can do as plain data that anybody may read.
+"""The protocol of an engine, and the capabilities of each engine as plain data.
 
-An engine is driven by the runner's loop (`runner.py`), in one thread: `open` a section, `step` until it has told
+The runner's loop (`runner.py`) drives an engine in one thread: `open` a section, `step` until the engine reports
 `done`, `close` to stop early. Nothing here imports an engine's library.
 """
 
@@ -20,18 +20,17 @@ class Capabilities:
     module: str  # of its Engine class, imported only in the runner
     package: str  # on the package index
     folder_prefix: str  # of its models: models/<prefix><name>/
-    weights_files: tuple[str, ...]  # a model's folder must hold one of these to be one
-    gpu: str  # what its devices are called where they are no CPU: "cuda", "mps"
-    gives_segments_while_decoding: bool
-    unsupported: frozenset[str]  # options that it has no way to honour
+    weights_files: tuple[str, ...]  # a folder that holds one of these is a model
+    gpu: str  # the name of its GPU devices: "cuda", "mps"
+    unsupported: frozenset[str]  # options that it cannot honour
     compute_types: tuple[str, ...]
-    highest: tuple[tuple[str, float], ...] = ()  # options that it takes up to a value alone
-    exclusive: tuple[tuple[str, str], ...] = ()  # options of which it honours the second alone where both are given
-    preloaded: tuple[str, ...] = ()  # libraries that its runner begins with on Linux, where they are installed
+    highest: tuple[tuple[str, float], ...] = ()  # options and the highest value of each
+    exclusive: tuple[tuple[str, str], ...] = ()  # pairs of options of which it honours only the second
+    preloaded: tuple[str, ...] = ()  # libraries for LD_PRELOAD of its runner on Linux, where they are installed
 
     @property
     def weights_file(self) -> str:
-        """What its weights are usually called."""
+        """The usual name of its weights."""
         return self.weights_files[0]
 
     def weights_in(self, folder: Path) -> Path | None:
@@ -47,7 +46,6 @@ ENGINES = {
         folder_prefix="whisper-",
         weights_files=("weights.safetensors", "weights.npz"),
         gpu="mps",
-        gives_segments_while_decoding=False,
         unsupported=frozenset(
             {
                 "batch_size",
@@ -64,7 +62,7 @@ ENGINES = {
         ),
         compute_types=("float32", "float16"),
         highest=(("length_penalty", 1.0),),
-        # MLX's own BLAS for Linux is the slow reference one: a product of matrices takes twenty times as long.
+        # MLX for Linux brings the reference BLAS, which multiplies matrices twenty times as slowly.
         preloaded=("/usr/lib/*/openblas-pthread/libblas.so.3",),
     ),
     "faster-whisper": Capabilities(
@@ -74,15 +72,14 @@ ENGINES = {
         folder_prefix="faster-whisper-",
         weights_files=("model.bin",),
         gpu="cuda",
-        gives_segments_while_decoding=True,
         unsupported=frozenset({"batch_size", "carry_initial_prompt", "top_p"}),
         compute_types=COMPUTE_TYPES,
         exclusive=(("hotwords", "prefix"),),
     ),
 }
 
-# Asking for these asks for nothing that an engine would have to be able to do.
-ASKS_NOTHING = {
+# Values that every engine honours, even one that does not support the option.
+NEUTRAL_VALUES = {
     "batch_size": 1,
     "beam_size": 1,
     "carry_initial_prompt": False,
@@ -95,22 +92,22 @@ ASKS_NOTHING = {
 
 @dataclass(frozen=True)
 class Sound:
-    """Stretches of a PCM file, 16 kHz mono s16le, that are heard as one. `spans` in samples: (start, end) of each."""
+    """Spans of a PCM file (`pcm.py`) that are decoded as one sound. A span is its first sample and the one after it."""
 
     path: Path
     spans: tuple[tuple[int, int], ...]
 
 
 Event = dict[str, Any]
-"""One line of JSON from the runner: `event` is its kind, `section` whose it is.
+"""One line of JSON from the runner, about one section:
 
     {"event": "language", "section": 7, "language": "ru", "probability": 0.98}
     {"event": "segment", "section": 7, "segment": Segment.to_json()}     times from the section's start, in seconds
     {"event": "progress", "section": 7, "seconds": 21.5}                 decoded so far
-    {"event": "done", "section": 7}                                      the runner adds how many `seconds` it took
+    {"event": "done", "section": 7}                                      the runner adds `seconds`, the time it took
     {"event": "error", "section": 7, "code": "engine_failed", "detail": "…"}
 
-The runner itself says what it is and has, of no section:
+or about the runner itself:
 
     {"event": "ready", "versions": {…}, "capacity": 1, "compute_types": […], "threads": 8}
     {"event": "device", "reading": {"name": "…", "memory_total_mb": 24564, "memory_used_mb": 1024, "utilization": 12}}
@@ -119,40 +116,40 @@ The runner itself says what it is and has, of no section:
 
 
 Tell = Callable[[Event], None]
-"""How an engine says what came of a section. Raises SectionClosed when nobody wants to hear more of it."""
+"""Passes on an event of an open section. Raises SectionClosed when the section was closed meanwhile."""
 
 
 class SectionClosed(Exception):
-    """A section was closed while it was being decoded: the engine forgets it."""
+    """The section that is being decoded was closed; the engine must forget it."""
 
 
 class Engine(Protocol):
-    """Decodes sections, up to `capacity` of them at once. Made with the device's name and a Tell."""
+    """Decodes sections, up to `capacity` of them at once. `device` is a name such as `cpu` or `cuda:1`."""
 
     capacity: int
     versions: dict[str, str]  # of the libraries that decode
-    compute_types: list[str]  # that its device can compute with
+    compute_types: list[str]  # those of the device
 
     def __init__(self, device: str, tell: Tell) -> None: ...
 
     def open(self, section: int, sound: Sound, model: Path, options: TranscriptionOptions) -> None:
-        """Take a section in, loading the model if another is loaded. Raises what loading raises."""
+        """Accept a section, and load the model if another one is loaded. Raises what loading raises."""
         ...
 
     def step(self) -> None:
-        """Decode a little of what is open and tell what comes of it: as little as the library lets it stop after.
+        """Decode the smallest piece of the open sections that the library can, and `tell` its events.
 
         What `tell` raises passes through.
         """
         ...
 
     def close(self, section: int) -> None:
-        """Forget a section, finished or not; unknown ones are no error."""
+        """Forget a section, finished or not. An unknown one is no error."""
         ...
 
     def memory_bytes(self) -> int | None:
-        """What it holds of memory that its device shares with the machine; None where the machine tells by itself.
+        """The memory that the engine holds, where its device shares the machine's memory; None elsewhere.
 
-        Asked in another thread at any time.
+        Called from another thread at any time.
         """
         ...

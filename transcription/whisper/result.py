@@ -1,4 +1,4 @@
-"""What an engine gives: words and segments, with openai-whisper's names."""
+"""The result of an engine: words and segments, with openai-whisper's names."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -15,14 +15,14 @@ class Word:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """A word of a runner or a row; what another version stored beside these four is left out."""
+        """A word from a runner or a row. Other keys, which another version may have stored, are ignored."""
         # A token may stand for the byte 0, which PostgreSQL cannot store.
         return cls(values["word"].replace("\0", ""), values["start"], values["end"], values["probability"])
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of speech and its text. Times in seconds; `seek` in frames of 10 ms, where its window began."""
+    """A stretch of speech and its text. Times in seconds; `seek` is the start of its window in frames of 10 ms."""
 
     start: float
     end: float
@@ -36,7 +36,7 @@ class Segment:
     words: tuple[Word, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """A dict that `from_json` takes back."""
+        """A dict that `from_json` reads."""
         return asdict(self)
 
     @classmethod

@@ -1,9 +1,9 @@
-"""The child process that owns a device's engine in its main thread and speaks JSON lines with its parent.
+"""The child process that owns a device's engine in its main thread.
 
     python -m transcription.whisper.runner --engine transcription.whisper.engines.faster_whisper --device cpu
 
-Commands come on standard input, events (`engine.Event`) go to standard output. A crash, a hang or a leak of the native
-libraries costs this process and nothing else. It ends when its standard input does: with its parent.
+Commands come on standard input, events (`engine.Event`) go to standard output, both as JSON lines. A crash, a hang or
+a leak of the native libraries costs this process alone. It ends when its standard input is closed.
 
     {"do": "open", "section": 7, "pcm": "…", "spans": [[0, 480000], …], "model": "…", "options": {…}}
     {"do": "close", "section": 7}
@@ -28,71 +28,80 @@ from transcription.whisper.options import TranscriptionOptions
 
 log = logging.getLogger(__name__)
 
-GAUGE_SECONDS = 10.0  # between two looks at the device: NVIDIA's program takes a moment
+GAUGE_SECONDS = 10.0  # between two readings of the device; nvidia-smi takes a moment
 OUT_OF_MEMORY = re.compile(r"out ?of ?memory|insufficient memory|unable to allocate", re.IGNORECASE)
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description="Decode sections for a device worker.")
-    arguments.add_argument("--engine", required=True, help="the module of an Engine")
-    arguments.add_argument("--device", required=True)
-    asked = arguments.parse_args()
+    parser = argparse.ArgumentParser(description="Decode sections for a device worker.")
+    parser.add_argument("--engine", required=True, help="the module of an Engine")
+    parser.add_argument("--device", required=True)
+    options = parser.parse_args()
     parent = Parent()
-    Runner(lambda tell: importlib.import_module(asked.engine).Engine(asked.device, tell), parent, asked.device).run()
+    Runner(
+        lambda tell: importlib.import_module(options.engine).Engine(options.device, tell), parent, options.device
+    ).run()
 
 
 class Runner:
-    """The loop: take commands in, step the engine, say what came of it."""
+    """The loop: read commands, step the engine, report events."""
 
     def __init__(self, make_engine: Callable[[Tell], Engine], parent: Parent, device: str) -> None:
         self.parent = parent
         self.device = device
-        self.model = ""  # the folder of the one that is loaded
+        self.model = ""  # the folder of the loaded model
         self.commands: deque[Line] = deque()
-        self.sections: dict[int, float] = {}  # those that are open, and since when
+        self.sections: dict[int, float] = {}  # the open ones, and the time when each was opened
         self.engine = make_engine(self.tell)
 
     def run(self) -> None:
-        can = {"capacity": self.engine.capacity, "compute_types": self.engine.compute_types, "threads": os.cpu_count()}
-        self.parent.say({"event": "ready", "versions": self.engine.versions, **can})
+        self.parent.say(
+            {
+                "event": "ready",
+                "versions": self.engine.versions,
+                "capacity": self.engine.capacity,
+                "compute_types": self.engine.compute_types,
+                "threads": os.cpu_count(),
+            }
+        )
         threading.Thread(target=self.watch_gauges, name="gauges", daemon=True).start()
         while True:
-            self.listen()
+            self.read_commands()
             while self.commands:
-                self.obey(self.commands.popleft())
+                self.execute(self.commands.popleft())
             if self.sections:
                 self.step()
 
     def watch_gauges(self) -> None:
-        """Tell how the device is, every few seconds, for as long as the process lives."""
+        """Report the state of the device every few seconds, for as long as the process lives."""
         while True:
             try:
                 reading = device_stats.read(self.device, self.engine.memory_bytes())
-            except Exception as error:  # noqa: BLE001  (whatever it is: the next look tries again, old figures mislead)
+            except Exception as error:  # noqa: BLE001  (the next reading tries again; old figures would mislead)
                 log.warning("the device %s could not be looked at: %s: %s", self.device, type(error).__name__, error)
                 reading = device_stats.Reading()
             self.parent.say({"event": "device", "reading": asdict(reading)})
             time.sleep(GAUGE_SECONDS)
 
-    def listen(self) -> None:
-        """Take in what the parent has said; wait for it when there is nothing to do."""
+    def read_commands(self) -> None:
+        """Take the commands that the parent has sent; wait for one when there is nothing to do."""
         if not (self.sections or self.commands):
             self.commands.append(self.parent.commands.get())
         while not self.parent.commands.empty():
             self.commands.append(self.parent.commands.get())
 
     def tell(self, event: Event) -> None:
-        """Say what came of a section. Raises SectionClosed when the parent has closed it meanwhile."""
+        """Report an event of a section. Raises SectionClosed when the parent has closed it meanwhile."""
         if event["event"] == "done":
             now = time.monotonic()
             self.parent.say({**event, "seconds": now - self.sections.pop(event["section"], now)})
             return
         self.parent.say(event)
-        self.listen()
+        self.read_commands()
         if any(command["do"] == "close" and command["section"] == event["section"] for command in self.commands):
             raise SectionClosed
 
-    def obey(self, command: Line) -> None:
+    def execute(self, command: Line) -> None:
         section = int(command["section"])
         if command["do"] == "close":
             self.sections.pop(section, None)
@@ -105,10 +114,10 @@ class Runner:
         try:
             self.open(section, sound, command["model"], options)
         except Exception as error:  # noqa: BLE001  (whatever a library raises must reach the job as a sentence)
-            self.give_up(error, [section])
+            self.fail([section], error)
 
     def open(self, section: int, sound: Sound, model: str, options: TranscriptionOptions) -> None:
-        """Have the engine take a section in, and tell what becomes of the model. Raises what loading raises."""
+        """Open a section in the engine, and report the state of the model. Raises what loading raises."""
         if model != self.model:
             self.model = ""
             self.parent.say({"event": "model", "model": model, "state": "loading"})
@@ -126,12 +135,12 @@ class Runner:
         try:
             self.engine.step()
         except SectionClosed:
-            return  # the command that says so is obeyed next
+            return  # the command that closes it is executed next
         except Exception as error:  # noqa: BLE001
-            self.give_up(error, sorted(self.sections))
+            self.fail(sorted(self.sections), error)
 
-    def give_up(self, error: Exception, sections: Sequence[int]) -> None:
-        """Close these sections and say why."""
+    def fail(self, sections: Sequence[int], error: Exception) -> None:
+        """Close sections, and report the error for each."""
         detail = f"{type(error).__name__}: {error}"
         is_memory = isinstance(error, MemoryError) or OUT_OF_MEMORY.search(detail)
         for section in sections:

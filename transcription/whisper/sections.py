@@ -1,10 +1,10 @@
-"""Where a recording is cut, and what of it is decoded, from where speech was found in it.
+"""Cuts a recording into sections, from the stretches of speech that were found in it.
 
-Silences of two seconds and more are taken out but for 0.4 s beside speech: what faster-whisper's `vad_filter` keeps.
-A cut is made in the middle of a silence and never in speech. Which silences are cut is decided for all the recording at
-once: a section costs the more the farther it is from two minutes, a cut the more the shorter its silence, and the
-cheapest division wins. So long silences are preferred, lengths are even, speech that never pauses stays whole however
-long it is, and no three seconds are left over at the end.
+Silences of two seconds and more are left out, except 0.4 s beside speech, as in faster-whisper's `vad_filter`. A cut is
+in the middle of a silence, never in speech. The cuts of the whole recording are chosen together, as the division with
+the lowest cost: the farther a section is from two minutes, the more it costs, and the shorter a silence is, the more a
+cut in it costs. So long silences are preferred, sections are of similar length, speech without a pause stays whole
+however long it is, and there is no rest of three seconds at the end.
 """
 
 import itertools
@@ -15,17 +15,18 @@ from typing import Self
 
 Span = tuple[float, float]  # start and end in seconds of the recording
 
-SHORTEST_SILENCE = 0.3  # seconds; less is a breath or a stop consonant
-LONG_SILENCE = 2.0  # taken out
-PADDING = 0.4  # of it stays on both sides of speech, which begins before it is sure to be speech
-SECTION = 120.0  # seconds that a section has where silence allows
-SHORTEST_CLIP = 0.01  # of less an engine makes nothing
-SHORT = 30.0  # one window of Whisper: a recording so short is decoded whatever was found in it
+# All in seconds.
+SHORTEST_SILENCE = 0.3  # anything shorter is a breath or a stop consonant
+LONG_SILENCE = 2.0  # left out
+PADDING = 0.4  # of silence that stays on both sides of speech, which begins before the network is sure of it
+SECTION = 120.0  # the length of a section where the silences allow it
+SHORTEST_CLIP = 0.01  # from anything shorter an engine makes nothing
+SHORT = 30.0  # one window of Whisper; a recording as short as this is decoded even if no speech was found
 
 
 @dataclass(frozen=True)
 class Section:
-    """Spans of a recording that are decoded one after the other as one sound."""
+    """Spans of a recording that are joined and decoded as one sound."""
 
     spans: tuple[Span, ...]
 
@@ -39,40 +40,40 @@ class Section:
 
     @property
     def seconds(self) -> float:
-        """What there is to decode; the silences taken out are not in it."""
+        """The length of the sound to decode, without the silences between the spans."""
         return sum(end - start for start, end in self.spans)
 
     def since(self, seconds: float) -> Self:
-        """What is left of it from a time of the recording on; without spans when nothing is."""
+        """The rest of the section from a time of the recording on; without spans when nothing is left."""
         return type(self)(tuple((max(start, seconds), end) for start, end in self.spans if end > seconds))
 
 
 def cut(
     stretches: Sequence[Span], duration: float, *, sections: int | None = None, vad_filter: bool = True
 ) -> list[Section]:
-    """Divide a recording into at most `sections` sections: all of its speech, in order, each stretch in one of them.
+    """Divide a recording into at most `sections` sections that have all of its speech, each stretch in one section.
 
-    `stretches` are where speech is, in order and apart. With `vad_filter` long silences are in no section; without it
-    the sections cover the recording without a gap. Where no speech was found a recording of up to 30 s is one section,
-    for Silero may be wrong; a longer one has none with `vad_filter`, and is one without. What `is_uncut` needs no
-    stretches.
+    `stretches` are the spans with speech, in order and apart. With `vad_filter` long silences are in no section;
+    without it the sections cover the recording without a gap. Where no speech was found, a recording of up to 30 s is
+    one section, because Silero may be wrong; a longer one has no section with `vad_filter`, and one without it. If
+    `is_uncut`, `stretches` is not read.
     """
     if is_uncut(sections=sections, vad_filter=vad_filter):
         return [Section(((0.0, duration),))]
     if not stretches:
         return [Section(((0.0, duration),))] if duration <= SHORT or not vad_filter else []
     kept = _without_long_silences(stretches, duration) if vad_filter else [(0.0, duration)]
-    cuts = _at_most(sections, _silences(stretches, kept), sum(end - start for start, end in kept))
-    return [Section(_within(kept, start, end)) for start, end in itertools.pairwise([0.0, *cuts, duration])]
+    cuts = _choose_cuts(_silences(stretches, kept), sum(end - start for start, end in kept), sections)
+    return [Section(_between(kept, start, end)) for start, end in itertools.pairwise([0.0, *cuts, duration])]
 
 
-def clipped(found: Sequence[Section], clips: Sequence[Span]) -> list[Section]:
-    """What of the sections lies in the clips, which are in order and apart; a section with nothing left goes."""
-    left = (Section(tuple(_common(section.spans, clips))) for section in found)
-    return [section for section in left if section.spans]
+def clipped(whole: Sequence[Section], clips: Sequence[Span]) -> list[Section]:
+    """The parts of the sections that lie in the clips, which are in order and apart; empty sections are dropped."""
+    parts = (Section(tuple(_intersection(section.spans, clips))) for section in whole)
+    return [section for section in parts if section.spans]
 
 
-def _common(spans: Sequence[Span], clips: Sequence[Span]) -> Iterator[Span]:
+def _intersection(spans: Sequence[Span], clips: Sequence[Span]) -> Iterator[Span]:
     for start, end in spans:
         for clip_start, clip_end in clips:
             if min(end, clip_end) - max(start, clip_start) >= SHORTEST_CLIP:
@@ -80,11 +81,12 @@ def _common(spans: Sequence[Span], clips: Sequence[Span]) -> Iterator[Span]:
 
 
 def is_uncut(*, sections: int | None, vad_filter: bool) -> bool:
-    """Whether the engine gets the recording whole, as the library by itself would: then no speech need be found."""
+    """Whether the engine gets the whole recording, as the library by itself would, so that no speech need be found."""
     return sections == 1 and not vad_filter
 
 
 def _without_long_silences(stretches: Sequence[Span], duration: float) -> list[Span]:
+    """The spans of a recording that are decoded."""
     kept = [stretches[0]]
     for start, end in stretches[1:]:
         if start - kept[-1][1] < LONG_SILENCE:
@@ -98,82 +100,81 @@ def _without_long_silences(stretches: Sequence[Span], duration: float) -> list[S
 
 @dataclass(frozen=True)
 class _Silence:
-    """A place to cut: the time of its middle, the same in the sound that is decoded, its length."""
+    """A place to cut."""
 
-    middle: float
-    decoded: float
-    seconds: float
+    middle: float  # in the recording's time
+    decoded: float  # the middle in the time of the sound that is decoded
+    seconds: float  # its length
 
 
 def _silences(stretches: Sequence[Span], kept: Sequence[Span]) -> list[_Silence]:
+    """The silences between stretches of speech."""
     starts = [start for start, _ in kept]
-    before = [0.0, *itertools.accumulate(end - start for start, end in kept)]
-    found = []
+    decoded_starts = [0.0, *itertools.accumulate(end - start for start, end in kept)]
+    silences = []
     for (_, end), (start, _) in itertools.pairwise(stretches):
         if start - end >= SHORTEST_SILENCE:
             middle = (start + end) / 2
             span = bisect_right(starts, middle) - 1
-            found.append(_Silence(middle, before[span] + min(middle, kept[span][1]) - starts[span], start - end))
-    return found
+            decoded = decoded_starts[span] + min(middle, kept[span][1]) - starts[span]
+            silences.append(_Silence(middle, decoded, start - end))
+    return silences
 
 
-def _at_most(sections: int | None, silences: Sequence[_Silence], seconds: float) -> list[float]:
-    """The cuts, with a longer target than two minutes where there would be too many."""
+def _choose_cuts(silences: Sequence[_Silence], seconds: float, sections: int | None) -> list[float]:
+    """The times of the cuts. If they make too many sections, the target length grows beyond two minutes."""
     target = max(SECTION, seconds / sections) if sections else SECTION
-    cuts = _cheapest(silences, seconds, target)
+    cuts = _cheapest_cuts(silences, seconds, target)
     while sections and len(cuts) >= sections:
         target *= 1.05
-        cuts = _cheapest(silences, seconds, target)
+        cuts = _cheapest_cuts(silences, seconds, target)
     return cuts
 
 
-def _cheapest(silences: Sequence[_Silence], seconds: float, target: float) -> list[float]:
-    """The cuts of the cheapest division into sections of about `target` seconds.
+def _cheapest_cuts(silences: Sequence[_Silence], seconds: float, target: float) -> list[float]:
+    """The cuts of the cheapest division into sections of about `target` seconds, by dynamic programming.
 
-    With lengths in targets a section costs (length - 1)², and two of u and v in place of one 2uv - 1 less. Dynamic
-    programming over the places, some 24 in a target: the work grows with the recording, and with nothing else.
+    Lengths are in targets. A section costs (length - 1)², so a cut of a section into u and v saves 2uv - 1. There are
+    at most 24 places for a cut in a target, so the work grows linearly with the recording.
     """
-    nearby = itertools.groupby(silences, key=lambda silence: silence.decoded // (target / 24))
-    candidates = [max(group, key=lambda silence: silence.seconds) for _, group in nearby]
+    groups = itertools.groupby(silences, key=lambda silence: silence.decoded // (target / 24))
+    candidates = [max(group, key=lambda silence: silence.seconds) for _, group in groups]
     places = [0.0, *(silence.decoded / target for silence in candidates), seconds / target]
-    prices = [*_prices(candidates, usual=int(seconds / target)), 0.0]  # of the cut at which a section ends
-    cheapest = [0.0]
-    begins = [0]  # where the last section of the cheapest division up to each place begins
+    prices = [*_cut_prices(candidates, usual=int(seconds / target)), 0.0]  # the end of the recording costs nothing
+    cheapest = [0.0]  # the cost of the cheapest division up to each place
+    starts = [0]  # the start of the last section in that division
     for end in range(1, len(places)):
         costs = {}
-        middle = None  # a place inside that leaves a target or more behind it
+        middle = None  # the last place that is a target or more before the end
         for start in reversed(range(end)):
             if middle is not None and places[middle] - places[start] > 1:
-                break  # a cut there saves 1 or more, which none costs, and from every earlier start still more
+                break  # a cut at `middle` would save 1 or more, which no cut costs; earlier starts are worse still
             length = places[end] - places[start]
             costs[start] = cheapest[start] + (length - 1) ** 2 + prices[end - 1]
             if middle is None and length >= 1:
                 middle = start
-        begins.append(min(costs, key=costs.__getitem__))
-        cheapest.append(costs[begins[-1]])
-    return _walked_back(candidates, begins)
-
-
-def _prices(silences: Sequence[_Silence], *, usual: int) -> list[float]:
-    """What a cut of each costs, or earns: the `usual`th longest, about as many as there will be cuts, costs nothing.
-
-    So sections are about as long where people pause for half a second as where they pause for ten.
-    """
-    prices = [1 / (1 + silence.seconds) for silence in silences]
-    nothing = sorted(prices)[min(usual, len(prices) - 1)] if prices else 0.0
-    return [price - nothing for price in prices]
-
-
-def _walked_back(candidates: Sequence[_Silence], begins: Sequence[int]) -> list[float]:
+        starts.append(min(costs, key=costs.__getitem__))
+        cheapest.append(costs[starts[-1]])
     cuts = []
-    place = begins[-1]
+    place = starts[-1]
     while place > 0:
         cuts.append(candidates[place - 1].middle)
-        place = begins[place]
+        place = starts[place]
     return cuts[::-1]
 
 
-def _within(spans: Sequence[Span], start: float, end: float) -> tuple[Span, ...]:
+def _cut_prices(silences: Sequence[_Silence], *, usual: int) -> list[float]:
+    """The price of a cut in each silence. The `usual`-th longest, about as many as there will be cuts, costs nothing.
+
+    A longer silence has a negative price. So sections are about equally long whether people pause for half a second or
+    for ten.
+    """
+    prices = [1 / (1 + silence.seconds) for silence in silences]
+    usual_price = sorted(prices)[min(usual, len(prices) - 1)] if prices else 0.0
+    return [price - usual_price for price in prices]
+
+
+def _between(spans: Sequence[Span], start: float, end: float) -> tuple[Span, ...]:
     """The parts of the spans between two times."""
     first = bisect_right(spans, start, key=lambda span: span[1])
     last = bisect_left(spans, end, key=lambda span: span[0])

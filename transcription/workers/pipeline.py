@@ -35,6 +35,7 @@ from transcription.weights import catalogue, store
 from transcription.whisper import sections
 from transcription.whisper.engine import Event, Sound
 from transcription.whisper.options import TranscriptionOptions, unknown_options
+from transcription.whisper.pcm import BYTES_A_SECOND, SAMPLE_RATE
 from transcription.whisper.result import Segment as DecodedSegment
 from transcription.whisper.sections import Span
 from transcription.workers import devices
@@ -292,7 +293,7 @@ def _remaining_options(section: Section, stored_text: str) -> TranscriptionOptio
 
 
 def _sound(pcm: Path, section: sections.Section, tempo: float) -> Sound:
-    rate = audio.SAMPLE_RATE / tempo  # samples that stand for a second of the recording
+    rate = SAMPLE_RATE / tempo  # samples that stand for a second of the recording
     spans = [(round(start * rate), round(end * rate)) for start, end in section.spans]
     return Sound(pcm, tuple(spans))
 
@@ -397,7 +398,7 @@ def _check_space(folder: Path, probe: audio.Probe) -> None:
     """
     # Whatever a file claims, no more than this is decoded.
     seconds = min(probe.duration or 0, settings.MAX_DURATION_SECONDS)
-    disk.check(folder, seconds * audio.BYTES_A_SECOND)
+    disk.check(folder, seconds * BYTES_A_SECOND)
 
 
 def _decode_part(

@@ -1,1 +1,1 @@
-"""One module an engine; each has an `Engine` class that keeps the promise of `transcription.whisper.engine`."""
+"""One module an engine. Each has a class `Engine` that follows the protocol in `transcription.whisper.engine`."""

@@ -1,4 +1,4 @@
-"""faster-whisper as its makers wrote it: `WhisperModel.transcribe` over CTranslate2. Imported only in the runner."""
+"""The engine faster-whisper: the library's `WhisperModel.transcribe`, over CTranslate2. Imported only in the runner."""
 
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -16,16 +16,16 @@ from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment, Word
 from transcription.whisper.samples import finite, read
 
-# A prompt may fill half of the 448 places; of what is left a few are for the tokens that begin a window.
-LONGEST_ASKED = 448 // 2 - 8
+# The decoder has room for 448 tokens. A prompt may fill half of them, and a window begins with a few special tokens.
+MOST_NEW_TOKENS = 448 // 2 - 8
 
-MOST_HOTWORDS = 100  # tokens
+MOST_HOTWORD_TOKENS = 100
 
-Loaded = tuple[Path, str, int]  # where the model is, its type of numbers, its threads
+Loaded = tuple[Path, str, int]  # the model's folder, its compute type, its threads
 
 
 class Engine:
-    """One model on one device. int8 on a CPU and float16 on a GPU: the fastest that keep the words."""
+    """One model on one device. By default int8 on a CPU and float16 on a GPU, the fastest types that keep the words."""
 
     capacity = 1
 
@@ -41,21 +41,25 @@ class Engine:
         self._open: dict[int, Iterator[Event]] = {}
 
     def open(self, section: int, sound: Sound, model: Path, options: TranscriptionOptions) -> None:
-        wanted = (model, options.compute_type or self.compute_type, options.threads or 0)
-        if self._loaded != wanted:
-            self._model = self._loaded = None  # two models at once may not fit, and this one may not load
-            self._model = WhisperModel(
-                str(model),
-                self.device,
-                self.device_index,
-                compute_type=wanted[1],
-                cpu_threads=wanted[2],
-                local_files_only=True,
-            )
-            self._loaded = wanted
+        self._load(model, options.compute_type or self.compute_type, options.threads or 0)
         if options.seed is not None:
             ctranslate2.set_random_seed(options.seed)
         self._open[section] = self._decode(section, sound, options)
+
+    def _load(self, model: Path, compute_type: str, threads: int) -> None:
+        """Load a model unless it is loaded in just this way."""
+        if self._loaded == (model, compute_type, threads):
+            return
+        self._model = self._loaded = None  # two models at once may not fit into memory, and this one may fail to load
+        self._model = WhisperModel(
+            str(model),
+            self.device,
+            self.device_index,
+            compute_type=compute_type,
+            cpu_threads=threads,
+            local_files_only=True,
+        )
+        self._loaded = (model, compute_type, threads)
 
     def step(self) -> None:
         for section, decoding in list(self._open.items()):
@@ -72,38 +76,39 @@ class Engine:
 
     def _decode(self, section: int, sound: Sound, options: TranscriptionOptions) -> Iterator[Event]:
         assert self._model is not None  # noqa: S101  (open() loaded it)
-        samples = read(sound)
-        asked = {**asked_of_the_library(options), "hotwords": self._within_places(options.hotwords)}
-        chosen = self._choose(samples, options.languages) if options.language is None else None
-        if chosen is not None:
-            asked["language"] = chosen[0]
-        segments, about = self._model.transcribe(samples, **asked)
-        language, probability = chosen or (about.language, finite(about.language_probability))
+        samples = read(sound)  # (samples,)
+        arguments = {**library_arguments(options), "hotwords": self._shortened(options.hotwords)}
+        detected = self._detect_among(options.languages, samples) if options.language is None else None
+        if detected is not None:
+            arguments["language"] = detected[0]
+        segments, info = self._model.transcribe(samples, **arguments)
+        language, probability = detected or (info.language, finite(info.language_probability))
         yield {"event": "language", "section": section, "language": language, "probability": probability}
-        for found in segments:
-            segment = _segment(found, with_words=options.gives_words)
+        for library_segment in segments:
+            segment = _to_segment(library_segment, with_words=options.gives_words)
             yield {"event": "segment", "section": section, "segment": segment.to_json()}
         yield {"event": "done", "section": section}
 
-    def _choose(self, samples: NDArray[np.float32], languages: Sequence[str]) -> tuple[str, float] | None:
-        """The likeliest of some languages and how likely it is; None when there is nothing to choose."""
+    def _detect_among(self, languages: Sequence[str], samples: NDArray[np.float32]) -> tuple[str, float] | None:
+        """The likeliest of some languages and its probability; None when there is nothing to choose."""
         assert self._model is not None  # noqa: S101
         if not languages or not self._model.model.is_multilingual:
             return None
-        _, _, found = self._model.detect_language(samples)
-        probabilities = dict(found)
+        _, _, pairs = self._model.detect_language(samples)
+        probabilities = dict(pairs)
         best = max(languages, key=lambda language: probabilities.get(language, 0.0))
         return best, finite(probabilities.get(best, 0.0))
 
-    def _within_places(self, hotwords: str | None) -> str | None:
-        """As many of the hotwords as leave places beside a prompt: the library cuts each of the two to half of all."""
+    def _shortened(self, hotwords: str | None) -> str | None:
+        """As many hotwords as leave room for new tokens beside a prompt; the library lets each of the two fill half."""
         assert self._model is not None  # noqa: S101
-        tokens = self._model.hf_tokenizer.encode(hotwords, add_special_tokens=False).ids if hotwords else []
-        return hotwords if len(tokens) <= MOST_HOTWORDS else self._model.hf_tokenizer.decode(tokens[:MOST_HOTWORDS])
+        tokenizer = self._model.hf_tokenizer
+        tokens = tokenizer.encode(hotwords, add_special_tokens=False).ids if hotwords else []
+        return hotwords if len(tokens) <= MOST_HOTWORD_TOKENS else tokenizer.decode(tokens[:MOST_HOTWORD_TOKENS])
 
 
-def asked_of_the_library(options: TranscriptionOptions) -> dict[str, Any]:
-    """The arguments of `WhisperModel.transcribe`. Clips and silence are taken out before, the same for every engine."""
+def library_arguments(options: TranscriptionOptions) -> dict[str, Any]:
+    """The arguments of `WhisperModel.transcribe`. Clips and silence are not among them; they are cut out before."""
     return {
         "language": options.language,
         "task": options.task,
@@ -125,7 +130,7 @@ def asked_of_the_library(options: TranscriptionOptions) -> dict[str, Any]:
         "suppress_tokens": list(options.suppress_tokens),
         "without_timestamps": options.no_timestamps,
         "max_initial_timestamp": options.max_initial_timestamp,
-        "max_new_tokens": _most_tokens(options),
+        "max_new_tokens": _max_new_tokens(options),
         "word_timestamps": options.finds_words,
         "hallucination_silence_threshold": options.hallucination_silence_threshold,
         "prepend_punctuations": options.prepend_punctuations,
@@ -134,23 +139,27 @@ def asked_of_the_library(options: TranscriptionOptions) -> dict[str, Any]:
     }
 
 
-def _most_tokens(options: TranscriptionOptions) -> int | None:
-    """Of a window; None, which is what the prompt leaves, where the library would refuse what is asked."""
-    crowded = options.hotwords is not None or options.prefix is not None
-    return None if options.max_length is None or options.max_length > LONGEST_ASKED or crowded else options.max_length
+def _max_new_tokens(options: TranscriptionOptions) -> int | None:
+    """The limit of a window; None (what room the prompt leaves) where the library could refuse the limit."""
+    if options.max_length is None or options.max_length > MOST_NEW_TOKENS:
+        return None
+    has_more_prompt = options.hotwords is not None or options.prefix is not None
+    return None if has_more_prompt else options.max_length
 
 
-def _segment(found: LibrarySegment, *, with_words: bool) -> Segment:
-    words = [Word(w.word, float(w.start), float(w.end), float(w.probability)) for w in found.words or ()]
+def _to_segment(segment: LibrarySegment, *, with_words: bool) -> Segment:
+    words = [
+        Word(word.word, float(word.start), float(word.end), float(word.probability)) for word in segment.words or ()
+    ]
     return Segment(
-        start=float(found.start),
-        end=float(found.end),
-        text=found.text,
-        seek=found.seek,
-        tokens=tuple(found.tokens),
-        temperature=finite(found.temperature),
-        avg_logprob=finite(found.avg_logprob),
-        compression_ratio=finite(found.compression_ratio),
-        no_speech_prob=finite(found.no_speech_prob),
+        start=float(segment.start),
+        end=float(segment.end),
+        text=segment.text,
+        seek=segment.seek,
+        tokens=tuple(segment.tokens),
+        temperature=finite(segment.temperature),
+        avg_logprob=finite(segment.avg_logprob),
+        compression_ratio=finite(segment.compression_ratio),
+        no_speech_prob=finite(segment.no_speech_prob),
         words=tuple(words) if with_words else None,
     )

@@ -1,7 +1,7 @@
-"""mlx-whisper as its makers wrote it: `mlx_whisper.transcribe`.
+"""The engine mlx-whisper: the library's `mlx_whisper.transcribe`.
 
-Imported only in the runner, whose main thread owns MLX. The library decodes a section in one call and gives its
-segments at the end; until then its progress bar tells how far it is.
+Imported only in the runner, whose main thread owns MLX. The library decodes a section in one call and returns its
+segments at the end; until then its progress bar shows how far it is.
 """
 
 import importlib
@@ -20,16 +20,16 @@ from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment, Word
 from transcription.whisper.samples import finite, read
 
-# The package's `transcribe` is the function; its module of the same name is found only so.
+# An import statement would give the function of the same name, which the package puts in the module's place.
 library: Any = importlib.import_module("mlx_whisper.transcribe")
 
 FRAMES_A_SECOND = 100
-CACHE_BYTES = 512 * 1024**2  # of MLX's, which else keeps a buffer for each length of sound it ever met
-LONGEST_ASKED = 448 // 2  # tokens of a window beside a prompt that fills its half
+CACHE_BYTES = 512 * 1024**2  # without a limit MLX keeps a buffer for each length of sound that it has decoded
+MOST_NEW_TOKENS = 448 // 2  # of the decoder's 448 tokens, a prompt may fill the other half
 
 
 class Engine:
-    """One model on one device. float16 on a GPU, float32 on a CPU, which knows no shorter numbers."""
+    """One model on one device. By default float16 on a GPU and float32 on a CPU, which has no shorter type."""
 
     capacity = 1
 
@@ -49,11 +49,12 @@ class Engine:
         self._open[section] = (sound, options)
 
     def _load(self, model: Path, dtype: mx.Dtype) -> None:
-        """Load a model unless it is loaded in this type of numbers, which the library would not look at."""
+        """Load a model unless it is loaded in this type; the library itself would compare the path alone."""
         if self._loaded == (model, dtype):
             return
         holder = library.ModelHolder
-        holder.model = holder.model_path = self._loaded = None  # two at once may not fit, and this one may not load
+        # Two models at once may not fit into memory, and this one may fail to load.
+        holder.model = holder.model_path = self._loaded = None
         mx.clear_cache()
         holder.get_model(str(model), dtype)
         self._loaded = (model, dtype)
@@ -71,42 +72,43 @@ class Engine:
             mx.clear_cache()
 
     def memory_bytes(self) -> int | None:
-        """On an Apple GPU, whose memory is the machine's."""
+        """The memory of an Apple GPU is the machine's."""
         return int(mx.get_active_memory()) if self.is_on_gpu else None
 
     def _decode(self, section: int, samples: NDArray[np.float32], options: TranscriptionOptions) -> None:
         assert self._loaded is not None  # noqa: S101  (open() loaded it)
         path, dtype = self._loaded
-        language, probability = self._language(samples, options, dtype)
+        language, probability = self._detect_language(samples, options, dtype)
         self.tell({"event": "language", "section": section, "language": language, "probability": probability})
-        library.tqdm = SimpleNamespace(tqdm=lambda **_: _Bar(section, self.tell))
-        found = library.transcribe(
+        library.tqdm = SimpleNamespace(tqdm=lambda **_: _ProgressBar(section, self.tell))
+        result = library.transcribe(
             samples,
             path_or_hf_repo=str(path),
-            verbose=False,  # which is what makes it show its progress
+            verbose=False,  # shows the progress bar; None would not
             fp16=dtype == mx.float16,
-            **{**asked_of_the_library(options), "language": language},
+            **{**library_arguments(options), "language": language},
         )
-        for said in found["segments"]:
-            if said["text"].strip():  # what it has thought better of is left in empty
-                segment = _segment(said, with_words=options.gives_words)
+        for library_segment in result["segments"]:
+            if library_segment["text"].strip():  # the library empties a segment that it discards
+                segment = _to_segment(library_segment, with_words=options.gives_words)
                 self.tell({"event": "segment", "section": section, "segment": segment.to_json()})
 
-    def _language(
+    def _detect_language(
         self, samples: NDArray[np.float32], options: TranscriptionOptions, dtype: mx.Dtype
     ) -> tuple[str, float]:
-        """As the library detects it by itself; it does not tell how sure it is."""
+        """Detect the language as `mlx_whisper.transcribe` does, which does not return its probability."""
         model = library.ModelHolder.model
         if options.language is not None or not model.is_multilingual:
             return options.language or "en", 1.0
-        mel = log_mel_spectrogram(samples[:N_SAMPLES], n_mels=model.dims.n_mels, padding=N_SAMPLES)
-        _, probabilities = model.detect_language(pad_or_trim(mel, N_FRAMES, axis=-2).astype(dtype))
+        mel = log_mel_spectrogram(samples[:N_SAMPLES], n_mels=model.dims.n_mels, padding=N_SAMPLES)  # (frames, mels)
+        mel = pad_or_trim(mel, N_FRAMES, axis=-2).astype(dtype)  # (3000, mels)
+        _, probabilities = model.detect_language(mel)
         best = max(options.languages or probabilities, key=lambda language: probabilities.get(language, 0.0))
         return best, finite(probabilities.get(best, 0.0))
 
 
-class _Bar:
-    """Stands in for the progress bar of the library: a sign of life after each window."""
+class _ProgressBar:
+    """Takes the place of tqdm's progress bar in the library, and reports progress after each window."""
 
     def __init__(self, section: int, tell: Tell) -> None:
         self.section = section
@@ -119,15 +121,15 @@ class _Bar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """There is nothing to take down."""
+        """There is nothing to clean up."""
 
     def update(self, frames: int) -> None:
         self.frames += frames
         self.tell({"event": "progress", "section": self.section, "seconds": self.frames / FRAMES_A_SECOND})
 
 
-def asked_of_the_library(options: TranscriptionOptions) -> dict[str, Any]:
-    """The arguments of `mlx_whisper.transcribe`. Clips and silence are taken out before, the same for every engine."""
+def library_arguments(options: TranscriptionOptions) -> dict[str, Any]:
+    """The arguments of `mlx_whisper.transcribe`. Clips and silence are not among them; they are cut out before."""
     return {
         "language": options.language,
         "task": options.task,
@@ -144,7 +146,7 @@ def asked_of_the_library(options: TranscriptionOptions) -> dict[str, Any]:
         "suppress_tokens": list(options.suppress_tokens),
         "without_timestamps": options.no_timestamps,
         "max_initial_timestamp": options.max_initial_timestamp,
-        "sample_len": None if options.max_length is None else min(options.max_length, LONGEST_ASKED),
+        "sample_len": None if options.max_length is None else min(options.max_length, MOST_NEW_TOKENS),
         "word_timestamps": options.finds_words,
         "hallucination_silence_threshold": options.hallucination_silence_threshold,
         "prepend_punctuations": options.prepend_punctuations,
@@ -152,20 +154,20 @@ def asked_of_the_library(options: TranscriptionOptions) -> dict[str, Any]:
     }
 
 
-def _segment(said: dict[str, Any], *, with_words: bool) -> Segment:
+def _to_segment(segment: dict[str, Any], *, with_words: bool) -> Segment:
     words = [
         Word(word["word"], float(word["start"]), float(word["end"]), finite(word["probability"]))
-        for word in said.get("words") or ()
+        for word in segment.get("words") or ()
     ]
     return Segment(
-        start=float(said["start"]),
-        end=float(said["end"]),
-        text=said["text"],
-        seek=int(said["seek"]),
-        tokens=tuple(said["tokens"]),
-        temperature=finite(said["temperature"]),
-        avg_logprob=finite(said["avg_logprob"]),
-        compression_ratio=finite(said["compression_ratio"]),
-        no_speech_prob=finite(said["no_speech_prob"]),
+        start=float(segment["start"]),
+        end=float(segment["end"]),
+        text=segment["text"],
+        seek=int(segment["seek"]),
+        tokens=tuple(segment["tokens"]),
+        temperature=finite(segment["temperature"]),
+        avg_logprob=finite(segment["avg_logprob"]),
+        compression_ratio=finite(segment["compression_ratio"]),
+        no_speech_prob=finite(segment["no_speech_prob"]),
         words=tuple(words) if with_words else None,
     )
