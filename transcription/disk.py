@@ -97,17 +97,13 @@ def link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # two disks, or a file system without hard links
-        _copy(source, target)
-
-
-def _copy(source: Path, target: Path) -> None:
-    draft = target.with_name(f"{target.name}.copy")
-    try:
-        shutil.copy(source, draft)
-        sync_file(draft)
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
+        draft = target.with_name(f"{target.name}.copy")
+        try:
+            shutil.copy(source, draft)
+            sync_file(draft)
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def remembered(file: str) -> dict[str, dict[str, Any]]:

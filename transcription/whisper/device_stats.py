@@ -52,14 +52,11 @@ def _read_nvidia(index: int) -> Reading:
     program = shutil.which("nvidia-smi")
     if program is None:
         return Reading()
-    query = (f"--query-gpu={NVIDIA_FIELDS}", "--format=csv,noheader,nounits", "-i", _nvidia_id(index))
-    return parse_nvidia_smi(_output_of([str(Path(program).absolute()), *query]))
-
-
-def _nvidia_id(index: int) -> str:
-    """The name that nvidia-smi knows the GPU by that CUDA counts as `index` here: a number or a UUID."""
+    # CUDA counts only the visible GPUs, which the variable names by number or UUID; nvidia-smi counts all.
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-    return visible[index] if index < len(visible) and visible[index] else str(index)
+    gpu = visible[index] if index < len(visible) and visible[index] else str(index)
+    query = (f"--query-gpu={NVIDIA_FIELDS}", "--format=csv,noheader,nounits", "-i", gpu)
+    return parse_nvidia_smi(_output_of([str(Path(program).absolute()), *query]))
 
 
 def parse_nvidia_smi(line: str) -> Reading:

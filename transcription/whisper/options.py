@@ -100,7 +100,9 @@ class TranscriptionOptions:
     def from_json(cls, values: Any) -> Self:
         """The options that another version may have stored. Unknown ones are left out (see `unknown_options`)."""
         types = _field_types()
-        stored = {name: tuple(value) if isinstance(value, list) else value for name, value in _items(values)}
+        stored: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in _items(values)
+        }
         return cls(**{name: value for name, value in stored.items() if name in types and _fits(value, types[name])})
 
 
