@@ -37,8 +37,7 @@ from transcription import errors, jobs
 from transcription.clock import DatabaseNow
 from transcription.models import Event, Job, Recording, Section, Segment, Worker
 from transcription.queue import jobs as queue_jobs
-from transcription.queue import sections as queue_sections
-from transcription.queue import sweeper, wakeups
+from transcription.queue import sections, sweeper, wakeups
 from transcription.queue.jobs import JobClaim
 from transcription.queue.sections import SectionClaim
 from transcription.whisper.options import TranscriptionOptions
@@ -428,7 +427,7 @@ class Queue(RuleBasedStateMachine):
     def takes_a_section(self, worker: int) -> bool:
         expected = self.in_turn([job for job in self.jobs if self.ready_sections(job)], "served_at")
         section = min(self.ready_sections(expected), key=lambda ready: ready.index) if expected else None
-        claim = queue_sections.claim_section(self.workers[worker])
+        claim = sections.claim_section(self.workers[worker])
         assert (claim and claim.section) == (section and section.pk)
         if claim is None or section is None:
             return False

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from tests.server import NANO
 from transcription import processes
 from transcription.whisper import vad
+from transcription.whisper.cutting import Span, cut
 from transcription.whisper.pcm import SAMPLE_RATE
-from transcription.whisper.sections import Span, cut
 
 pytestmark = pytest.mark.heavy
 

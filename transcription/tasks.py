@@ -13,8 +13,8 @@ from django.db import DatabaseError, close_old_connections
 from transcription import disk, errors, logs, webhooks
 from transcription.queue import deliveries, downloads, sections, wakeups
 from transcription.queue import jobs as queue_jobs
-from transcription.queue.claims import Claim
 from transcription.queue.jobs import JobClaim
+from transcription.queue.leases import Claim
 from transcription.text import enhance
 from transcription.workers import pipeline
 from transcription.workers.process import WorkerProcess

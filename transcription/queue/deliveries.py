@@ -12,8 +12,8 @@ from django.utils import timezone
 
 from transcription import clock, errors
 from transcription.models import Delivery, Worker
-from transcription.queue import claims, wakeups
-from transcription.queue.claims import UNCLAIMED, Claim
+from transcription.queue import leases, wakeups
+from transcription.queue.leases import UNCLAIMED, Claim
 
 # The newest tries of a message that are kept: it may be replayed any number of times.
 TRIES_KEPT = 50
@@ -31,7 +31,7 @@ class DeliveryClaim(Claim):
             tries = self._held().values_list("tries", flat=True).first() or []
             tries = [*tries, attempt][-TRIES_KEPT:]
             changes = {"status": Delivery.Status.DELIVERED, "ended_at": clock.now(), **UNCLAIMED}
-            claims.must_win(self._held().update(tries=tries, **changes))
+            leases.must_win(self._held().update(tries=tries, **changes))
 
     def retry(self, problem: errors.Problem) -> None:
         """Give a message back after a try that failed on our side."""
@@ -83,7 +83,7 @@ def claim_delivery(worker: Worker) -> DeliveryClaim | None:
         token = uuid.uuid4()
         # A constraint refuses a second message to an address that another worker has just claimed one for.
         with contextlib.suppress(IntegrityError), transaction.atomic():
-            if waiting.filter(pk=delivery).update(**claims.columns(worker, token)):
+            if waiting.filter(pk=delivery).update(**leases.columns(worker, token)):
                 return DeliveryClaim(token, delivery)
     return None
 

@@ -8,9 +8,9 @@ from django.db.models import F, QuerySet
 
 from transcription import clock, errors, history
 from transcription.models import Download, Job, Worker
-from transcription.queue import claims, jobs, wakeups
-from transcription.queue.claims import UNCLAIMED, Claim
+from transcription.queue import jobs, leases, wakeups
 from transcription.queue.jobs import JobClaim
+from transcription.queue.leases import UNCLAIMED, Claim
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,18 @@ class DownloadClaim(Claim):
         with transaction.atomic():
             waiting = _lock_waiting_for(self.model).update(progress=progress, waiting_for="")
             held = self._held()
-            claims.must_win(held.update(lease_until=claims.lease_end(), progress=progress))
+            leases.must_win(held.update(lease_until=leases.lease_end(), progress=progress))
             # This sees jobs that began to wait after the lock.
             is_wanted = bool(waiting) or _waiting_for(self.model).exists() or held.filter(is_asked_for=True).exists()
             if not is_wanted:
                 held.delete()
-        claims.must_win(is_wanted)
+        leases.must_win(is_wanted)
 
     def finish(self) -> None:
         """Queue the jobs that waited for the model. Raises LeaseLost."""
         with transaction.atomic():
             waiting = _lock_waiting_for(self.model)
-            claims.must_win(self._held().delete()[0])
+            leases.must_win(self._held().delete()[0])
             requeue(waiting)  # the next sweep requeues jobs that began to wait after the lock
             transaction.on_commit(wakeups.ring_default, robust=True)
 
@@ -50,7 +50,7 @@ class DownloadClaim(Claim):
             attempts = held.select_for_update(no_key=True).values_list("attempts", flat=True).first()
             if attempts is None:
                 return
-            again = claims.another_attempt(problem, attempts)
+            again = leases.another_attempt(problem, attempts)
             if again is not None:
                 held.update(**UNCLAIMED, **again)
                 for job in waiting:
@@ -76,7 +76,7 @@ def wait_for_model(claim: JobClaim) -> None:
     with transaction.atomic():
         held = Job.objects.filter(pk=claim.job, claim=claim.token, status=Job.Status.PREPARING)
         changes = {"progress": 0, "attempts": F("attempts") - 1, **UNCLAIMED}
-        claims.must_win(held.update(status=Job.Status.DOWNLOADING, **changes))
+        leases.must_win(held.update(status=Job.Status.DOWNLOADING, **changes))
         model = Job.objects.values_list("model", flat=True).get(pk=claim.job)
         _request(model)
         history.note(claim.job, "downloading", model)
@@ -118,7 +118,7 @@ def claim_download(worker: Worker) -> DownloadClaim | None:
     due = _due()
     while (model := due.values_list("model", flat=True).first()) is not None:
         token = uuid.uuid4()
-        if due.filter(pk=model).update(**claims.columns(worker, token)):
+        if due.filter(pk=model).update(**leases.columns(worker, token)):
             return DownloadClaim(token, model)
     return None
 

@@ -25,7 +25,7 @@ from django.db.models import Count, DurationField, ExpressionWrapper, F, OuterRe
 from transcription import clock
 from transcription.models import Job, Section, Worker
 from transcription.queue.jobs import PATIENCE_FACTOR
-from transcription.whisper.sections import SECTION
+from transcription.whisper.cutting import SECTION
 
 WINDOW = 30.0  # seconds of sound
 UNKNOWN_PACE = 0.02  # seconds for a second of sound, assumed of a device that has decoded nothing: that of a fast one

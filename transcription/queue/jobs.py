@@ -12,8 +12,8 @@ from django.db.models.expressions import Combinable
 from transcription import clock, errors, history
 from transcription.logs import timed
 from transcription.models import Delivery, Job, Section, Worker
-from transcription.queue import claims, outbox, wakeups
-from transcription.queue.claims import UNCLAIMED, Claim
+from transcription.queue import leases, outbox, wakeups
+from transcription.queue.leases import UNCLAIMED, Claim
 from transcription.text import search
 
 # The shortest of a user's jobs goes first, but after its latest start a job goes before all that were submitted later.
@@ -32,7 +32,7 @@ class JobClaim(Claim):
         """Renew the lease of a job. Raises LeaseLost when the claim is lost or the job has ended."""
         changes = {} if progress is None else {"progress": progress}
         held = Job.objects.filter(pk=self.job, claim=self.token, status__in=Job.UNFINISHED)
-        claims.must_win(held.update(lease_until=claims.lease_end(), **changes))
+        leases.must_win(held.update(lease_until=leases.lease_end(), **changes))
 
     @timed("storing sections")
     def store_sections(self, sections: list[Section], *, decoding_seconds: float = 0, **facts: object) -> None:
@@ -45,7 +45,7 @@ class JobClaim(Claim):
             held = Job.objects.filter(pk=self.job, claim=self.token, status=Job.Status.PREPARING)
             changes = {"transcribing_at": clock.now(), "attempts": 0, "waiting_for": "", **UNCLAIMED, **facts}
             changes["latest_start"] = F("latest_start") + timedelta(seconds=PATIENCE_FACTOR * decoding_seconds)
-            claims.must_win(held.update(status=Job.Status.TRANSCRIBING, **changes))
+            leases.must_win(held.update(status=Job.Status.TRANSCRIBING, **changes))
             if not Section.objects.filter(job_id=self.job).exists():
                 Section.objects.bulk_create(sections)
             history.note(self.job, "transcribing")
@@ -58,7 +58,7 @@ class JobClaim(Claim):
         with transaction.atomic():
             held = Job.objects.filter(pk=self.job, claim=self.token, status=Job.Status.FINISHING)
             changes = {"finished_at": clock.now(), "progress": 1, **UNCLAIMED, **facts}
-            claims.must_win(held.update(status=Job.Status.DONE, **changes))
+            leases.must_win(held.update(status=Job.Status.DONE, **changes))
             search.index(self.job)
             _remove_pcm(self.job)
             history.note(self.job, "done")
@@ -71,7 +71,7 @@ class JobClaim(Claim):
             attempts = held.select_for_update(no_key=True).values_list("attempts", flat=True).first()
             if attempts is None:
                 return
-            again = claims.another_attempt(problem, attempts)
+            again = leases.another_attempt(problem, attempts)
             if again is None:
                 fail(self.job, problem)
                 return
@@ -119,7 +119,7 @@ def _claim_job(turn: QuerySet[Job], waiting: QuerySet[Job], worker: Worker, **ch
     """Claim the first job of `turn` that is still in `waiting`, which filters by columns of the job's own row alone."""
     while (job := turn.values_list("pk", flat=True).first()) is not None:
         token = uuid.uuid4()
-        if waiting.filter(pk=job).update(**claims.columns(worker, token), **changes):
+        if waiting.filter(pk=job).update(**leases.columns(worker, token), **changes):
             return JobClaim(token, job)
     return None
 

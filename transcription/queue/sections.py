@@ -10,8 +10,8 @@ from django.db.models.functions import Greatest
 from transcription import clock, errors
 from transcription.logs import timed
 from transcription.models import Job, Section, Segment, Worker
-from transcription.queue import claims, jobs, wakeups
-from transcription.queue.claims import UNCLAIMED, Claim
+from transcription.queue import jobs, leases, wakeups
+from transcription.queue.leases import UNCLAIMED, Claim
 from transcription.whisper.result import Segment as DecodedSegment
 
 
@@ -25,12 +25,12 @@ class SectionClaim(Claim):
     def renew(self) -> None:
         """Renew the lease of a section. Raises LeaseLost when the claim is lost or the job has ended."""
         with transaction.atomic():
-            claims.must_win(self._held().update(lease_until=claims.lease_end()))
+            leases.must_win(self._held().update(lease_until=leases.lease_end()))
 
     def store_language(self, language: str, probability: float) -> None:
         """Store the language detected in a job's first section, which opens the others. Raises LeaseLost."""
         with transaction.atomic():
-            claims.must_win(self._held().update(lease_until=claims.lease_end()))
+            leases.must_win(self._held().update(lease_until=leases.lease_end()))
             unknown = Job.objects.filter(pk=self.job, language="")
             if unknown.update(language=language, language_probability=probability):
                 transaction.on_commit(wakeups.ring_devices, robust=True)
@@ -45,7 +45,7 @@ class SectionClaim(Claim):
             moved = Greatest(F("transcribed"), transcribed)
             # The lock on the job's row makes its segments appear in the order of their ids: a reader that continues
             # after an id misses none.
-            claims.must_win(self._held().update(lease_until=claims.lease_end(), transcribed=moved))
+            leases.must_win(self._held().update(lease_until=leases.lease_end(), transcribed=moved))
             jobs.update_progress(self.job)
             Segment.objects.create(
                 job_id=self.job,
@@ -67,7 +67,7 @@ class SectionClaim(Claim):
         """Note that `seconds` of a section are decoded, and renew its lease. Raises LeaseLost."""
         with transaction.atomic():
             moved = Greatest(F("transcribed"), seconds)
-            claims.must_win(self._held().update(lease_until=claims.lease_end(), transcribed=moved))
+            leases.must_win(self._held().update(lease_until=leases.lease_end(), transcribed=moved))
             jobs.update_progress(self.job)
 
     @timed("closing the section")
@@ -80,7 +80,7 @@ class SectionClaim(Claim):
         facts = {"engine": engine, "device": device, "versions": versions}
         with transaction.atomic():
             changes = {"finished_at": clock.now(), "transcribed": F("seconds"), "processing_seconds": seconds}
-            claims.must_win(self._held().update(status=Section.Status.DONE, **changes, **facts, **UNCLAIMED))
+            leases.must_win(self._held().update(status=Section.Status.DONE, **changes, **facts, **UNCLAIMED))
             Job.objects.filter(pk=self.job).update(processing_seconds=F("processing_seconds") + seconds, **facts)
             jobs.update_progress(self.job)
             jobs.end_transcribing(self.job)
@@ -92,7 +92,7 @@ class SectionClaim(Claim):
             attempts = held.values_list("attempts", flat=True).first()
             if attempts is None:
                 return
-            again = claims.another_attempt(problem, attempts)
+            again = leases.another_attempt(problem, attempts)
             if again is None:
                 jobs.fail(self.job, problem)
                 return
@@ -106,7 +106,7 @@ class SectionClaim(Claim):
 
     def _held(self) -> QuerySet[Section]:
         """The claimed section, or none if the claim is lost. Locks the job's row, so it must run in a transaction."""
-        if not claims.lock_job(self.job, Job.Status.TRANSCRIBING):
+        if not leases.lock_job(self.job, Job.Status.TRANSCRIBING):
             return Section.objects.none()
         return Section.objects.filter(pk=self.section, claim=self.token, status=Section.Status.TRANSCRIBING)
 
@@ -144,7 +144,7 @@ def _claim_section(worker: Worker, job: uuid.UUID, section: int) -> SectionClaim
         is_open = Job.objects.filter(pk=job, status=Job.Status.TRANSCRIBING).update(served_at=clock.now())
         # The other conditions for a section to be ready never become false again.
         queued = Section.objects.filter(pk=section, status=Section.Status.QUEUED, next_attempt_at__lte=clock.now())
-        changes = {"status": Section.Status.TRANSCRIBING, "started_at": clock.now(), **claims.columns(worker, token)}
+        changes = {"status": Section.Status.TRANSCRIBING, "started_at": clock.now(), **leases.columns(worker, token)}
         if is_open and queued.update(**changes):
             return SectionClaim(token, job, section)
         transaction.set_rollback(True)

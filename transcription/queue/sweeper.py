@@ -9,8 +9,8 @@ from django.db.models import F, Q, QuerySet
 
 from transcription import clock, errors, history, processes
 from transcription.models import Claimable, Delivery, Download, Job, Row, Section, Worker
-from transcription.queue import claims, downloads, jobs, wakeups
-from transcription.queue.claims import UNCLAIMED
+from transcription.queue import downloads, jobs, leases, wakeups
+from transcription.queue.leases import UNCLAIMED
 
 # The row of a worker without a heartbeat for so long is deleted.
 FORGET_WORKERS_SECONDS = 24 * 3600
@@ -54,7 +54,7 @@ def _still_lost(row: Claimable) -> dict[str, object]:
 
 def _sweep_section(section: Section) -> None:
     with transaction.atomic():
-        if not claims.lock_job(section.job_id, Job.Status.TRANSCRIBING):
+        if not leases.lock_job(section.job_id, Job.Status.TRANSCRIBING):
             return
         returned = Section.objects.filter(**_still_lost(section)).update(status=Section.Status.QUEUED, **UNCLAIMED)
         if returned and section.attempts >= settings.MAX_ATTEMPTS:

@@ -11,7 +11,7 @@ from typing import Any
 
 from transcription import errors, processes
 from transcription.logs import timed
-from transcription.whisper.sections import Span
+from transcription.whisper.cutting import Span
 
 BEAT_SECONDS = 1.0
 PROGRAM = ("-m", "transcription.whisper.vad")

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from transcription.whisper.cutting import PADDING, Span
 from transcription.whisper.pcm import SAMPLE_RATE
 from transcription.whisper.result import Segment, Word
-from transcription.whisper.sections import PADDING, Span
 
 SAMPLE = 1 / SAMPLE_RATE  # seconds; times less than half a sample apart are the same
 

@@ -26,9 +26,9 @@ import numpy as np
 from faster_whisper.vad import get_vad_model
 from numpy.typing import NDArray
 
+from transcription.whisper.cutting import SHORTEST_SILENCE, Span
 from transcription.whisper.json_lines import Line, Parent
 from transcription.whisper.pcm import BYTES_A_SAMPLE, SAMPLE_RATE
-from transcription.whisper.sections import SHORTEST_SILENCE, Span
 
 WINDOW = 512  # samples that get one probability: 32 ms
 CONTEXT = 64  # samples of the window before, which the network gets again

@@ -32,12 +32,12 @@ from transcription.sound.speech import SpeechFinder
 from transcription.sound.timeline import Timeline
 from transcription.text import edits, enhance
 from transcription.weights import catalogue, store
-from transcription.whisper import sections
+from transcription.whisper import cutting
+from transcription.whisper.cutting import Span
 from transcription.whisper.engine import Event, Sound
 from transcription.whisper.options import TranscriptionOptions, unknown_options
 from transcription.whisper.pcm import BYTES_A_SECOND, SAMPLE_RATE
 from transcription.whisper.result import Segment as DecodedSegment
-from transcription.whisper.sections import Span
 from transcription.workers import devices
 
 SHORTEST_REST = 0.1  # seconds; from less an engine gets nothing
@@ -112,14 +112,14 @@ def _new_sections(job: Job, seconds: float, finder: SpeechFinder, on_beat: Calla
 
 def _cut(
     pcm: Path, seconds: float, options: TranscriptionOptions, finder: SpeechFinder, on_beat: Callable[[float], None]
-) -> list[sections.Section]:
+) -> list[cutting.Section]:
     """Find speech if that is wanted, divide the recording into sections, and clip them to what is to be decoded."""
     tempo = options.up_speed
-    is_uncut = sections.is_uncut(sections=options.sections, vad_filter=options.vad_filter)
+    is_uncut = cutting.is_uncut(sections=options.sections, vad_filter=options.vad_filter)
     speech = [] if is_uncut else finder.find(pcm, on_beat=lambda searched: on_beat(tempo * searched))
     stretches = [(tempo * start, tempo * end) for start, end in speech]
-    divided = sections.cut(stretches, seconds, sections=options.sections, vad_filter=options.vad_filter)
-    return sections.clipped(divided, _clips(pcm, seconds, options))
+    divided = cutting.cut(stretches, seconds, sections=options.sections, vad_filter=options.vad_filter)
+    return cutting.clipped(divided, _clips(pcm, seconds, options))
 
 
 def _clips(pcm: Path, seconds: float, options: TranscriptionOptions) -> list[Span]:
@@ -234,7 +234,7 @@ class _Work:
         self.claim = claim
         self.section = section
         stored = list(section.segments.order_by("index").values_list("end", "text"))
-        whole = sections.Section(tuple((start, end) for start, end in section.spans))
+        whole = cutting.Section(tuple((start, end) for start, end in section.spans))
         self.rest = whole.since(stored[-1][0]) if stored else whole
         self.decoded = whole.seconds - self.rest.seconds
         self.segments = len(stored)
@@ -292,7 +292,7 @@ def _remaining_options(section: Section, stored_text: str) -> TranscriptionOptio
     return replace(options, initial_prompt=prompt)
 
 
-def _sound(pcm: Path, section: sections.Section, tempo: float) -> Sound:
+def _sound(pcm: Path, section: cutting.Section, tempo: float) -> Sound:
     rate = SAMPLE_RATE / tempo  # samples that stand for a second of the recording
     spans = [(round(start * rate), round(end * rate)) for start, end in section.spans]
     return Sound(pcm, tuple(spans))
@@ -404,7 +404,7 @@ def _check_space(folder: Path, probe: audio.Probe) -> None:
 def _decode_part(
     index: int,
     pcm: Path,
-    section: sections.Section,
+    section: cutting.Section,
     weights: catalogue.LocalModel,
     options: TranscriptionOptions,
     runner: devices.Runner,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from transcription.whisper.sections import SHORTEST_SILENCE, Section, Span, cut, is_uncut
+from transcription.whisper.cutting import SHORTEST_SILENCE, Section, Span, cut, is_uncut
 
 
 def lay(pairs: list[tuple[float, float]], rest: float) -> tuple[list[Span], float]:
