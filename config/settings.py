@@ -160,7 +160,7 @@ def _secret(path: Path) -> str:
 
 def _make_secret(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")  # not the PID: containers may share the folder
     draft.touch(mode=0o600)
     draft.write_text(secrets.token_urlsafe(48))
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from django.conf import LazySettings
 
 from transcription import disk
 
@@ -38,6 +39,15 @@ def test_a_copy_that_finds_the_disk_full_is_not_there_at_all(tmp_path: Path, mon
     with pytest.raises(OSError, match="No space left"):
         disk.link_or_copy(tmp_path / "given", tmp_path / "kept")
     assert [path.name for path in tmp_path.iterdir()] == ["given"]
+
+
+def test_the_draft_of_a_process_with_our_pid_in_another_container_stays(tmp_path: Path, settings: LazySettings) -> None:
+    settings.DATA_DIR = tmp_path
+    draft = tmp_path / f".weights.json.{os.getpid()}"
+    draft.write_text("{")
+    disk.remember("weights.json", "model.bin", {"sha256": "ab"})
+    assert draft.read_text() == "{"
+    assert disk.remembered("weights.json") == {"model.bin": {"sha256": "ab"}}
 
 
 def test_the_space_of_a_folder_that_is_not_there_yet_is_that_of_its_disk(tmp_path: Path) -> None:

@@ -37,6 +37,14 @@ def test_the_data_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
     assert found["DATABASES"]["default"]["NAME"] == str(tmp_path / name / "stenograf.sqlite3")
 
 
+def test_a_secret_is_made_beside_the_draft_of_a_process_with_our_pid_in_another_container(tmp_path: Path) -> None:
+    draft = tmp_path / f".secret_key.{os.getpid()}"
+    draft.write_text("theirs")
+    found = read(DATA_DIR=str(tmp_path), DATABASE_URL="", SECRET_KEY="")
+    assert found["SECRET_KEY"] == (tmp_path / "secret_key").read_text() != "theirs"
+    assert draft.read_text() == "theirs"
+
+
 def test_recordings_and_uploads_lie_in_the_data_folder_or_where_they_are_put(tmp_path: Path) -> None:
     found = read(DATA_DIR=str(tmp_path), RECORDINGS_DIR=str(tmp_path / "elsewhere"))
     assert (found["RECORDINGS_DIR"], found["UPLOADS_DIR"]) == (tmp_path / "elsewhere", tmp_path / "uploads")

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -120,7 +121,8 @@ def remember(file: str, key: str, entry: dict[str, Any]) -> None:
 
     Of two processes that write at once one may lose its entry, so only store what can be found out again.
     """
-    draft = settings.DATA_DIR / f".{file}.{os.getpid()}"
+    # Not the PID: containers that share DATA_DIR have the same ones.
+    draft = settings.DATA_DIR / f".{file}.{secrets.token_hex(8)}"
     settings.DATA_DIR.mkdir(parents=True, exist_ok=True)
     draft.write_text(json.dumps({**remembered(file), key: entry}, indent=1))
     draft.replace(settings.DATA_DIR / file)
