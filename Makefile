@@ -29,7 +29,8 @@ quick: $(VENV)/.installed-dev $(INSTALLED_SCALE)
 	$(BIN)/python -m pytest -q -n auto --dist loadgroup --no-loadscope-reorder -m "not heavy"
 
 # What depends on the database and the broker, on the PostgreSQL and Redis of DATABASE_URL and CELERY_BROKER_URL.
-SCALE_TESTS := $(wildcard tests/test_queue*.py) tests/test_jobs.py tests/test_retention.py tests/test_doctor.py tests/api \
+SCALE_TESTS := $(wildcard tests/test_queue*.py) tests/test_jobs.py tests/test_waiting.py tests/test_retention.py \
+  tests/test_doctor.py $(filter-out %/test_schema.py,$(wildcard tests/api/test_*.py)) \
   $(filter-out %/test_thirty_minutes.py %/test_fairness.py %/test_waiting_clients.py,$(wildcard tests/faults/test_*.py))
 test-scale: $(VENV)/.installed-dev $(VENV)/.installed-scale
 	SLOW=1 $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(SCALE_TESTS)
