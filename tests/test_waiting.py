@@ -46,7 +46,7 @@ class Simulation:
     def __init__(self, owner: User, devices: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.start = self.now = datetime(2100, 1, 1, tzinfo=UTC)  # after whatever the database writes by itself
         monkeypatch.setattr(timezone, "now", lambda: self.now)
-        monkeypatch.setattr(DatabaseNow, "as_postgresql", DatabaseNow.as_sqlite)
+        monkeypatch.setattr(DatabaseNow, "as_postgresql", lambda *_, **__: ("%s::timestamptz", [self.now]))
         monkeypatch.setattr(wakeups.current_app, "send_task", lambda *_, **__: None)
         self.owner = owner
         self.workers = [
