@@ -114,6 +114,7 @@ BURST = st.tuples(st.floats(0, 200), st.integers(1, 40), st.sampled_from((5.0, 2
 STREAM = st.tuples(st.floats(0, 60), st.floats(2.0, 8.0), st.sampled_from((5.0, 15.0)))
 
 
+@pytest.mark.heavy
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("devices", [1, 2, 4])
 def test_nobody_waits_for_later_work_longer_than_promised(devices: int) -> None:
