@@ -178,6 +178,7 @@ def test_this_machine_is_told_of(compat_server: Server) -> None:
     assert 0 <= device["utilization_gpu"] <= 100
 
 
+@pytest.mark.slow
 def test_models_are_seen_to_come_and_to_go(compat_server: Server) -> None:
     compat_server.transcribe(BOOKS, model="nano")
     assert becomes(compat_server, {"nano": "loaded"})

@@ -106,7 +106,7 @@ def test_who_asks_no_more_finds_it_in_the_history(nano_server: Server, long_reco
     assert body["text"] == nano_server.job(job_id)["text"] != ""
 
 
-@pytest.mark.parametrize("last", ["", "the last"])
+@pytest.mark.parametrize("last", [pytest.param("", marks=pytest.mark.slow), "the last"])
 def test_an_event_stream_goes_on_where_it_broke_off(nano_server: Server, long_recording: Path, last: str) -> None:
     job_id = nano_server.submit(long_recording, language="en")["id"]
     heard: list[str] = []
