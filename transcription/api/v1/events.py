@@ -51,12 +51,16 @@ async def _stream(job_id: UUID, last: int, language: str | None) -> AsyncIterato
                 yield STILL_HERE
                 continue
             state = _state(snapshot, language)
-            if state != last_state:
-                last_state = state
-                yield _event("state", state)
+            changed = "" if state == last_state else _event("state", state)
+            last_state = state
+            is_decoded = snapshot.is_over or state["status"] == Job.Status.FINISHING
+            if changed and not is_decoded:
+                yield changed
             while segments := await _after(last, snapshot, job_id):
                 last = segments[-1].pk
                 yield "".join(_event("segment", _segment(segment), segment.pk) for segment in segments)
+            if changed and is_decoded:  # every segment was stored before it
+                yield changed
     yield _event("end", {"status": last_state["status"]})
 
 
