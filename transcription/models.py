@@ -109,6 +109,7 @@ class Recording(models.Model):
     has_video = models.BooleanField(_("has a picture"), default=False)
     duration = models.FloatField(_("duration, s"), null=True)
     peaks = models.JSONField(_("loudness for the player"), null=True, editable=False)  # 0-100, at equal intervals
+    tracks = models.PositiveSmallIntegerField(_("tracks with sound"), null=True)
     created_at = models.DateTimeField(_("added"), default=timezone.now, db_index=True)
     removed_at = models.DateTimeField(_("sound removed"), null=True)  # when retention deleted the file; the rows stay
 
@@ -259,6 +260,9 @@ class Job(Claimable):
     # The code of the problem that the job waits for to pass, such as a full disk; empty if there is none.
     waiting_for = models.CharField(_("waits for"), max_length=40, blank=True)
 
+    track = models.PositiveSmallIntegerField(_("track"), null=True)  # of the recording, the decoded one, from 1
+    # [[start, end], …] in the recording's time: laid end to end they are the PCM. None: one span, from 0 to its end.
+    sound_spans = models.JSONField(null=True, editable=False)
     language = models.CharField(_("language"), max_length=10, blank=True)  # detected or requested
     language_probability = models.FloatField(_("language probability"), null=True)
     text = models.TextField(_("text"), blank=True)  # with improvements and edits
@@ -363,6 +367,10 @@ class Section(Claimable):
     start = models.FloatField()
     end = models.FloatField()
     spans = models.JSONField()  # [[start, end], …]: the parts that are decoded, without long silences
+    speech = models.JSONField(
+        null=True
+    )  # [[start, end], …]: the stretches in it that have speech; None: not looked for
+    channel = models.PositiveSmallIntegerField(db_default=0)  # of the recording, from 1; 0: all of them, mixed
     seconds = models.FloatField()  # the total length of the spans
     status = models.CharField(max_length=12, choices=Status.choices, default=Status.QUEUED, db_index=True)
     transcribed = models.FloatField(default=0)  # how many of its seconds are decoded
@@ -414,6 +422,10 @@ def _error_message(row: Job | Download) -> str:
     return sentences.translate(errors.by_code(row.error_code).sentence, {"code": row.error_code, **values})
 
 
+# The order of a job's segments. Two channels speak in turns, and a passage may be decoded after a later one.
+BY_TIME = ("start", "end", "section__index", "index")
+
+
 class Segment(models.Model):
     """A stretch of speech and its text, with openai-whisper's names. Times are in seconds of the recording."""
 
@@ -430,13 +442,14 @@ class Segment(models.Model):
     compression_ratio = models.FloatField()
     no_speech_prob = models.FloatField()
     words = models.JSONField(null=True)  # [{"word", "start", "end", "probability"}] if requested
+    language = models.CharField(max_length=8, blank=True, db_default="")  # empty: the job's
     # `text` and `words` keep what the engine decoded; these take precedence over them.
     improved_text = models.TextField(null=True)  # by a language model
     edited_text = models.TextField(null=True)  # by a person
     edited_at = models.DateTimeField(null=True)
 
     class Meta:
-        ordering = ("job", "section__index", "index")
+        ordering = ("job", *BY_TIME)
         constraints = [models.UniqueConstraint(fields=("section", "index"), name="one_segment_a_place")]
 
     def __str__(self) -> str:

@@ -5,7 +5,7 @@ from pathlib import PurePath
 from typing import Any
 
 from transcription.api.serializers import finite
-from transcription.models import Job
+from transcription.models import BY_TIME, Job
 from transcription.text import edits
 from transcription.whisper.result import Segment
 
@@ -14,7 +14,7 @@ LONGEST_LABEL = 100
 
 def segments(job: Job) -> list[Segment]:
     """The stored segments as they read now, in the order of the recording, without those that an edit emptied."""
-    rows = job.segments.order_by("section__index", "index")
+    rows = job.segments.order_by(*BY_TIME)
     return [
         Segment(
             start=row.start,

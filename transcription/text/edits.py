@@ -14,7 +14,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from transcription import history
-from transcription.models import Job, Segment
+from transcription.models import BY_TIME, Job, Segment
 from transcription.text import search
 from transcription.whisper.result import Word
 
@@ -40,7 +40,7 @@ def edit(segment: Segment, text: str | None) -> bool:
 
 def rejoin(job_id: uuid.UUID) -> None:
     """Update a job's text from its segments. Call it in the transaction that changed them."""
-    segments = Segment.objects.filter(job_id=job_id).order_by("section__index", "index")
+    segments = Segment.objects.filter(job_id=job_id).order_by(*BY_TIME)
     text = joined(segments.only("text", "improved_text", "edited_text"))
     Job.objects.filter(pk=job_id).update(text=text)
     search.index(job_id)

@@ -20,7 +20,7 @@ from django.db.models import F, QuerySet
 
 from transcription import disk, errors, history, logs
 from transcription.logs import timed
-from transcription.models import Job, Recording, Section, Segment
+from transcription.models import BY_TIME, Job, Recording, Section, Segment
 from transcription.outbound import chat
 from transcription.queue import downloads, forecast
 from transcription.queue import jobs as queue_jobs
@@ -315,7 +315,7 @@ def finish(claim: JobClaim, stopping: threading.Event) -> None:
 
 
 def _segments(claim: JobClaim) -> QuerySet[Segment]:
-    return Segment.objects.filter(job_id=claim.job).order_by("section__index", "index")
+    return Segment.objects.filter(job_id=claim.job).order_by(*BY_TIME)
 
 
 def _improve(claim: JobClaim, job: Job, stopping: threading.Event) -> list[str]:

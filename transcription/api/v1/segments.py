@@ -13,7 +13,7 @@ from rest_framework.response import Response
 
 from transcription.api.serializers import always, finite, without_controls
 from transcription.api.v1.base import Conflict, NativeViewSet, Question
-from transcription.models import Job, Segment
+from transcription.models import BY_TIME, Job, Segment
 from transcription.text import edits
 from transcription.whisper.result import Word
 
@@ -93,7 +93,7 @@ class SegmentViewSet(NativeViewSet[Segment]):
 
     def get_queryset(self) -> QuerySet[Segment]:
         job = get_object_or_404(Job.objects.for_user(self.request.user).only("pk"), pk=self.kwargs["job_pk"])
-        return job.segments.order_by("section__index", "index").defer("tokens")
+        return job.segments.order_by(*BY_TIME).defer("tokens")
 
     def list(self, request: Request, job_pk: UUID) -> Response:
         """Some of the segments, in the order of the recording."""
