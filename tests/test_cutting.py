@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from transcription.whisper.cutting import SHORTEST_SILENCE, Section, Span, cut, is_uncut
+from transcription.whisper.cutting import SHORTEST_SILENCE, Section, Span, clipped, cut, is_uncut
 
 
 def lay(pairs: list[tuple[float, float]], rest: float) -> tuple[list[Span], float]:
@@ -23,6 +23,10 @@ def lay(pairs: list[tuple[float, float]], rest: float) -> tuple[list[Span], floa
 def talk(seconds: float, *, sentence: float = 4.0, pause: float = 0.5) -> tuple[list[Span], float]:
     """Sentences with short pauses, and no long one."""
     return lay([(pause, sentence)] * int(seconds / (sentence + pause)), 0.0)
+
+
+def spans_of(sections: list[Section]) -> list[tuple[Span, ...]]:
+    return [section.spans for section in sections]
 
 
 # Windows of 32 ms, as the finder gives them: pauses from a breath to minutes, sentences and minutes without a pause.
@@ -123,20 +127,20 @@ def test_the_longest_of_silences_close_together_is_cut():
 
 def test_a_cut_in_a_short_silence_leaves_half_of_it_on_both_sides():
     stretches = [(0.0, 120.0), (121.0, 240.0)]
-    assert cut(stretches, 240.0) == [Section(((0.0, 120.5),)), Section(((120.5, 240.0),))]
+    assert spans_of(cut(stretches, 240.0)) == [((0.0, 120.5),), ((120.5, 240.0),)]
 
 
 def test_speech_that_never_pauses_is_cut_nowhere():
     stretches = [(index * 10.0, index * 10.0 + 9.8) for index in range(100)]
-    assert cut(stretches, 1000.0) == [Section(((0.0, 1000.0),))]
+    assert spans_of(cut(stretches, 1000.0)) == [((0.0, 1000.0),)]
 
 
 def test_a_pause_at_the_beginning_of_endless_speech_is_no_reason_to_cut():
-    assert cut([(0.0, 1.0), (1.5, 900.0)], 900.0) == [Section(((0.0, 900.0),))]
+    assert spans_of(cut([(0.0, 1.0), (1.5, 900.0)], 900.0)) == [((0.0, 900.0),)]
 
 
 def test_long_silences_are_taken_out_of_a_section():
-    section = Section(((0.6, 5.4), (9.6, 14.0)))
+    section = Section(((0.6, 5.4), (9.6, 14.0)), ((1.0, 5.0), (10.0, 11.0), (12.5, 13.0)))
     assert cut([(1.0, 5.0), (10.0, 11.0), (12.5, 13.0)], 14.0) == [section]
     assert section.seconds == pytest.approx(9.2)
 
@@ -168,12 +172,12 @@ def test_more_sections_than_two_minutes_allow_are_not_made():
 
 
 def test_where_no_speech_was_found_a_short_recording_is_decoded_and_a_long_one_is_not():
-    assert cut([], 30.0) == [Section(((0.0, 30.0),))]
+    assert cut([], 30.0) == [Section(((0.0, 30.0),), ())]
     assert cut([], 30.1) == []
 
 
 def test_without_the_filter_a_recording_without_speech_is_decoded_whole():
-    assert cut([], 600.0, vad_filter=False) == [Section(((0.0, 600.0),))]
+    assert cut([], 600.0, vad_filter=False) == [Section(((0.0, 600.0),), ())]
 
 
 def test_what_is_left_of_a_section_begins_where_it_stopped():
@@ -182,6 +186,15 @@ def test_what_is_left_of_a_section_begins_where_it_stopped():
     assert section.since(3.0) == Section(((3.0, 5.0), (10.0, 20.0)))
     assert section.since(5.0) == section.since(7.0) == Section(((10.0, 20.0),))
     assert section.since(20.0) == Section(())
+
+
+def test_each_stretch_of_speech_is_in_one_section_and_what_is_clipped_away_is_not():
+    stretches, duration = talk(600)
+    sections = cut(stretches, duration)
+    assert [stretch for section in sections for stretch in section.speech or ()] == stretches
+    (first, *_) = clipped(sections, [(2.0, 7.0)])
+    assert first.speech == ((2.0, 4.5), (5.0, 7.0))
+    assert first.since(6.0).speech == ((6.0, 7.0),)
 
 
 def test_a_day_of_speech_is_cut_at_once():

@@ -7,12 +7,13 @@ Here 8.2 is a joint. It stands for two times of the recording, 9.4 and 31.0.
 """
 
 import itertools
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from transcription.whisper.cutting import PADDING, Span
+from transcription.whisper.cues import Speech
+from transcription.whisper.cutting import LONG_SILENCE, PADDING, Span
 from transcription.whisper.pcm import SAMPLE_RATE
 from transcription.whisper.result import Segment, Word
 
@@ -32,6 +33,24 @@ class Timeline:
         A start at a joint belongs to the later span, an end at a joint to the earlier one.
         """
         return self._in_span(seconds, self._span_before(seconds) if is_end else self._span(seconds))
+
+    def to_decoded(self, seconds: float) -> float:
+        """The decoded time for a time of the recording; the next joint for a time that is in no span."""
+        index = bisect_left(self.spans, seconds, key=lambda span: span[1])
+        if index == len(self.spans):
+            return self._joints[-1] / self.tempo
+        return (self._joints[index] + max(0.0, seconds - self.spans[index][0])) / self.tempo
+
+    def decoded_speech(self, stretches: Sequence[Span]) -> Speech:
+        """Stretches of speech of the recording as they are in the decoded sound. Those in no span are left out."""
+        decoded = [(self.to_decoded(start), self.to_decoded(end)) for start, end in stretches]
+        kept = [index for index, (start, end) in enumerate(decoded) if end - start > SAMPLE]
+        after_silence = frozenset(
+            place
+            for place, (before, index) in enumerate(itertools.pairwise(kept), start=1)
+            if stretches[index][0] - stretches[before][1] >= LONG_SILENCE
+        )
+        return Speech(tuple(decoded[index] for index in kept), after_silence)
 
     def restore(self, segment: Segment) -> Segment:
         """The same segment in the recording's time.

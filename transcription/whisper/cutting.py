@@ -9,7 +9,7 @@ however long it is, and there is no rest of three seconds at the end.
 
 import itertools
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -26,9 +26,13 @@ SHORT = 30.0  # one window of Whisper; a recording as short as this is decoded e
 
 @dataclass(frozen=True)
 class Section:
-    """Spans of a recording that are joined and decoded as one sound."""
+    """Spans of a recording that are joined and decoded as one sound, and the speech in them.
+
+    `speech` is None where it was not looked for.
+    """
 
     spans: tuple[Span, ...]
+    speech: tuple[Span, ...] | None = None
 
     @property
     def start(self) -> float:
@@ -45,7 +49,12 @@ class Section:
 
     def since(self, seconds: float) -> Self:
         """The rest of the section from a time of the recording on; without spans when nothing is left."""
-        return type(self)(tuple((max(start, seconds), end) for start, end in self.spans if end > seconds))
+        speech = None if self.speech is None else tuple(_from(self.speech, seconds))
+        return type(self)(tuple(_from(self.spans, seconds)), speech)
+
+
+def _from(spans: Iterable[Span], seconds: float) -> Iterator[Span]:
+    return ((max(start, seconds), end) for start, end in spans if end > seconds)
 
 
 def cut(
@@ -61,15 +70,24 @@ def cut(
     if is_uncut(sections=sections, vad_filter=vad_filter):
         return [Section(((0.0, duration),))]
     if not stretches:
-        return [Section(((0.0, duration),))] if duration <= SHORT or not vad_filter else []
+        return [Section(((0.0, duration),), ())] if duration <= SHORT or not vad_filter else []
     kept = _without_long_silences(stretches, duration) if vad_filter else [(0.0, duration)]
     cuts = _choose_cuts(_silences(stretches, kept), sum(end - start for start, end in kept), sections)
-    return [Section(_between(kept, start, end)) for start, end in itertools.pairwise([0.0, *cuts, duration])]
+    return [
+        Section(_between(kept, start, end), _between(stretches, start, end))
+        for start, end in itertools.pairwise([0.0, *cuts, duration])
+    ]
 
 
 def clipped(whole: Sequence[Section], clips: Sequence[Span]) -> list[Section]:
     """The parts of the sections that lie in the clips, which are in order and apart; empty sections are dropped."""
-    parts = (Section(tuple(_intersection(section.spans, clips))) for section in whole)
+    parts = (
+        Section(
+            tuple(_intersection(section.spans, clips)),
+            None if section.speech is None else tuple(_intersection(section.speech, clips)),
+        )
+        for section in whole
+    )
     return [section for section in parts if section.spans]
 
 

@@ -9,7 +9,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from transcription.sound.speech import SpeechFinder
 from transcription.sound.timeline import Timeline
 from transcription.text import edits, enhance
 from transcription.weights import catalogue, store
-from transcription.whisper import cutting
+from transcription.whisper import cues, cutting
 from transcription.whisper.cutting import Span
 from transcription.whisper.engine import Event, Sound
 from transcription.whisper.options import TranscriptionOptions, unknown_options
@@ -104,6 +104,7 @@ def _new_sections(job: Job, seconds: float, finder: SpeechFinder, on_beat: Calla
             start=section.start,
             end=section.end,
             spans=section.spans,
+            speech=section.speech,
             seconds=section.seconds,
         )
         for index, section in enumerate(_cut(job.pcm_path, seconds, job.transcription_options, finder, on_beat))
@@ -234,8 +235,8 @@ class _Work:
         self.claim = claim
         self.section = section
         stored = list(section.segments.order_by("index").values_list("end", "text"))
-        whole = cutting.Section(tuple((start, end) for start, end in section.spans))
-        self.rest = whole.since(stored[-1][0]) if stored else whole
+        whole = cutting.Section(_pairs(section.spans), None if section.speech is None else _pairs(section.speech))
+        self.rest = whole.since(max(end for end, _ in stored)) if stored else whole
         self.decoded = whole.seconds - self.rest.seconds
         self.segments = len(stored)
         self.options = _remaining_options(section, "".join(text for _, text in stored))
@@ -245,8 +246,8 @@ class _Work:
         return _sound(self.section.job.pcm_path, self.rest, self.options.up_speed)
 
     @cached_property
-    def timeline(self) -> Timeline:
-        return Timeline(self.rest.spans, self.options.up_speed)
+    def cues(self) -> "_Cues":
+        return _Cues(self.rest, self.section.job.transcription_options)
 
     def store(self, event: Event | None) -> None:
         """Store one event of the runner; None is a beat, which renews the lease."""
@@ -260,15 +261,35 @@ class _Work:
             case {"event": "segment", "segment": segment_json}:
                 segment = DecodedSegment.from_json(segment_json)
                 transcribed = self.decoded + segment.end * self.options.up_speed
-                restored = self.timeline.restore(segment)
-                self.claim.store_segment(self.segments, restored, transcribed=transcribed)
-                self.segments += 1
-                if self.options.verbose:
-                    history.note(self.section.job_id, "decoded", _measures(restored))
+                for cue in self.cues.of(segment):
+                    self.claim.store_segment(self.segments, cue, transcribed=transcribed)
+                    self.segments += 1
+                    if self.options.verbose:
+                        history.note(self.section.job_id, "decoded", _measures(cue))
             case {"event": "done", "seconds": seconds}:
                 logs.log_time("the engine", seconds)
             case _:
                 _raise_error(event)
+
+
+class _Cues:
+    """Turns a section's segments, as an engine gives them, into cues in the recording's time."""
+
+    def __init__(self, section: cutting.Section, options: TranscriptionOptions) -> None:
+        self.timeline = Timeline(section.spans, options.up_speed)
+        self.speech = self.timeline.decoded_speech(section.speech or ())
+        self.options = options
+        self.end = 0.0  # of the last cue, in decoded time
+
+    def of(self, segment: DecodedSegment) -> list[DecodedSegment]:
+        parts = cues.part(segment, self.speech, after=self.end)
+        self.end = parts[-1].end
+        restored = [self.timeline.restore(part) for part in parts]
+        return restored if self.options.gives_words else [replace(part, words=None) for part in restored]
+
+
+def _pairs(spans: Sequence[Sequence[float]]) -> tuple[Span, ...]:
+    return tuple((start, end) for start, end in spans)
 
 
 def _measures(segment: DecodedSegment) -> str:
@@ -283,6 +304,8 @@ def _remaining_options(section: Section, stored_text: str) -> TranscriptionOptio
     options = section.job.transcription_options
     options = replace(
         options,
+        # Cues are made of words (`whisper/cues.py`), also where nobody asked for their times.
+        word_timestamps=options.word_timestamps or section.speech is not None,
         language=None if options.multilingual else section.job.language or None,
         prefix=options.prefix if section.index == 0 and not stored_text else None,
     )
@@ -409,15 +432,17 @@ def _decode_part(
     options: TranscriptionOptions,
     runner: devices.Runner,
 ) -> Iterator[Event]:
-    timeline = Timeline(section.spans, options.up_speed)
+    made = _Cues(section, options)
     sound = _sound(pcm, section, options.up_speed)
+    options = replace(options, word_timestamps=options.word_timestamps or section.speech is not None)
     try:
         for event in runner.decode(index, sound, weights, options, beat=1.0):
             match event:
                 case None:
                     continue
                 case {"event": "segment", "segment": segment_json}:
-                    yield {**event, "segment": timeline.restore(DecodedSegment.from_json(segment_json)).to_json()}
+                    for cue in made.of(DecodedSegment.from_json(segment_json)):
+                        yield {**event, "segment": cue.to_json()}
                 case _:
                     _raise_error(event)
                     yield event
