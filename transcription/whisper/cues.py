@@ -79,7 +79,9 @@ def part(segment: Segment, speech: Speech, *, after: float = 0.0) -> list[Segmen
         return [segment]
     if not segment.words:
         return [_trimmed(segment, speech)]
-    placed = _in_order([_place(word, speech) for word in segment.words])
+    if not any(speech.overlaps(word.start, word.end) for word in segment.words):
+        return [segment]  # nobody was heard there: these times are as good as any
+    placed = _in_order([_place(word, speech) for word in segment.words], after)
     groups = [sentences for group in _parted_at_silences(placed, speech) for sentences in _parted_at_sentences(group)]
     parts = []
     for group in groups:
@@ -130,12 +132,12 @@ def _placed_near(word: Word, speech: Speech) -> _Placed:
     return _Placed(word, nearest, nearest)
 
 
-def _in_order(placed: Sequence[_Placed]) -> list[_Placed]:
-    """The same words, none beginning before the one before it or in an earlier stretch."""
+def _in_order(placed: Sequence[_Placed], after: float) -> list[_Placed]:
+    """The same words, none beginning before the one before it, before `after`, or in an earlier stretch."""
     ordered: list[_Placed] = []
     for item in placed:
-        before = ordered[-1] if ordered else item
-        start = max(item.word.start, before.word.start)
+        before = ordered[-1] if ordered else _Placed(item.word, 0, 0)
+        start = max(item.word.start, before.word.start if ordered else after)
         word = replace(item.word, start=start, end=max(start, item.word.end))
         ordered.append(_Placed(word, max(item.first, before.first), max(item.last, before.last)))
     return ordered
