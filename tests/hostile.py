@@ -426,6 +426,33 @@ def tracker_module(victim: Victim) -> bytes:
     return bytes(950) + b"\x01\x7f" + bytes(128) + b"M.K." + pattern
 
 
+def magic_lantern(victim: Victim) -> bytes:
+    """A film whose continuation FFmpeg would open beside it, as movie.M00."""
+    return b"MLVI" + struct.pack("<I8sQIHHIIII", 52, b"v2.0", 1, 0, 0, 1, 0, 1, 0, 25) + bytes(4096)
+
+
+def addressed(container: str, *arguments: str) -> Fill:
+    """A second of sound in `container`, whose title and comment are another file and an address."""
+    return lambda victim: ffmpeg(
+        *("-f", "lavfi", "-i", "sine=440:duration=1:sample_rate=48000", *arguments, "-strict", "-2"),
+        *("-metadata", f"title={victim.local}", "-metadata", f"comment={victim.remote}", "-f", container),
+    )
+
+
+def aiff_with_addresses(victim: Victim) -> bytes:
+    layout = struct.pack(">HIH", 1, 16000, 16) + bytes.fromhex("400cfa00000000000000")  # 16000.0 in 80 bits
+    chunks = (
+        (b"COMM", layout),
+        (b"NAME", victim.local.encode()),
+        (b"ANNO", victim.remote.encode()),
+        (b"SSND", bytes(8) + SOUND),
+    )
+    inside = b"AIFF" + b"".join(
+        kind + struct.pack(">I", len(said)) + said + bytes(len(said) % 2) for kind, said in chunks
+    )
+    return b"FORM" + struct.pack(">I", len(inside)) + inside
+
+
 MXF = bytes.fromhex("060e2b34020501010d01020101020400") + b"\x83\0\0\x78" + bytes(120)
 
 # What a file is called, what it must come to, and what is in it.
@@ -444,6 +471,15 @@ BINARIES: dict[str, tuple[Outcome | tuple[Outcome, ...], Fill]] = {
     "address.flac": (2.4, flac_with_an_address),
     "address.ogg": (1.8, ogg_with_an_address),
     "script.wma": (2.1, asf_with_a_script),
+    "addresses.caf": (1.0, addressed("caf")),
+    "addresses.aiff": (1.0, aiff_with_addresses),
+    "addresses.au": (1.0, addressed("au")),
+    "addresses.sox": (1.0, addressed("sox")),
+    "addresses.nut": (1.0, addressed("nut")),
+    "addresses.tta": (1.0, addressed("tta")),
+    "addresses.wv": (1.0, addressed("wv")),
+    "addresses.ts": (1.0, addressed("mpegts", "-c:a", "mp2")),
+    "addresses.flv": (1.0, addressed("flv", "-c:a", "adpcm_swf", "-ar", "44100")),
     # more than they look
     "hours.flac": (errors.TooLong, silence_of_hours("flac")),
     "hours.oga": (errors.TooLong, silence_of_hours("ogg")),
@@ -466,13 +502,15 @@ BINARIES: dict[str, tuple[Outcome | tuple[Outcome, ...], Fill]] = {
     "never.ogg": (1.0, ogg_that_never_ends),
     "channels.wav": (errors.DamagedFile, lambda v: wave(channels=65535)),
     "no-channels.wav": (errors.DamagedFile, lambda v: wave(channels=0)),
-    "unlisted-codec.wav": (errors.DamagedFile, lambda v: wave(codec=0x0130)),
+    "unknown-codec.wav": (errors.UnsupportedCodec, lambda v: wave(codec=0x1234)),
     "long-tag.mp3": (errors.DamagedFile, lambda v: id3(size=2**28 - 1) + (FORMATS / "speech.mp3").read_bytes()),
     # other formats
-    "material.mxf": (errors.NotMedia, beginning(MXF)),
-    "real.rm": (errors.NotMedia, beginning(b".RMF\0\0\0\x12\0\0\0\0\0\0\0\0\0\x06")),
-    "real.ra": (errors.NotMedia, beginning(b".ra\xfd\0\x03")),
-    "module.mod": (errors.NotMedia, tracker_module),
+    "material.mxf": (errors.DamagedFile, beginning(MXF)),
+    "real.rm": (errors.DamagedFile, beginning(b".RMF\0\0\0\x12\0\0\0\0\0\0\0\0\0\x06")),
+    "real.ra": (4.25, beginning(b".ra\xfd\0\x03")),
+    "module.mod": ((errors.UnsupportedFormat, errors.NotMedia), tracker_module),
+    "movie.mlv": (errors.UnsupportedFormat, magic_lantern),
+    "book.aa": (errors.ProtectedFile, beginning(bytes(4) + b"\x57\x90\x75\x36")),
     "console.nsf": (errors.NotMedia, beginning(b"NESM\x1a\x01\x01\x01")),
     "picture.png": (errors.NotMedia, beginning(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")),
     "frame%03d.jpg": (errors.NotMedia, beginning(b"\xff\xd8\xff\xe0\0\x10JFIF\0")),

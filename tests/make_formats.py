@@ -49,6 +49,56 @@ SAMPLES: tuple[tuple[str, tuple[str, ...], str, str, str], ...] = (
     ("aac.3gp", AAC, "en", "+m5", "One hundred birds live in the street."),
 )
 
+# More formats that FFmpeg both writes and reads, which tests make of one of the samples: a file's name, what makes it.
+DTS = ("-ar", "48000", "-c:a", "dca")
+MADE: dict[str, tuple[str, ...]] = {
+    "g722.wav": ("-c:a", "g722"),
+    "g726.wav": ("-ar", "8000", "-c:a", "g726"),
+    "g723.wav": ("-ar", "8000", "-c:a", "g723_1", "-b:a", "6.3k"),
+    "gsm.wav": ("-ar", "8000", "-c:a", "libgsm_ms"),
+    "large.rf64": ("-f", "wav", "-rf64", "always"),
+    "large.w64": ("-c:a", "pcm_s24le"),
+    "dts.mkv": DTS,
+    "truehd.mkv": ("-ar", "48000", "-c:a", "truehd"),
+    "packed.mkv": ("-c:a", "wavpack"),
+    "real.mkv": ("-ar", "8000", "-c:a", "real_144"),
+    "raw.dts": DTS,
+    "raw.thd": ("-ar", "48000", "-c:a", "truehd"),
+    "raw.eac3": ("-c:a", "eac3"),
+    "raw.tta": ("-c:a", "tta"),
+    "raw.loas": (*AAC, "-f", "latm"),
+    "s32be.caf": ("-c:a", "pcm_s32be"),
+    "alac.caf": ("-c:a", "alac"),
+    "ima.aifc": ("-c:a", "adpcm_ima_qt", "-f", "aiff"),
+    "bytes.voc": ("-c:a", "pcm_u8"),
+    "mulaw.au": ("-c:a", "pcm_mulaw"),
+    "university.sf": ("-f", "ircam"),
+    "native.sox": ("-c:a", "pcm_s32le"),
+    "every.nut": ("-c:a", "pcm_s64le"),
+    "broadcast.mxf": ("-ar", "48000", "-f", "mxf_opatom"),
+    "recorder.wtv": MP2,
+    "receiver.ts": ("-c:a", "ac3"),
+    "camera.m2ts": ("-ar", "48000", "-c:a", "pcm_bluray", "-f", "mpegts", "-mpegts_m2ts_mode", "1"),
+    "disc.vob": ("-ar", "48000", "-c:a", "pcm_dvd"),
+    "chat.flv": ("-ar", "16000", "-c:a", "nellymoser"),
+    "player.rm": ("-c:a", "ac3"),
+    "console.adx": ("-c:a", "adpcm_adx"),
+    "bluetooth.sbc": ("-c:a", "sbc"),
+    "voicemail.gsm": ("-ar", "8000", "-c:a", "libgsm"),
+    "call.g722": ("-c:a", "g722"),
+    "call.tco": ("-ar", "8000", "-c:a", "g723_1", "-b:a", "6.3k"),
+    "call.ulaw": ("-ar", "8000", "-f", "mulaw"),
+    "call.al": ("-ar", "8000", "-f", "alaw"),
+    "call.sln": ("-ar", "8000", "-f", "s16le"),
+    "brick.rso": ("-ar", "8000", "-c:a", "pcm_u8"),
+}
+
+
+def make_of(sample: Path, path: Path) -> bool:
+    """Make one of MADE; return False if this machine's FFmpeg cannot write it."""
+    command = ["ffmpeg", "-v", "error", "-y", "-i", str(sample), *MADE[path.name], "-strict", "-2", str(path)]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
 
 def make(path: Path, arguments: tuple[str, ...], language: str, voice: str, text: str) -> dict[str, object]:
     """Say `text` into a file of some format; return what is to be heard in it, and when."""

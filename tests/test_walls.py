@@ -6,6 +6,7 @@ strace watches what is opened, run and called, by the very command of `audio.dec
 import os
 import random
 import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -15,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import FILES, FORMATS, Victim, wave
+from tests.hostile import FILES, FORMATS, TEXTS, Victim, wave
+from tests.make_formats import MADE, make_of
 from transcription import errors, processes
-from transcription.sound import audio
+from transcription.sound import audio, formats
 
 pytestmark = pytest.mark.heavy
 
@@ -90,7 +92,7 @@ def folder(tmp_path: Path) -> Path:
     """Where the hostile file lies, with what it would find beside it."""
     folder = tmp_path / "in"
     folder.mkdir()
-    for name in ("secret.wav", "sound001.wav", "frame001.jpg", "subtitles.sub"):
+    for name in ("secret.wav", "sound001.wav", "frame001.jpg", "subtitles.sub", "movie.M00"):
         shutil.copy(FORMATS / "speech.wav", folder / name)
     return folder
 
@@ -113,11 +115,11 @@ def content(name: str, victim: Victim) -> bytes:
     return FILES[name][1](victim)
 
 
-def decode(source: Path, pcm: Path) -> float:
+def decode(source: Path, pcm: Path, name: str = "") -> float:
     return audio.decode(
         source,
         pcm,
-        name=source.name,
+        name=name or source.name,
         max_seconds=LONGEST,
         on_probe=lambda probe: None,
         on_progress=lambda seconds: None,
@@ -201,6 +203,28 @@ def fits(outcome: float | errors.Problem, expected: type[errors.Problem] | float
     return isinstance(outcome, expected)
 
 
+@pytest.mark.needs("strace")
+@pytest.mark.parametrize("binary", [pytest.param("machine", marks=pytest.mark.slow), "package"])
+def test_no_format_that_is_read_opens_what_its_file_names(
+    trace: Trace, folder: Path, pcm: Path, victim: Victim, monkeypatch: pytest.MonkeyPatch, binary: str
+) -> None:
+    """Each is told to read all the texts of hostile.py, by the very command of `audio.decode`."""
+    source = folder / "texts"
+    source.write_bytes(b"\n".join(content(name, victim) for name in TEXTS) * 3)
+    if binary == "package":
+        monkeypatch.setenv("PATH", "/nonexistent")
+    readable = [formats.Headerless(name) for name in (*formats.DEMUXERS, *formats.NAMED)]
+    commands = [shlex.join(audio._decoding_arguments(source, pcm, LONGEST, 1.0, forced)) for forced in readable]
+
+    script = " </dev/null >/dev/null 2>&1\n".join([*commands, "true"])
+    subprocess.run(trace.before(["/bin/sh"]), input=script.encode(), env=audio.ENVIRONMENT, check=True)
+
+    assert trace.opened - {str(pcm)} == {str(source)}
+    assert trace.written <= {str(pcm)}
+    assert trace.called == []
+    assert trace.executed == {"/bin/sh", audio.ffmpeg_path()}
+
+
 NAMES = (
     "-i.wav", "-", "--help", "sound%03d.wav", "100%.wav", "*.wav", "[ab]?.wav", "~.wav", "pipe:0", "file:x.wav",
     "http:x.wav", "concat:a.wav|secret.wav", "subfile,,start,0,end,9,,:secret.wav", "data:audio,x", "$(touch x).wav",
@@ -274,9 +298,26 @@ def test_a_damaged_recording_is_a_recording_or_a_problem_of_the_recording(
         tried += 1
 
 
-def assert_is_a_recording_or_at_fault(source: Path, pcm: Path, which: str) -> None:
+@pytest.mark.slow
+@pytest.mark.needs("ffmpeg")
+def test_a_damaged_recording_of_any_other_format_is_one_too(
+    tmp_path: Path, pcm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of each, and three with other damage."""
+    chance = random.Random(17)
+    whole = [path for path in (tmp_path / name for name in MADE) if make_of(FORMATS / "speech.wav", path)]
+    paths, source = [os.environ["PATH"], "/nonexistent"], tmp_path / "damaged"
+    for number, path in enumerate(4 * whole):
+        made = path.read_bytes()
+        source.write_bytes(made[: len(made) // 2] if number < len(whole) else damaged(made, chance))
+        monkeypatch.setenv("PATH", paths[number % 2])
+        assert_is_a_recording_or_at_fault(source, pcm, f"{path.name}, number {number}", path.name)
+        assert list(pcm.parent.iterdir()) == []
+
+
+def assert_is_a_recording_or_at_fault(source: Path, pcm: Path, which: str, name: str = "") -> None:
     try:
-        seconds = decode(source, pcm)
+        seconds = decode(source, pcm, name)
     except errors.InputProblem as problem:
         if "crashed" in str(problem):
             pytest.fail(f"{which}: {problem}")

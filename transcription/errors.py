@@ -75,6 +75,29 @@ class DamagedFile(InputProblem):
     sentence = _("The sound of this file cannot be read: %(detail)s. Export it again or give another file.")
 
 
+class BeginningMissing(InputProblem):
+    code = "beginning_missing"
+    sentence = _(
+        "The beginning of this recording is missing, and the rest cannot be read without it. Give it whole, from the "
+        "first piece that the browser or the recorder made."
+    )
+
+
+class UnsupportedCodec(InputProblem):
+    code = "unsupported_codec"
+    sentence = _("This file's sound cannot be decoded here: its codec is %(codec)s. Convert it to WAV, FLAC or MP3.")
+
+
+class UnsupportedFormat(InputProblem):
+    code = "unsupported_format"
+    sentence = _("Files of this format are not read here: %(format)s. Convert it to WAV, FLAC or MP3.")
+
+
+class ProtectedFile(InputProblem):
+    code = "protected_file"
+    sentence = _("The sound of this file is encrypted by whoever sells it. Give a copy without protection.")
+
+
 class DecodingTimedOut(InputProblem):
     code = "decoding_timed_out"
     sentence = _("Reading the file took longer than %(seconds)s seconds and was stopped. Convert it to WAV first.")

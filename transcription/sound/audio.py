@@ -28,6 +28,7 @@ import imageio_ffmpeg
 
 from transcription import disk, errors, processes
 from transcription.logs import timed
+from transcription.sound import formats
 from transcription.whisper.pcm import BYTES_A_SAMPLE, BYTES_A_SECOND, SAMPLE_RATE
 
 with warnings.catch_warnings():
@@ -38,18 +39,8 @@ with warnings.catch_warnings():
 
 RAW = "s16le"  # FFmpeg's name for PCM without a header
 
-# FFmpeg's names. Names that a build does not know are ignored, so the lists suit every machine.
-FORMATS = (
-    "wav,w64,rf64,aiff,au,caf,flac,mp3,aac,ac3,eac3,ogg,matroska,mov,avi,asf,mpeg,mpegts,flv,amr,amrnb,amrwb,ape,wv,tta"
-)
-# No decoder of pictures: FFmpeg would open it even while it only probes, and most of its vulnerabilities are there.
-CODECS = (
-    "aac,aac_latm,mp3float,mp3,mp2float,mp2,mp1float,ac3,eac3,flac,alac,opus,libopus,vorbis,libvorbis,wmav1,wmav2,wmapro,"
-    "amrnb,amrwb,ape,wavpack,tta,speex,libspeex,adpcm_ms,adpcm_ima_wav,adpcm_ima_qt,gsm,gsm_ms,pcm_s16le,pcm_s16be,"
-    "pcm_s24le,pcm_s24be,pcm_s32le,pcm_f32le,pcm_f64le,pcm_u8,pcm_s8,pcm_mulaw,pcm_alaw"
-)
 RESTRICTIONS = (
-    *("-max_alloc", str(512 * 1024**2), "-protocol_whitelist", "file", "-codec_whitelist", CODECS),
+    *("-max_alloc", str(512 * 1024**2), "-protocol_whitelist", "file", "-codec_whitelist", ",".join(formats.DECODERS)),
     *("-max_streams", "64", "-probesize", "10000000", "-analyzeduration", "20000000", "-threads", "2"),
 )  # fmt: skip
 # Nothing of ours: FFREPORT would make FFmpeg write files, a proxy's variable would make it connect.
@@ -65,6 +56,7 @@ MEMORY_KIB = str(4 * 1024**2) if sys.platform == "linux" else "unlimited"  # mac
 
 PROBE_SECONDS = 30  # the longest that FFmpeg may take before it decodes
 REPORT_BYTES = 1024**2  # the part of FFmpeg's messages that begins with its report; audiobooks have a thousand chapters
+HEAD_BYTES = 64 * 1024  # the part of a file in which a format without a signature is looked for
 TAIL_BYTES = 64 * 1024  # the part of FFmpeg's messages that has its errors
 BEAT_SECONDS = 0.5
 CHUNK_BYTES = 1024**2
@@ -114,7 +106,8 @@ def decode(
 
     `name` is the owner's name of the file. A second of the decoded sound holds `tempo` seconds of the recording, at
     the same pitch. `container` is RAW for a file that is such PCM already: it is copied, and FFmpeg is run only to
-    change its tempo. FFmpeg detects any other container, and never takes it for RAW.
+    change its tempo. FFmpeg detects any other container, and never takes it for RAW; where the bytes say nothing, the
+    ending of `name` may (`formats.headerless`).
 
     `target` appears whole or not at all. `on_probe` is called once, within a second of FFmpeg's report. `on_progress`
     gets the seconds decoded so far at least every second, even when FFmpeg is silent. What they raise passes through.
@@ -123,8 +116,8 @@ def decode(
     One run of FFmpeg probes and decodes, because a start costs up to a tenth of a second. ffprobe cannot be used with
     a list of codecs: it stops at the first stream that is not on it, thus at every film and every cover picture.
 
-    Raises RecordingMissing, EmptyFile, NotMedia, NoAudio, TooLong, DamagedFile, DecodingTimedOut, DiskFull,
-    FFmpegMissing.
+    Raises RecordingMissing, EmptyFile, NotMedia, NoAudio, TooLong, DamagedFile, BeginningMissing, UnsupportedCodec,
+    UnsupportedFormat, ProtectedFile, DecodingTimedOut, DiskFull, FFmpegMissing.
     """
     if not source.is_file():
         raise errors.RecordingMissing
@@ -139,10 +132,13 @@ def decode(
             lambda decoded: on_progress(tempo * decoded),
             should_stop,
         )
-        arguments = _decoding_arguments(source, draft, max_seconds, tempo, container)
+        raw = formats.Headerless(RAW, SAMPLE_RATE) if container == RAW else _headerless(source, name, should_stop)
+        arguments = _decoding_arguments(source, draft, max_seconds, tempo, raw)
         result = _run(arguments, _decoding_limits(max_seconds, tempo), watch)
         if result.returncode != 0:
-            raise _failure(result, name, max_seconds)
+            raise _failure(result, source, name, max_seconds)
+        if LOW_SCORE in result.report and formats.is_beginning_missing(_head(source)):
+            raise errors.BeginningMissing
         return _finish(draft, target, max_seconds, tempo)
 
 
@@ -262,14 +258,16 @@ def _most_seconds(max_seconds: int, tempo: float) -> int:
     return math.ceil((max_seconds + 1) / tempo)
 
 
-def _decoding_arguments(source: Path, draft: Path, max_seconds: int, tempo: float, container: str) -> list[str]:
+def _decoding_arguments(
+    source: Path, draft: Path, max_seconds: int, tempo: float, raw: formats.Headerless | None
+) -> list[str]:
     seconds = _most_seconds(max_seconds, tempo)
-    # FFmpeg must never detect RAW by itself: any file could be it.
-    raw = ("-f", RAW, "-ar", str(SAMPLE_RATE), "-ac", "1") if container == RAW else ()
+    # FFmpeg must never detect a format without a signature by itself: any file could be it.
+    demuxers = [raw.demuxer] if raw else formats.DEMUXERS
     return [
         *(ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info"),
         *("-progress", "pipe:1", "-stats_period", str(BEAT_SECONDS)),
-        *(*RESTRICTIONS, "-format_whitelist", RAW if raw else FORMATS, *raw),
+        *(*RESTRICTIONS, "-format_whitelist", ",".join(demuxers), *(raw.arguments if raw else ())),
         *("-vn", "-sn", "-dn", "-i", f"file:{source.absolute()}", "-map", "0:a:0", "-vn", "-sn", "-dn"),
         *("-t", str(seconds), "-fs", str(seconds * BYTES_A_SECOND + 4096)),
         *("-map_metadata", "-1", "-map_chapters", "-1"),
@@ -424,6 +422,30 @@ def _follow(pipes: _Pipes, seconds: float, watch: _Watch) -> None:
             last_beat = now
 
 
+def _headerless(source: Path, name: str, should_stop: Callable[[], bool]) -> formats.Headerless | None:
+    """The format without a signature that a file is in; None if FFmpeg knows its bytes for another."""
+    with source.open("rb") as file:
+        headerless = formats.headerless(name, file.read(HEAD_BYTES))
+    return None if headerless and formats.is_signed(_detected(source, should_stop)) else headerless
+
+
+def _detected(source: Path, should_stop: Callable[[], bool] = lambda: False) -> str:
+    """FFmpeg's name of the format that it takes a file for, whether that is read or not; empty if it is unsure.
+
+    FFmpeg says it only while it looks for bugs, and here it may open no format, whatever it finds.
+    """
+    arguments = [
+        *(ffmpeg_path(), "-hide_banner", "-nostdin", "-loglevel", "level+debug"),
+        *(*RESTRICTIONS, "-format_whitelist", "none", "-i", f"file:{source.absolute()}"),
+    ]
+    watch = _Watch(lambda report: None, lambda seconds: None, should_stop)
+    result = _run(arguments, _Limits(PROBE_SECONDS, CHUNK_BYTES), watch)
+    if HIDDEN_PLAYLIST in result.report:
+        return "hls"
+    probed = re.search(r"Format (\S+) probed with size=\d+ and score=", result.report)
+    return probed[1].partition(",")[0] if probed else ""
+
+
 @contextmanager
 def _draft(target: Path) -> Iterator[Path]:
     """A file name beside `target`, removed afterwards. The drafts of killed attempts are removed first."""
@@ -495,8 +517,10 @@ def _channels(layout: str) -> int:
     return NAMED_LAYOUTS.get(name, 0)
 
 
-# FFmpeg's messages about a file that it cannot open, or that only looks a little like one of its formats.
-FOREIGN = re.compile(r"Format not on whitelist|detected only with low score|Not detecting ")
+LOW_SCORE = "detected only with low score"  # what FFmpeg says of a file that looks a little like one of its formats
+HIDDEN_PLAYLIST = "Not detecting m3u8/hls"  # newer FFmpegs want a playlist to be named one
+# FFmpeg's messages about a file that it cannot open.
+FOREIGN = re.compile(rf"Format not on whitelist|{LOW_SCORE}|{HIDDEN_PLAYLIST}")
 UNINFORMATIVE = re.compile(
     r"^\s*(file:|Error opening |Error parsing |Last message repeated|To ignore this"
     r"|Task finished with error|Terminating thread|Nothing was written)"
@@ -507,11 +531,17 @@ def _too_long(max_seconds: int) -> errors.TooLong:
     return errors.TooLong(hours=f"{max_seconds / 3600:g}")
 
 
-def _failure(result: _Result, name: str, max_seconds: int) -> errors.Problem:
+def _head(source: Path) -> bytes:
+    try:
+        with source.open("rb") as file:
+            return file.read(formats.HEAD_BYTES)
+    except FileNotFoundError:  # deleted meanwhile, with its job
+        return b""
+
+
+def _failure(result: _Result, source: Path, name: str, max_seconds: int) -> errors.Problem:
     """The problem of a run that failed."""
     complaints = "\n".join(_complaints(result.tail))  # not the tail itself: a recording's title may say anything
-    if "matches no streams" in complaints:
-        return errors.NoAudio()
     if disk.reports_full_disk(complaints):
         return errors.DiskFull()
     # The machine is stopping. A file can cause 255 too: it is a -1 from any of FFmpeg's functions.
@@ -523,10 +553,20 @@ def _failure(result: _Result, name: str, max_seconds: int) -> errors.Problem:
         return errors.OutOfMemory()
     if result.returncode < 0:
         return errors.DamagedFile(detail=f"FFmpeg crashed on it ({signal.Signals(-result.returncode).name})")
+    head = _head(source)
+    if formats.is_beginning_missing(head):
+        return errors.BeginningMissing()
+    if formats.is_protected(head):
+        return errors.ProtectedFile()
+    if unread := formats.unread_codec(result.report + complaints):
+        return unread
+    if "matches no streams" in complaints:
+        return errors.NoAudio()
     sentences = _sentences(result.tail)
     if _input_lines(result.report) is None:
-        is_foreign = FOREIGN.search(result.tail) or not sentences
-        return errors.NotMedia(name=name) if is_foreign else errors.DamagedFile(detail=sentences[-1])
+        if FOREIGN.search(result.tail) or not sentences:
+            return formats.unread_format(_detected(source), name, head)
+        return errors.DamagedFile(detail=sentences[-1])
     sentences = sentences or [line.rpartition(": ")[2] for line in _complaints(result.tail)]
     return errors.DamagedFile(detail=sentences[-1] if sentences else "FFmpeg gave no reason")
 
