@@ -2,6 +2,7 @@
 
 import gzip
 import random
+import re
 import subprocess
 import wave
 from pathlib import Path
@@ -15,6 +16,11 @@ HEARD = {
     "ru": ["pbx-invalid", "queue-youarenext", "tt-allbusy", "confbridge-lock-no-join"],
     "en": ["agent-alreadyon", "confbridge-pin", "demo-thanks", "followme/status"],
 }
+DIGITS = {
+    "ru": ["ноль", "один", "два", "три", "четыре", "пять", "шесть", "семь", "восемь", "девять"],
+    "en": ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
+}
+AS_DIGIT = {word: str(digit) for words in DIGITS.values() for digit, word in enumerate(words)}
 
 
 def is_here() -> bool:
@@ -72,3 +78,19 @@ def write(language: str, name: str, path: Path) -> None:
     source = SOUNDS / VOICES[language] / f"{name}.g722"
     program = [audio.ffmpeg_path(), "-nostdin", "-loglevel", "error", "-f", "g722", "-i", str(source), str(path)]
     subprocess.run(program, check=True)
+
+
+def wrong_words(said: str, heard: str) -> float:
+    """Word error rate: the edits from what is said to what was heard, over the words that are said."""
+    expected, words = _words(said), _words(heard)
+    row = list(range(len(words) + 1))
+    for index, word in enumerate(expected, 1):
+        before, row[0] = row[0], index
+        for place, other in enumerate(words, 1):
+            before, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, before + (word != other))
+    return row[-1] / len(expected)
+
+
+def _words(text: str) -> list[str]:
+    """Without case, punctuation and the difference between a number's word and its digit."""
+    return [AS_DIGIT.get(word, word) for word in re.findall(r"\w+", text.lower().replace("ё", "е"))]

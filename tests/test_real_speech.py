@@ -1,7 +1,6 @@
 """Real voices through real weights, beside what the library gives by itself."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,28 +105,5 @@ def test_with_the_defaults_it_hears_as_many_words_as_the_library(
     language, path, said = joined
     (library,) = by_itself(base_weights, [pcm_of(path)], vad_filter=True, language=language)
     job = base_server.transcribe(path, language=language)
-    ours = wrong_words(" ".join(said), job["text"])
-    assert ours <= wrong_words(" ".join(said), "".join(text for _, _, text in library)) + 0.01
-
-
-def wrong_words(said: str, heard: str) -> float:
-    """Word error rate: the edits from what is said to what was heard, over the words that are said."""
-    expected, words = _words(said), _words(heard)
-    row = list(range(len(words) + 1))
-    for index, word in enumerate(expected, 1):
-        before, row[0] = row[0], index
-        for place, other in enumerate(words, 1):
-            before, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, before + (word != other))
-    return row[-1] / len(expected)
-
-
-DIGITS = {
-    "ru": ["ноль", "один", "два", "три", "четыре", "пять", "шесть", "семь", "восемь", "девять"],
-    "en": ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
-}
-AS_DIGIT = {word: str(digit) for words in DIGITS.values() for digit, word in enumerate(words)}
-
-
-def _words(text: str) -> list[str]:
-    """Without case, punctuation and the difference between a number's word and its digit."""
-    return [AS_DIGIT.get(word, word) for word in re.findall(r"\w+", text.lower().replace("ё", "е"))]
+    ours = speech.wrong_words(" ".join(said), job["text"])
+    assert ours <= speech.wrong_words(" ".join(said), "".join(text for _, _, text in library)) + 0.01
