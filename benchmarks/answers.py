@@ -45,6 +45,7 @@ class Answer:
     warnings: tuple[str, ...] = ()
     has_words: bool = False  # whether it has the times of words
     error: str = ""
+    job: str = ""
 
     @property
     def text(self) -> str:
@@ -87,7 +88,7 @@ def of_job(client: httpx.Client, job_id: str) -> Answer:
     if job["status"] != "done":
         return Answer(error=_of(job["error"]))
     transcript = client.get(f"/api/v1/jobs/{job_id}/transcript.json").raise_for_status().json()
-    return _answer(transcript, tuple(job["warnings"]))
+    return _answer(transcript, job)
 
 
 def openai(client: httpx.Client, request: Request) -> Answer:
@@ -109,10 +110,10 @@ def _waiting(client: httpx.Client, response: httpx.Response) -> Answer:
     body = response.json()
     if response.status_code != 200:
         return Answer(error=_of(body.get("error") or {"message": body.get("detail")}))
-    return _answer(body, tuple(ended(client, response.headers["X-Job-Id"])["warnings"]))
+    return _answer(body, ended(client, response.headers["X-Job-Id"]))
 
 
-def _answer(body: dict[str, Any], warnings: tuple[str, ...]) -> Answer:
+def _answer(body: dict[str, Any], job: dict[str, Any]) -> Answer:
     segments = body.get("segments")
     if segments is None:  # OpenAI's answer with the times of words alone
         words = body.get("words") or [{"start": 0, "end": 0}]
@@ -120,7 +121,7 @@ def _answer(body: dict[str, Any], warnings: tuple[str, ...]) -> Answer:
     cues = tuple(map(Cue.from_json, segments))
     language = (body.get("language") or "").lower()
     has_words = bool(body.get("words")) or any(cue.words for cue in cues)
-    return Answer(cues, CODES.get(language, language), warnings, has_words)
+    return Answer(cues, CODES.get(language, language), tuple(job["warnings"]), has_words, job=job["id"])
 
 
 def _of(error: dict[str, Any]) -> str:
@@ -156,10 +157,9 @@ def connected(url: str, key: str, models: Path, data: Path) -> Iterator[httpx.Cl
 def from_srt(text: str) -> list[Cue]:
     """The cues of a SubRip file."""
     cues = []
-    for block in re.split(r"\n\n+", text.strip()):
-        number, times, *lines = block.splitlines() or [""]
-        start, end = (_seconds(moment) for moment in times.split(" --> "))
-        cues.append(Cue(start, end, " ".join(lines)))
+    for times, lines in re.findall(r"^\d+\n(.+? --> .+?)\n(.*?)(?:\n\n|\Z)", text.strip(), re.MULTILINE | re.DOTALL):
+        start, end = map(_seconds, times.split(" --> "))
+        cues.append(Cue(start, end, lines.replace("\n", " ")))
     return cues
 
 
