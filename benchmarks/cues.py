@@ -47,8 +47,8 @@ PAUSES = (0.5, 30.0)  # seconds, spread evenly over their logarithm
 ROOM = 0.001  # the root mean square of the room's noise: -60 dB of the loudest possible
 AIMS = {"median": 0.15, "p95": 0.5}  # seconds
 HEAD = (
-    "| parameters | read as | start: median, s | p95 | end: median, s | p95 | pauses inside a cue | cues in a pause |",
-    "|---|---|--:|--:|--:|--:|--:|--:|",
+    "| parameters | read as | start: median, s | p95 | end: median, s | p95 | pauses in cues | cues in pauses | wrong words |",
+    "|---|---|--:|--:|--:|--:|--:|--:|--:|",
 )
 WAYS: tuple[dict[str, str], ...] = (
     {},
@@ -64,6 +64,7 @@ class Joined:
 
     name: str
     path: Path
+    seconds: float
     places: tuple[Place, ...]
     text: str
 
@@ -74,6 +75,7 @@ class Measured:
 
     starts: list[float]
     ends: list[float]
+    wrong: list[float]  # word error rates
     covered: int = 0  # pauses inside a cue
     in_pauses: int = 0  # cues where nobody speaks
 
@@ -93,13 +95,14 @@ def main() -> None:
                 (name(way), form): found for way in WAYS for form, found in measure(client, recordings, way).items()
             }
     voices = sum(len(joined.places) for joined in recordings)
-    seconds = sum(length(joined) for joined in recordings)
+    seconds = sum(joined.seconds for joined in recordings)
     print(f"{machine()}, load average {os.getloadavg()[0]:.1f}, model base.")
     print(f"{voices} voices in {len(recordings)} recordings of {seconds / 60:.0f} minutes, seed {arguments.seed}:\n")
     print("\n".join(HEAD))
     for (way, form), found in measured.items():
         figures = [f"{figure:.2f}" for values in (found.starts, found.ends) for figure in summary(values)]
-        print(f"| {way} | {form} | {' | '.join(figures)} | {found.covered} | {found.in_pauses} |")
+        wrong = statistics.mean(found.wrong)
+        print(f"| {way} | {form} | {' | '.join(figures)} | {found.covered} | {found.in_pauses} | {wrong:.1%} |")
     sys.exit(not all(is_met(found) for found in measured.values()))
 
 
@@ -119,11 +122,12 @@ def is_met(found: Measured) -> bool:
 
 def measure(client: httpx.Client, recordings: list[Joined], way: dict[str, str]) -> dict[str, Measured]:
     """What was measured in each form of the transcripts."""
-    measured = {form: Measured([], []) for form in ("JSON", "SRT")}
+    measured = {form: Measured([], [], []) for form in ("JSON", "SRT")}
     for joined in recordings:
         print(joined.name, name(way), file=sys.stderr)
         for form, cues in transcribe(client, joined, way).items():
             found = measured[form]
+            found.wrong.append(speech.wrong_words(joined.text, " ".join(cue.text for cue in cues)))
             for start, end in errors_of(cues, joined.places):
                 found.starts.append(start)
                 found.ends.append(end)
@@ -135,8 +139,6 @@ def measure(client: httpx.Client, recordings: list[Joined], way: dict[str, str])
 def transcribe(client: httpx.Client, joined: Joined, way: dict[str, str]) -> dict[str, list[Cue]]:
     answer = native(client, Request(joined.path.read_bytes(), joined.path.name.encode(), tuple(way.items())))
     assert not answer.error, answer.error
-    wrong = speech.wrong_words(joined.text, answer.text)
-    print(f"  word error rate {wrong:.2f}", file=sys.stderr)
     srt = client.get(f"/api/v1/jobs/{answer.job}/transcript.srt").raise_for_status().text
     return {"JSON": list(answer.cues), "SRT": from_srt(srt)}
 
@@ -170,7 +172,7 @@ def join(path: Path, language: str, voices: int, rng: random.Random, *, has_nois
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, RATE, 0, "NONE", ""))
         file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
-    return Joined(path.stem, path, tuple(places), " ".join(texts))
+    return Joined(path.stem, path, len(samples) / RATE, tuple(places), " ".join(texts))
 
 
 def pause_seconds(rng: random.Random) -> float:
@@ -184,11 +186,6 @@ def place_of(samples: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Place:
     loudness = np.sqrt((frames**2).mean(axis=1))
     loud = np.flatnonzero(loudness > loudness.max() * 10 ** (-35 / 20))
     return float(loud[0]) * FRAME / RATE, float(loud[-1] + 1) * FRAME / RATE
-
-
-def length(joined: Joined) -> float:
-    with wave.open(str(joined.path), "rb") as file:
-        return file.getnframes() / RATE
 
 
 if __name__ == "__main__":
