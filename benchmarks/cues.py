@@ -47,7 +47,7 @@ PAUSES = (0.5, 30.0)  # seconds, spread evenly over their logarithm
 ROOM = 0.001  # the root mean square of the room's noise: -60 dB of the loudest possible
 AIMS = {"median": 0.15, "p95": 0.5}  # seconds
 HEAD = (
-    "| parameters | read as | start: median, s | p95 | end: median, s | p95 | pauses in cues | cues in pauses | wrong words |",
+    "| parameters | read as | start: median, s | p95 | end: median | p95 | pauses in cues | cues in pauses | wrong words |",
     "|---|---|--:|--:|--:|--:|--:|--:|--:|",
 )
 WAYS: tuple[dict[str, str], ...] = (
