@@ -46,10 +46,10 @@ FRAME = RATE // 100
 PAUSES = (0.5, 30.0)  # seconds, spread evenly over their logarithm
 ROOM = 0.001  # the root mean square of the room's noise: -60 dB of the loudest possible
 AIMS = {"median": 0.15, "p95": 0.5}  # seconds
-HEAD = (
-    "| parameters | read as | start: median, s | p95 | end: median | p95 | pauses in cues | cues in pauses | wrong words |",
-    "|---|---|--:|--:|--:|--:|--:|--:|--:|",
-)
+COLUMNS = (
+    "parameters", "read as", "start: median, s", "p95", "end: median, s", "p95", "pauses inside a cue",
+    "cues in a pause", "wrong words",
+)  # fmt: skip
 WAYS: tuple[dict[str, str], ...] = (
     {},
     {"word_timestamps": "true"},
@@ -98,7 +98,7 @@ def main() -> None:
     seconds = sum(joined.seconds for joined in recordings)
     print(f"{machine()}, load average {os.getloadavg()[0]:.1f}, model base.")
     print(f"{voices} voices in {len(recordings)} recordings of {seconds / 60:.0f} minutes, seed {arguments.seed}:\n")
-    print("\n".join(HEAD))
+    print(f"| {' | '.join(COLUMNS)} |\n|---|---{'|--:' * (len(COLUMNS) - 2)}|")
     for (way, form), found in measured.items():
         figures = [f"{figure:.2f}" for values in (found.starts, found.ends) for figure in summary(values)]
         wrong = statistics.mean(found.wrong)
