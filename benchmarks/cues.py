@@ -128,9 +128,12 @@ def measure(client: httpx.Client, recordings: list[Joined], way: dict[str, str])
         for form, cues in transcribe(client, joined, way).items():
             found = measured[form]
             found.wrong.append(speech.wrong_words(joined.text, " ".join(cue.text for cue in cues)))
-            for start, end in errors_of(cues, joined.places):
+            for place, (start, end) in zip(joined.places, errors_of(cues, joined.places), strict=True):
                 found.starts.append(start)
                 found.ends.append(end)
+                if max(start, end) > AIMS["p95"]:
+                    told = f"{place[0]:.2f}–{place[1]:.2f} starts {start:.2f} s off and ends {end:.2f} s off"
+                    print(f"  {form}: the voice at {told}", file=sys.stderr)
             found.covered += covered_pauses(cues, joined.places)
             found.in_pauses += sum(overlap(cue, joined.places) == 0 for cue in cues)
     return measured
