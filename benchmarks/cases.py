@@ -130,22 +130,24 @@ CASES = (
     Case("music", "music-40.ogg", (), warning="no_speech"),
     Case("music", "music-then-ru.ogg", (Voice("RU", (32.05, 36.65)), Voice("RU2", (36.7, 39.8)))),
     Case("channels that cancel", "antiphase.mp3", (EN,)),
-    Case("which track", "two-languages.mkv", (EN,), warning="track"),
+    Case("which track", "two-languages.mkv", (EN,), warning="several_tracks"),
     Case("which track", "two-languages.mkv", (RU,), "track=1"),
     Case("which track", "two-languages.mkv", (RU,), "track=rus"),
     Case("which track", "two-languages.mkv", (EN,), "track=2"),
+    Case("which track", "two-languages.mkv", None, "track=9", error="track_unknown|no track"),
     Case("which track", "silent-first-track.mkv", (EN,)),
     Case("sound that FFmpeg reads", "film-dts.mkv", (EN,)),
     Case("sound that FFmpeg reads", "s32be.caf", (EN,)),
     Case("sound that FFmpeg reads", "wav-g722.wav", (EN,)),
     Case("sound that FFmpeg reads", "voicemail.gsm", (EN,)),
-    Case("sound that FFmpeg reads", "no-header.webm", None, error="beginning"),
+    Case("sound that FFmpeg reads", "no-header.webm", None, error="beginning_missing|beginning of"),
     Case("two languages", "ru-pause-en.ogg", BOTH_APART, "multilingual=true"),
     Case("two languages", "en-then-ru.ogg", BOTH, "multilingual=true"),
     Case("a voice in each channel", "call-stereo.mp3", CALL, "channels=separate"),
     Case("a voice in each channel", "call-stereo.mp3", (EN,), "channels=1"),
     Case("a voice in each channel", "call-stereo.mp3", (Voice("EN2", (4.67, 9.64)),), "channels=2"),
-    Case("a voice in each channel", "call-stereo.mp3", (Voice("EN"), Voice("EN2")), warning="channels|voices"),
+    Case("a voice in each channel", "call-stereo.mp3", None, "channels=7", error="channel_unknown|no channel"),
+    Case("a voice in each channel", "call-stereo.mp3", (Voice("EN"), Voice("EN2")), warning="channels_differ"),
     Case("what clients send", "xing-lies.mp3", (EN,), filename=IN_CP1251),
     Case("what clients send", "xing-lies.mp3", (EN,), filename=None),
     Case("what clients send", "xing-lies.mp3", (EN,), "language=eng"),
@@ -167,7 +169,7 @@ WILD = (
         "faster-whisper's own", "two-channels.wav", (Voice("LEFT", channel=1), Voice("RIGHT", channel=2)),
         "channels=separate",
     ),
-    Case("faster-whisper's own", "two-channels.wav", None, warning="channels|voices"),
+    Case("faster-whisper's own", "two-channels.wav", None, warning="channels_differ"),
     Case(
         "faster-whisper's own", "multilingual.mp3",
         (Voice("licence, English", language="en"), Voice("licence, German", language="de")), "multilingual=true",
@@ -243,7 +245,12 @@ def faults(case: Case, answer: Answer) -> list[str]:
         )
     for channel in sorted({voice.channel for voice in case.voices or ()}):
         parts = [voice for voice in case.voices or () if voice.channel == channel]
-        found += faults_of_voices(parts, [cue for cue in answer.cues if channel in (0, cue.channel)], case.within)
+        cues = [cue for cue in answer.cues if channel in (0, cue.channel)]
+        found += faults_of_voices(parts, cues, case.within)
+        spoken = [voice.language for voice in parts if voice.language]
+        heard = list(dict.fromkeys(cue.language or answer.language for cue in cues))
+        if spoken and heard != spoken:
+            found.append(f"languages {', '.join(heard) or 'none'}")
     if case.contains not in answer.text:
         found.append("other words")
     if case.spoken:
@@ -258,7 +265,7 @@ def faults(case: Case, answer: Answer) -> list[str]:
 
 
 def faults_of_voices(parts: list[Voice], cues: list[Cue], within: float) -> Iterator[str]:
-    """What is wrong with the words, the times and the languages of what is said one after another."""
+    """What is wrong with the words and the times of what is said one after another."""
     if wrong_words(" ".join(TEXTS[voice.name] for voice in parts), " ".join(cue.text for cue in cues)) > WRONG_WORDS:
         yield "other words"
     places = [voice.place for voice in parts if voice.place]
@@ -270,10 +277,6 @@ def faults_of_voices(parts: list[Voice], cues: list[Cue], within: float) -> Iter
             yield f"{voice.name} ends {end:.1f} s off"
     if places and any(is_outside(cue, places) for cue in cues):
         yield "words in a pause"
-    spoken = [voice.language for voice in parts if voice.language]
-    heard = list(dict.fromkeys(cue.language for cue in cues if cue.language))
-    if spoken and heard and heard != spoken:
-        yield f"languages {', '.join(heard)}"
 
 
 def faults_of_order(cues: tuple[Cue, ...]) -> Iterator[str]:
