@@ -202,3 +202,36 @@ def test_a_day_of_speech_is_cut_at_once():
     sections = cut(stretches, duration, sections=100)
     assert len(sections) == pytest.approx(100, abs=5)
     assert math.isclose(sum(section.seconds for section in sections), duration)
+
+
+HOLED = [(0.0, 40.0), (100.0, 130.0)]  # sixty seconds of silence are only in the file's stamps
+
+
+def test_without_cuts_a_hole_is_in_no_span():
+    assert cut([], 130.0, sound=HOLED, sections=1, vad_filter=False) == [Section(tuple(HOLED))]
+    assert cut([], 130.0, sound=HOLED, vad_filter=False) == [Section(tuple(HOLED), ())]
+
+
+def test_a_hole_is_a_silence_that_is_left_out_with_and_without_the_filter():
+    stretches = [(1.0, 39.9), (100.1, 129.0)]
+    (packed,) = cut(stretches, 130.0, sound=HOLED)
+    assert packed.spans == ((0.6, 40.0), (100.0, 130.0))
+    (whole,) = cut(stretches, 130.0, sound=HOLED, vad_filter=False)
+    assert whole.spans == tuple(HOLED)
+    assert packed.speech == whole.speech == tuple(stretches)
+
+
+def test_a_short_hole_parts_a_span_that_the_filter_would_keep_whole():
+    (section,) = cut([(0.0, 10.0), (10.5, 20.0)], 20.0, sound=[(0.0, 10.2), (10.4, 20.0)])
+    assert section.spans == ((0.0, 10.2), (10.4, 20.0))
+
+
+def test_only_sound_counts_towards_the_length_of_a_recording_without_speech():
+    assert cut([], 3610.0, sound=[(0.0, 10.0), (3600.0, 3610.0)]) == [Section(((0.0, 10.0), (3600.0, 3610.0)), ())]
+    assert cut([], 3640.0, sound=[(0.0, 10.0), (3600.0, 3640.0)]) == []
+
+
+def test_a_cut_may_be_in_a_hole():
+    stretches = [(0.0, 110.0), (500.0, 610.0)]
+    first, second = cut(stretches, 610.0, sound=[(0.0, 111.0), (499.5, 610.0)])
+    assert (first.spans, second.spans) == (((0.0, 110.4),), ((499.6, 610.0),))

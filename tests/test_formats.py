@@ -76,10 +76,10 @@ def hear() -> Iterator[Hear]:
     runner.stop()
 
 
-def decode(source: Path, pcm: Path, name: str = "") -> tuple[float, audio.Probe]:
-    """The seconds that are in it, and what it says of itself."""
+def decode(source: Path, pcm: Path, name: str = "") -> tuple[audio.Decoded, audio.Probe]:
+    """What is in it, and what it says of itself."""
     probes: list[audio.Probe] = []
-    seconds = audio.decode(
+    decoded = audio.decode(
         source,
         pcm,
         name=name or source.name,
@@ -88,7 +88,7 @@ def decode(source: Path, pcm: Path, name: str = "") -> tuple[float, audio.Probe]
         on_progress=lambda seconds: None,
         should_stop=lambda: False,
     )
-    return seconds, probes[0]
+    return decoded, probes[0]
 
 
 def sounding(pcm: Path) -> tuple[float, float]:
@@ -107,12 +107,12 @@ def test_there_is_a_sample_of_each_format_that_is_promised() -> None:
 @pytest.mark.usefixtures("_ffmpeg")
 @each_sample
 def test_each_format_gives_its_words_their_language_and_their_times(sample: Sample, pcm: Path, hear: Hear) -> None:
-    seconds, probe = decode(sample.path, pcm)
+    decoded, probe = decode(sample.path, pcm)
     events = hear(pcm)
 
-    assert sample.end < seconds < sample.end + 0.5
+    assert sample.end < decoded.spans[-1][1] < sample.end + 0.5
     assert sounding(pcm) == pytest.approx((sample.start, sample.end), abs=0.1)
-    assert not audio.is_truncated(probe.duration, seconds)
+    assert (decoded.has_holes, decoded.warnings) == (False, [])
     assert probe.has_video == sample.file.startswith("film.")
     assert [event["language"] for event in events if event["event"] == "language"] == [sample.language]
     segments = [event["segment"] for event in events if event["event"] == "segment"]
@@ -180,7 +180,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def spoken(tmp_path_factory: pytest.TempPathFactory) -> tuple[float, list[int]]:
     """The seconds of the first sample, and their loudness."""
     pcm = tmp_path_factory.mktemp("spoken") / "sound.pcm"
-    return decode(FOLDER / "speech.wav", pcm)[0], audio.peaks(pcm, count=40)
+    return decode(FOLDER / "speech.wav", pcm)[0].duration, audio.peaks(pcm, count=40)
 
 
 @pytest.mark.needs("ffmpeg")
@@ -193,8 +193,9 @@ def test_other_formats_are_read_by_both_ffmpegs(
 
     for path in (os.environ["PATH"], "/nonexistent"):
         monkeypatch.setenv("PATH", path)
-        seconds, _ = decode(source, pcm, name)
-        assert seconds == pytest.approx(whole, abs=0.2)
+        decoded, _ = decode(source, pcm, name)
+        assert decoded.duration == pytest.approx(whole, abs=0.2)
+        assert (decoded.has_holes, decoded.warnings) == (False, [])
         assert correlation(loudness, audio.peaks(pcm, count=40)) > 0.8
 
 
@@ -437,11 +438,11 @@ def test_half_of_a_file_is_said_to_break_off_where_that_can_be_known(name: str, 
     half.write_bytes(whole[: len(whole) // 2])
 
     try:
-        seconds, probe = decode(half, pcm)
+        decoded, _ = decode(half, pcm)
     except errors.DamagedFile:
         outcome = "damaged"
     else:
-        outcome = "breaks off" if audio.is_truncated(probe.duration, seconds) else "shorter"
+        outcome = "breaks off" if decoded.is_truncated else "shorter"
     assert outcome == HALVES[name]
 
 

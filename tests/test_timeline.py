@@ -181,3 +181,18 @@ def test_what_no_database_can_store_is_taken_out_of_what_an_engine_says() -> Non
     read = Segment.from_json(heard)
     assert read.text == " ab"
     assert read.words == (Word(" ab", 0.0, 1.0, 1.0),)
+
+
+def test_a_stretch_of_the_decoded_sound_is_parted_at_its_joints():
+    timeline = Timeline(((6.0, 10.0), (20.0, 30.0), (31.0, 32.0)), tempo=2.0)
+    assert timeline.to_original_spans(1.0, 1.5) == [(8.0, 9.0)]
+    assert timeline.to_original_spans(1.0, 7.5) == [(8.0, 10.0), (20.0, 30.0), (31.0, 32.0)]
+    assert timeline.to_original_spans(2.0, 3.0) == [(20.0, 22.0)]  # from a joint
+    assert timeline.to_original_spans(1.0, 2.0) == [(8.0, 10.0)]  # up to a joint
+
+
+@given(timelines())
+def test_all_of_the_decoded_sound_is_from_all_of_the_spans(timeline):
+    found = timeline.to_original_spans(0.0, seconds(timeline))
+    longer = [span for span in timeline.spans if span[1] - span[0] > 0.011]
+    assert [span for span in found if span[1] - span[0] > 0.011] == [pytest.approx(span) for span in longer]

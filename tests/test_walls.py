@@ -124,7 +124,7 @@ def decode(source: Path, pcm: Path, name: str = "") -> float:
         on_probe=lambda probe: None,
         on_progress=lambda seconds: None,
         should_stop=lambda: False,
-    )
+    ).duration
 
 
 def watched(trace: Trace, monkeypatch: pytest.MonkeyPatch, work: Callable[[], float]) -> float | errors.Problem:

@@ -126,7 +126,7 @@ def check_ffmpeg() -> Iterator[Finding]:
     sample = settings.SAMPLES_DIR / "sample-en.ogg"
     try:
         with tempfile.TemporaryDirectory(prefix="stenograf-") as folder:
-            seconds = audio.decode(
+            decoded = audio.decode(
                 sample,
                 Path(folder) / "sound.pcm",
                 name=sample.name,
@@ -140,7 +140,7 @@ def check_ffmpeg() -> Iterator[Finding]:
     except errors.Problem as problem:
         yield wrong(f"{audio.ffmpeg_path()} cannot read the bundled sample ({problem}): install FFmpeg anew.")
     else:
-        yield well(f"{audio.ffmpeg_path()} read the bundled sample, {seconds:.1f} s")
+        yield well(f"{audio.ffmpeg_path()} read the bundled sample, {decoded.duration:.1f} s")
 
 
 def check_engine() -> Iterator[Finding]:

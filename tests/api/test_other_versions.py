@@ -179,10 +179,10 @@ def test_a_retry_honours_the_options_that_it_knows_and_names_the_others(owner: U
     assert jobs.retry(job)
     job.refresh_from_db()
     assert (job.status, job.error_code, job.options) == ("queued", "", UNKNOWN_OPTIONS)
-    warnings = pipeline.warnings(job, is_truncated=False)
+    warnings = pipeline.warnings(job, [])
     assert warnings == ["not_improved", *(f"option_unknown:{name}" for name in unknown_options(UNKNOWN_OPTIONS))]
     job.warnings, job.options = warnings, TranscriptionOptions().to_json()
-    assert pipeline.warnings(job, is_truncated=False) == ["not_improved"]
+    assert pipeline.warnings(job, []) == ["not_improved"]
 
 
 def test_the_recording_is_transcribed_again_with_what_is_known(chief: Client, owner: User) -> None:

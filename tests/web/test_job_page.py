@@ -101,6 +101,11 @@ def test_a_recording_that_breaks_off_is_said(page: Client, make_job: MakeJob) ->
     assert "The file breaks off at 1:32:07." in text_of(page.get(reverse("job", args=(job.pk,))))
 
 
+def test_times_that_cannot_be_believed_are_said(page: Client, make_job: MakeJob) -> None:
+    job = make_job(warnings=["timestamps_implausible"])
+    assert "Times in this file jump too far ahead" in text_of(page.get(reverse("job", args=(job.pk,))))
+
+
 def test_where_the_sound_was_removed_a_sentence_stands_in_place_of_the_player(page: Client, make_job: MakeJob) -> None:
     job = make_job("cancelled", said=(" First.",))
     address = reverse("job", args=(job.pk,))

@@ -28,7 +28,9 @@ import imageio_ffmpeg
 
 from transcription import disk, errors, processes
 from transcription.logs import timed
-from transcription.sound import formats
+from transcription.sound import completeness, formats, stamps
+from transcription.sound.timeline import Timeline
+from transcription.whisper.cutting import Span
 from transcription.whisper.pcm import BYTES_A_SAMPLE, BYTES_A_SECOND, SAMPLE_RATE
 
 with warnings.catch_warnings():
@@ -43,6 +45,10 @@ RESTRICTIONS = (
     *("-max_alloc", str(512 * 1024**2), "-protocol_whitelist", "file", "-codec_whitelist", ",".join(formats.DECODERS)),
     *("-max_streams", "64", "-probesize", "10000000", "-analyzeduration", "20000000", "-threads", "2"),
 )  # fmt: skip
+# A file's stamps as they are. Else FFmpeg subtracts the lowest of the streams that it decodes, and not of the file, and
+# in some containers joins what is more than ten seconds apart. The microsecond keeps it from believing that it did.
+OWN_STAMPS = ("-copyts", "-itsoffset", "0.000001")
+MEASURED = ("mpegts", "mpeg", "ogg")  # containers that declare no length: FFmpeg looks at their last stamps
 # Nothing of ours: FFREPORT would make FFmpeg write files, a proxy's variable would make it connect.
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "HOME": "/nonexistent"}
 
@@ -79,6 +85,31 @@ class Probe:
     has_video: bool
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """What decoding found out. Times are those that a player shows, in seconds.
+
+    `duration` is the recording's length, with holes and with a picture that goes on after the sound. Laid end to end,
+    `spans` are the decoded sound.
+    """
+
+    duration: float
+    spans: tuple[Span, ...]
+    is_truncated: bool = False  # the file breaks off
+    has_plausible_stamps: bool = True
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether there is a time at which a player shows silence that is not in the decoded sound."""
+        return len(self.spans) > 1 or self.spans[0][0] > 0
+
+    @property
+    def warnings(self) -> list[str]:
+        """The job's warnings (docs/errors.md) of what decoding found out."""
+        found = {"input_truncated": self.is_truncated, "timestamps_implausible": not self.has_plausible_stamps}
+        return [warning for warning, is_found in found.items() if is_found]
+
+
 def ffmpeg_path() -> str:
     """The absolute path of the machine's FFmpeg, else of imageio-ffmpeg's. Raises FFmpegMissing."""
     if program := shutil.which("ffmpeg"):
@@ -101,8 +132,8 @@ def decode(
     on_probe: Callable[[Probe], None],
     on_progress: Callable[[float], None],
     should_stop: Callable[[], bool],
-) -> float:
-    """Decode a recording to PCM (`whisper/pcm.py`) in `target`, and return the recording's seconds.
+) -> Decoded:
+    """Decode a recording to PCM (`whisper/pcm.py`) in `target`, and return where that lies in the recording.
 
     `name` is the owner's name of the file. A second of the decoded sound holds `tempo` seconds of the recording, at
     the same pitch. `container` is RAW for a file that is such PCM already: it is copied, and FFmpeg is run only to
@@ -110,8 +141,8 @@ def decode(
     ending of `name` may (`formats.headerless`).
 
     `target` appears whole or not at all. `on_probe` is called once, within a second of FFmpeg's report. `on_progress`
-    gets the seconds decoded so far at least every second, even when FFmpeg is silent. What they raise passes through.
-    When `should_stop` returns True, LeaseLost is raised.
+    gets the seconds of sound decoded so far at least every second, even when FFmpeg is silent. What they raise passes
+    through. When `should_stop` returns True, LeaseLost is raised.
 
     One run of FFmpeg probes and decodes, because a start costs up to a tenth of a second. ffprobe cannot be used with
     a list of codecs: it stops at the first stream that is not on it, thus at every film and every cover picture.
@@ -125,21 +156,31 @@ def decode(
         raise errors.EmptyFile
     if container == RAW and tempo == 1:
         return _copy_raw(source, target, max_seconds, on_probe, on_progress, should_stop)
-    missing_factor = _missing_factor(source)  # before FFmpeg runs: the recording may be deleted meanwhile
+    claims = completeness.read(source)  # before FFmpeg runs: the recording may be deleted meanwhile
+    reader = stamps.Reader(tempo)
     with _draft(target) as draft:
         watch = _Watch(
-            lambda report: on_probe(_parse(report, missing_factor)),
+            lambda report: on_probe(_parse(report, claims.missing_factor)),
             lambda decoded: on_progress(tempo * decoded),
             should_stop,
         )
         raw = formats.Headerless(RAW, SAMPLE_RATE) if container == RAW else _headerless(source, name, should_stop)
         arguments = _decoding_arguments(source, draft, max_seconds, tempo, raw)
-        result = _run(arguments, _decoding_limits(max_seconds, tempo), watch)
+        result = _run(arguments, _decoding_limits(max_seconds, tempo), watch, reader.read)
         if result.returncode != 0:
             raise _failure(result, source, name, max_seconds)
         if LOW_SCORE in result.report and formats.is_beginning_missing(_head(source)):
             raise errors.BeginningMissing
-        return _finish(draft, target, max_seconds, tempo)
+        file = _File(source, _parse(result.report, claims.missing_factor), _first_stamp(result.report), claims)
+        sound = _measure(draft, max_seconds, tempo)
+        decoded = _place(
+            file,
+            lambda start: stamps.lay(reader.anchors, sound, start=start, longest=max_seconds),
+            max_seconds,
+            should_stop,
+        )
+        _keep(draft, target)
+        return decoded
 
 
 def _copy_raw(
@@ -149,8 +190,8 @@ def _copy_raw(
     on_probe: Callable[[Probe], None],
     on_progress: Callable[[float], None],
     should_stop: Callable[[], bool],
-) -> float:
-    """Copy the whole samples of a file that is PCM already, and return its seconds. Raises what `decode` raises."""
+) -> Decoded:
+    """Copy the whole samples of a file that is PCM already. Raises what `decode` raises."""
     size = source.stat().st_size // BYTES_A_SAMPLE * BYTES_A_SAMPLE
     if size > (max_seconds + 1) * BYTES_A_SECOND:
         raise _too_long(max_seconds)
@@ -164,42 +205,54 @@ def _copy_raw(
                 copy.write(chunk)
                 copied += len(chunk)
                 on_progress(copied / BYTES_A_SECOND)
-        return _finish(draft, target, max_seconds, 1.0)
+        seconds = _measure(draft, max_seconds, 1.0)
+        _keep(draft, target)
+        return Decoded(seconds, ((0.0, seconds),))
 
 
-def _finish(draft: Path, target: Path, max_seconds: int, tempo: float) -> float:
-    """Rename a complete draft to its target, and return the recording's seconds."""
+def _measure(draft: Path, max_seconds: int, tempo: float) -> float:
+    """The recording's seconds in a complete draft."""
     try:
         seconds = tempo * draft.stat().st_size / BYTES_A_SECOND
-        if seconds == 0:
-            raise errors.NoAudio
-        if seconds > max_seconds:
-            raise _too_long(max_seconds)
-        draft.replace(target)
     except FileNotFoundError as error:
         # Only another attempt at the same job removes a draft, and it began because our lease had run out.
         raise errors.LeaseLost from error
+    if seconds == 0:
+        raise errors.NoAudio
+    if seconds > max_seconds:
+        raise _too_long(max_seconds)
     return seconds
 
 
-def is_truncated(declared: float | None, decoded: float) -> bool:
-    """Whether a file breaks off. FFmpeg reports no error for half an upload, so the seconds are compared.
+def _keep(draft: Path, target: Path) -> None:
+    """Rename a complete draft to its target."""
+    try:
+        draft.replace(target)
+    except FileNotFoundError as error:
+        raise errors.LeaseLost from error
+
+
+def is_much_shorter(seconds: float, declared: float | None) -> bool:
+    """Whether a recording ends long before the length that its file declares.
 
     The sound of any file may be half a second shorter than the file: the picture lasts longer, or the encoder padded.
     """
-    return declared is not None and decoded < min(0.95 * declared, declared - 0.5)
+    return declared is not None and seconds < min(0.95 * declared, declared - 0.5)
 
 
 @timed("measuring loudness")
-def peaks(pcm: Path, *, count: int = 240) -> list[int]:
-    """The loudness of `count` equal parts of decoded sound, in percent of the loudest, for the player's wave form.
+def peaks(pcm: Path, spans: Sequence[Span] = ((0.0, 1.0),), duration: float = 1.0, *, count: int = 240) -> list[int]:
+    """The loudness of `count` equal parts of a recording, in percent of the loudest, for the player's wave form.
 
-    The file is read in chunks: a day of sound takes no more memory than a minute.
+    `spans` are where the decoded sound lies in it (by default it is all of it); elsewhere it is silent. The sound is
+    read in chunks: a day of it takes no more memory than a minute.
     """
-    samples = pcm.stat().st_size // BYTES_A_SAMPLE
-    edges = [BYTES_A_SAMPLE * (samples * index // count) for index in range(count + 1)]
+    length = sum(end - start for start, end in spans)
+    rate = pcm.stat().st_size // BYTES_A_SAMPLE / length  # samples in a second of the recording
+    timeline = Timeline(tuple(spans))
+    samples = [round(rate * timeline.to_decoded(duration * index / count)) for index in range(count + 1)]
     with pcm.open("rb") as file:
-        highest = [_highest_sample(file, end - start) for start, end in itertools.pairwise(edges)]
+        highest = [_highest_sample(file, BYTES_A_SAMPLE * (end - start)) for start, end in itertools.pairwise(samples)]
     loudest = max(highest, default=0)
     return [round(100 * sample / loudest) if loudest else 0 for sample in highest]
 
@@ -250,6 +303,98 @@ def _leading_silence(minutes: Iterable[AudioSegment], threshold: float) -> float
     return seconds
 
 
+# ------------------------------------------------------------------ the recording's own time
+
+
+@dataclass(frozen=True)
+class _File:
+    """What is known of a recording's file when it is decoded."""
+
+    path: Path
+    probe: Probe
+    first: float  # the lowest stamp that FFmpeg found, in seconds
+    claims: completeness.Claims
+
+
+def _place(
+    file: _File, lay: Callable[[float], stamps.Layout], max_seconds: int, should_stop: Callable[[], bool]
+) -> Decoded:
+    """Where the decoded sound lies in its recording, and how long that is. `lay` gets the stamp that is shown as 0."""
+    start, layout = 0.0, lay(0.0)
+    if not _is_counted(file, layout):
+        start = _lowest_stamp(file, should_stop)
+        layout = lay(start)
+    end, declared = layout.spans[-1][1], file.probe.duration
+    pictured = declared if file.probe.has_video else None  # what a player shows as the length of a film
+    if not is_much_shorter(end, declared) or not layout.is_plausible:
+        duration = min(pictured or end, max_seconds) if layout.is_plausible else end
+        return Decoded(max(end, duration), layout.spans, has_plausible_stamps=layout.is_plausible)
+    # What it declares may be the length of its picture, or that of a file from which this one was cut.
+    is_whole = file.probe.container in MEASURED or file.claims.is_whole
+    last = _last_stamp(file, max_seconds, should_stop)
+    reached = (pictured if is_whole else None) if last is None else last - start
+    duration = max(end, reached or end)
+    is_short = is_much_shorter(duration, declared)
+    if not is_short:
+        duration = max(duration, pictured or end)
+    return Decoded(min(duration, max_seconds), layout.spans, is_truncated=is_short and not is_whole)
+
+
+def _is_counted(file: _File, layout: stamps.Layout) -> bool:
+    """Whether a player waits for the first stamp of a file, rather than showing it as 0.
+
+    It does in an MP4 whose edit list begins with nothing, and in a Matroska file whose length counts the time before.
+    The stamps of a broadcast, and of what was cut out of one, begin anywhere.
+    """
+    if file.first <= 0 or not file.probe.container.startswith(("matroska", "mov")):
+        return False
+    if file.probe.container.startswith("mov") and not file.claims.is_in_fragments:
+        return True
+    return layout.is_plausible and layout.spans[-1][1] < (file.probe.duration or 0.0) + 0.5
+
+
+def _lowest_stamp(file: _File, should_stop: Callable[[], bool]) -> float:
+    """The lowest stamp of a file's sound or picture, in seconds.
+
+    FFmpeg does not know when H.264 in a Matroska file begins: it may not use that decoder here.
+    """
+    if file.first < stamps.HOLE or not file.probe.has_video or not file.probe.container.startswith("matroska"):
+        return file.first
+    arguments = [
+        *(ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+error", *RESTRICTIONS),
+        *(
+            "-format_whitelist",
+            ",".join(formats.DEMUXERS),
+            *OWN_STAMPS,
+            "-an",
+            "-sn",
+            "-dn",
+            "-i",
+            f"file:{file.path.absolute()}",
+        ),
+        *("-map", "0:V:0", "-frames:v", "1", "-c", "copy", "-copyinkf", "-f", "framecrc", "-"),
+    ]
+    result = _run(arguments, _Limits(PROBE_SECONDS, CHUNK_BYTES), _Watch.only_for(should_stop))
+    base = re.search(r"^#tb 0: (\d+)/(\d+)$", result.output, re.MULTILINE)
+    packet = re.search(r"^0, +-?\d+, +(-?\d+),", result.output, re.MULTILINE)
+    return min(file.first, int(packet[1]) * int(base[1]) / int(base[2])) if base and packet else file.first
+
+
+def _last_stamp(file: _File, max_seconds: int, should_stop: Callable[[], bool]) -> float | None:
+    """When a file's last sound or picture ends, in its own stamps; None if that cannot be found out.
+
+    Nothing is decoded. FFmpeg 5 cannot copy a picture whose size it does not know.
+    """
+    arguments = [
+        *(ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+error", "-progress", "pipe:1"),
+        *(*RESTRICTIONS, "-format_whitelist", ",".join(formats.DEMUXERS), "-i", f"file:{file.path.absolute()}"),
+        *("-map", "0:V?", "-map", "0:a?", "-c", "copy", "-f", "null", "-"),
+    ]
+    result = _run(arguments, _decoding_limits(max_seconds, 1.0), _Watch.only_for(should_stop))
+    times = re.findall(r"^out_time_us=(\d+)$", result.output, re.MULTILINE)
+    return file.first + int(times[-1]) / 1e6 if times and result.returncode == 0 else None
+
+
 # ------------------------------------------------------------------ FFmpeg's arguments and limits
 
 
@@ -265,15 +410,21 @@ def _decoding_arguments(
     # FFmpeg must never detect a format without a signature by itself: any file could be it.
     demuxers = [raw.demuxer] if raw else formats.DEMUXERS
     return [
-        *(ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info"),
+        *(ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "repeat+level+info"),
         *("-progress", "pipe:1", "-stats_period", str(BEAT_SECONDS)),
         *(*RESTRICTIONS, "-format_whitelist", ",".join(demuxers), *(raw.arguments if raw else ())),
-        *("-vn", "-sn", "-dn", "-i", f"file:{source.absolute()}", "-map", "0:a:0", "-vn", "-sn", "-dn"),
+        *(*OWN_STAMPS, "-vn", "-sn", "-dn", "-i", f"file:{source.absolute()}", "-map", "0:a:0", "-vn", "-sn", "-dn"),
         *("-t", str(seconds), "-fs", str(seconds * BYTES_A_SECOND + 4096)),
         *("-map_metadata", "-1", "-map_chapters", "-1"),
-        *(() if tempo == 1 else ("-filter:a", f"atempo={tempo:g}")),
-        *("-ac", "1", "-ar", str(SAMPLE_RATE), "-c:a", "pcm_s16le", "-f", "s16le", "-y", f"file:{draft.absolute()}"),
+        *("-filter:a", _filters(tempo), "-c:a", "pcm_s16le", "-f", "s16le", "-y", f"file:{draft.absolute()}"),
     ]
+
+
+def _filters(tempo: float) -> str:
+    """FFmpeg's filters between a decoder and the PCM. The first and the last write what `stamps.Reader` reads."""
+    faster = () if tempo == 1 else (f"atempo={tempo:g}",)
+    pcm = f"aformat=sample_fmts=s16:channel_layouts=mono:sample_rates={SAMPLE_RATE}"
+    return ",".join([stamps.WATCH, stamps.UNSTAMPED, *faster, pcm, stamps.COUNT])
 
 
 @dataclass(frozen=True)
@@ -313,6 +464,7 @@ def _decoding_limits(max_seconds: int, tempo: float) -> _Limits:
 @dataclass(frozen=True)
 class _Result:
     returncode: int
+    output: str  # the last of its standard output
     report: str  # the first of FFmpeg's messages
     tail: str  # the last of FFmpeg's messages
 
@@ -332,6 +484,10 @@ class _Watch:
         self.has_report = False
         self.seconds = 0.0
 
+    @classmethod
+    def only_for(cls, should_stop: Callable[[], bool]) -> "_Watch":
+        return cls(lambda report: None, lambda seconds: None, should_stop)
+
     def beat(self, output: bytes, report: bytes) -> None:
         """Raises LeaseLost when the run is no longer wanted."""
         if self.should_stop():
@@ -339,9 +495,9 @@ class _Watch:
         if output and not self.has_report:  # FFmpeg decodes, so its report is complete
             self.has_report = True
             self.on_report(report.decode(errors="replace"))
-        times = re.findall(rb"^out_time_us=(\d+)$", output, re.MULTILINE)
-        if times:
-            self.seconds = int(times[-1]) / 1e6
+        sizes = re.findall(rb"^total_size=(\d+)$", output, re.MULTILINE)
+        if sizes:
+            self.seconds = int(sizes[-1]) / BYTES_A_SECOND
         self.on_progress(self.seconds)
 
 
@@ -350,9 +506,11 @@ class _Pipes:
     """What comes through the pipes of a running program."""
 
     process: subprocess.Popen[bytes]
+    take_line: Callable[[bytes], bool]  # gets each line of standard error; those that it takes are not kept
     output: bytearray = field(default_factory=bytearray)  # the last bytes of standard output
     tail: bytearray = field(default_factory=bytearray)  # the last bytes of standard error
     report: bytearray = field(default_factory=bytearray)  # the first bytes of standard error
+    line: bytearray = field(default_factory=bytearray)  # the beginning of a line of standard error
 
     def __post_init__(self) -> None:
         assert self.process.stdout is not None  # noqa: S101  # both are pipes
@@ -364,14 +522,26 @@ class _Pipes:
     def read(self, seconds: float) -> bool:
         """Read what comes within `seconds`; return False when both pipes are closed."""
         for key, _ in self._selector.select(seconds):
-            chunk, kept = os.read(key.fd, 65536), key.data
-            kept += chunk
-            del kept[:-TAIL_BYTES]
-            if kept is self.tail:
-                self.report += chunk[: REPORT_BYTES - len(self.report)]
+            chunk = os.read(key.fd, 65536)
             if not chunk:
                 self._selector.unregister(key.fileobj)
+            if key.data is self.tail:
+                self._read_messages(chunk)
+            else:
+                self.output += chunk
+                del self.output[:-TAIL_BYTES]
         return bool(self._selector.get_map())
+
+    def _read_messages(self, chunk: bytes) -> None:
+        """Keep the lines that are complete; all that there is at the end, or when a line is longer than any of ours."""
+        self.line += chunk
+        complete = self.line.rfind(b"\n") + 1 if chunk and len(self.line) < TAIL_BYTES else len(self.line)
+        lines = bytes(self.line[:complete]).splitlines(keepends=True)
+        del self.line[:complete]
+        kept = b"".join(line for line in lines if not self.take_line(line))
+        self.report += kept[: REPORT_BYTES - len(self.report)]
+        self.tail += kept
+        del self.tail[:-TAIL_BYTES]
 
     def close(self) -> None:
         self._selector.close()
@@ -380,8 +550,12 @@ class _Pipes:
                 pipe.close()
 
 
-def _run(arguments: Sequence[str], limits: _Limits, watch: _Watch) -> _Result:
+def _run(
+    arguments: Sequence[str], limits: _Limits, watch: _Watch, take_line: Callable[[bytes], bool] = lambda line: False
+) -> _Result:
     """Run FFmpeg to its end within limits. Whatever happens, it has ended when this returns or raises.
+
+    The lines of its messages that `take_line` takes are not among the result's.
 
     Raises DecodingTimedOut, FFmpegMissing, and what the watch raises.
     """
@@ -392,7 +566,7 @@ def _run(arguments: Sequence[str], limits: _Limits, watch: _Watch) -> _Result:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    pipes = _Pipes(process)
+    pipes = _Pipes(process, take_line)
     try:
         _follow(pipes, limits.seconds, watch)
         returncode = process.wait(limits.seconds)
@@ -404,7 +578,7 @@ def _run(arguments: Sequence[str], limits: _Limits, watch: _Watch) -> _Result:
         pipes.close()
     if returncode in (126, 127):  # the shell could not start it
         raise errors.FFmpegMissing
-    return _Result(returncode, pipes.report.decode(errors="replace"), pipes.tail.decode(errors="replace"))
+    return _Result(returncode, *(kept.decode(errors="replace") for kept in (pipes.output, pipes.report, pipes.tail)))
 
 
 def _follow(pipes: _Pipes, seconds: float, watch: _Watch) -> None:
@@ -438,7 +612,7 @@ def _detected(source: Path, should_stop: Callable[[], bool] = lambda: False) -> 
         *(ffmpeg_path(), "-hide_banner", "-nostdin", "-loglevel", "level+debug"),
         *(*RESTRICTIONS, "-format_whitelist", "none", "-i", f"file:{source.absolute()}"),
     ]
-    watch = _Watch(lambda report: None, lambda seconds: None, should_stop)
+    watch = _Watch.only_for(should_stop)
     result = _run(arguments, _Limits(PROBE_SECONDS, CHUNK_BYTES), watch)
     if HIDDEN_PLAYLIST in result.report:
         return "hls"
@@ -461,18 +635,11 @@ def _draft(target: Path) -> Iterator[Path]:
 # ------------------------------------------------------------------ FFmpeg's messages
 
 
-def _missing_factor(path: Path) -> float:
-    """The size that a RIFF file (WAV, AVI) declares, divided by its size on disk; 1 when it declares none.
-
-    FFmpeg goes by the size on disk, so it would take half of a WAV for a whole one.
-    """
-    with path.open("rb") as file:
-        head = file.read(8)
-    if not head.startswith(b"RIFF") or len(head) < 8:
-        return 1.0
-    declared = int.from_bytes(head[4:], "little") + 8
-    is_known = declared < 2**31 - 2**20  # a program that writes into a pipe declares the highest possible size
-    return max(1.0, declared / path.stat().st_size) if is_known else 1.0
+def _first_stamp(report: str) -> float:
+    """The lowest stamp of a file, in seconds."""
+    _, lines = _input_lines(report) or ("", "")
+    start = re.search(r"^\s+Duration: [^,\n]+, start: (-?\d+\.\d+)", lines, re.MULTILINE)
+    return float(start[1]) if start else 0.0
 
 
 def _parse(report: str, missing_factor: float) -> Probe:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from transcription.whisper import cutting
 from transcription.whisper.cues import Speech
 from transcription.whisper.cutting import LONG_SILENCE, PADDING, Span
 from transcription.whisper.pcm import SAMPLE_RATE
@@ -22,10 +23,18 @@ SAMPLE = 1 / SAMPLE_RATE  # seconds; times less than half a sample apart are the
 
 @dataclass(frozen=True)
 class Timeline:
-    """The times of one section. `spans` are in the recording's time, in order and apart; there is at least one."""
+    """The times of one section, or of all that was decoded.
+
+    `spans` are in the recording's time, in order and apart; there is at least one.
+    """
 
     spans: tuple[Span, ...]
     tempo: float = 1.0  # seconds of the recording in a second of the decoded sound
+
+    @property
+    def end(self) -> float:
+        """The end of the sound, in the recording's time."""
+        return self.spans[-1][1]
 
     def to_original(self, seconds: float, *, is_end: bool = False) -> float:
         """The recording's time for a decoded time, never outside the spans.
@@ -40,6 +49,11 @@ class Timeline:
         if index == len(self.spans):
             return self._joints[-1] / self.tempo
         return (self._joints[index] + max(0.0, seconds - self.spans[index][0])) / self.tempo
+
+    def to_original_spans(self, start: float, end: float) -> list[Span]:
+        """The spans of the recording that a stretch of the decoded sound is from: more than one, if it has joints."""
+        whole = (self.to_original(start), self.to_original(end, is_end=True))
+        return list(cutting.intersection([whole], self.spans))
 
     def decoded_speech(self, stretches: Sequence[Span]) -> Speech:
         """Stretches of speech of the recording as they are in the decoded sound. Those in no span are left out."""

@@ -58,20 +58,28 @@ def _from(spans: Iterable[Span], seconds: float) -> Iterator[Span]:
 
 
 def cut(
-    stretches: Sequence[Span], duration: float, *, sections: int | None = None, vad_filter: bool = True
+    stretches: Sequence[Span],
+    duration: float,
+    *,
+    sound: Sequence[Span] | None = None,
+    sections: int | None = None,
+    vad_filter: bool = True,
 ) -> list[Section]:
     """Divide a recording into at most `sections` sections that have all of its speech, each stretch in one section.
 
-    `stretches` are the spans with speech, in order and apart. With `vad_filter` long silences are in no section;
-    without it the sections cover the recording without a gap. Where no speech was found, a recording of up to 30 s is
-    one section, because Silero may be wrong; a longer one has no section with `vad_filter`, and one without it. If
-    `is_uncut`, `stretches` is not read.
+    `stretches` are the spans with speech, `sound` those with any sound (None: all), both in order and apart. What is in
+    no span of `sound` is a silence that only the file's stamps know, and is in no section. With `vad_filter` other long
+    silences are in none either; without it the sections cover the sound without a gap. Where no speech was found, sound
+    of up to 30 s is one section, because Silero may be wrong; longer sound has no section with `vad_filter`, and one
+    without it. If `is_uncut`, `stretches` is not read.
     """
+    sound = sound or [(0.0, duration)]
     if is_uncut(sections=sections, vad_filter=vad_filter):
-        return [Section(((0.0, duration),))]
+        return [Section(tuple(sound))]
     if not stretches:
-        return [Section(((0.0, duration),), ())] if duration <= SHORT or not vad_filter else []
-    kept = _without_long_silences(stretches, duration) if vad_filter else [(0.0, duration)]
+        seconds = sum(end - start for start, end in sound)
+        return [Section(tuple(sound), ())] if seconds <= SHORT or not vad_filter else []
+    kept = list(intersection(_without_long_silences(stretches, duration), sound)) if vad_filter else list(sound)
     cuts = _choose_cuts(_silences(stretches, kept), sum(end - start for start, end in kept), sections)
     return [
         Section(_between(kept, start, end), _between(stretches, start, end))
@@ -83,17 +91,20 @@ def clipped(whole: Sequence[Section], clips: Sequence[Span]) -> list[Section]:
     """The parts of the sections that lie in the clips, which are in order and apart; empty sections are dropped."""
     parts = (
         Section(
-            tuple(_intersection(section.spans, clips)),
-            None if section.speech is None else tuple(_intersection(section.speech, clips)),
+            tuple(intersection(section.spans, clips)),
+            None if section.speech is None else tuple(intersection(section.speech, clips)),
         )
         for section in whole
     )
     return [section for section in parts if section.spans]
 
 
-def _intersection(spans: Sequence[Span], clips: Sequence[Span]) -> Iterator[Span]:
+def intersection(spans: Sequence[Span], clips: Sequence[Span]) -> Iterator[Span]:
+    """The parts of the spans that lie in the clips; both are in order and apart."""
     for start, end in spans:
-        for clip_start, clip_end in clips:
+        for clip_start, clip_end in clips[bisect_right(clips, start, key=lambda clip: clip[1]) :]:
+            if clip_start >= end:
+                break
             if min(end, clip_end) - max(start, clip_start) >= SHORTEST_CLIP:
                 yield max(start, clip_start), min(end, clip_end)
 

@@ -9,7 +9,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -58,7 +58,7 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
         return
     model = catalogue.find(job.model, engine)
     progress = _PreparingProgress(claim, job.recording, stopping)
-    seconds = audio.decode(
+    decoded = audio.decode(
         job.recording.path,
         job.pcm_path,
         name=job.recording.original_name,
@@ -70,14 +70,16 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
         should_stop=stopping.is_set,
     )
     try:
-        # The decoded length is the true one: a header may say anything.
-        Recording.objects.filter(pk=job.recording_id).update(duration=seconds, peaks=audio.peaks(job.pcm_path))
-        new_sections = _new_sections(job, seconds, finder, progress.on_searched)
+        # What was decoded is true: a header may say anything.
+        peaks = audio.peaks(job.pcm_path, decoded.spans, decoded.duration)
+        Recording.objects.filter(pk=job.recording_id).update(duration=decoded.duration, peaks=peaks)
+        new_sections = _new_sections(job, decoded.spans, finder, progress.on_searched)
         claim.store_sections(
             new_sections,
             decoding_seconds=forecast.decoding_seconds(job.model, [section.seconds for section in new_sections]),
             language=job.transcription_options.language or job.language,
-            warnings=warnings(job, is_truncated=audio.is_truncated(progress.duration, seconds)),
+            warnings=warnings(job, decoded.warnings),
+            sound_spans=decoded.spans if decoded.has_holes else None,
             weights_sha256=catalogue.weights_sha256(model),
             processing_seconds=F("processing_seconds") + time.monotonic() - started,
         )
@@ -86,14 +88,18 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
         raise
 
 
-def warnings(job: Job, *, is_truncated: bool) -> list[str]:
+OF_PREPARING = ("input_truncated", "timestamps_implausible", "option_unknown:")  # beginnings of its warnings
+
+
+def warnings(job: Job, found: Iterable[str]) -> list[str]:
     """The endpoint's warnings, and those of preparing, which replace those of an earlier attempt."""
-    before = [warning for warning in job.warnings if not warning.startswith(("input_truncated", "option_unknown:"))]
-    unknown = [f"option_unknown:{name}" for name in unknown_options(job.options)]
-    return [*before, *unknown, *(["input_truncated"] if is_truncated else [])]
+    before = [warning for warning in job.warnings if not warning.startswith(OF_PREPARING)]
+    return [*before, *(f"option_unknown:{name}" for name in unknown_options(job.options)), *found]
 
 
-def _new_sections(job: Job, seconds: float, finder: SpeechFinder, on_beat: Callable[[float], None]) -> list[Section]:
+def _new_sections(
+    job: Job, sound: Sequence[Span], finder: SpeechFinder, on_beat: Callable[[float], None]
+) -> list[Section]:
     """A new job's sections; none for a job that is tried again, which has them."""
     if job.sections.exists():
         return []
@@ -107,30 +113,42 @@ def _new_sections(job: Job, seconds: float, finder: SpeechFinder, on_beat: Calla
             speech=section.speech,
             seconds=section.seconds,
         )
-        for index, section in enumerate(_cut(job.pcm_path, seconds, job.transcription_options, finder, on_beat))
+        for index, section in enumerate(_cut(job.pcm_path, sound, job.transcription_options, finder, on_beat))
     ]
 
 
 def _cut(
-    pcm: Path, seconds: float, options: TranscriptionOptions, finder: SpeechFinder, on_beat: Callable[[float], None]
+    pcm: Path,
+    sound: Sequence[Span],
+    options: TranscriptionOptions,
+    finder: SpeechFinder,
+    on_beat: Callable[[float], None],
 ) -> list[cutting.Section]:
-    """Find speech if that is wanted, divide the recording into sections, and clip them to what is to be decoded."""
-    tempo = options.up_speed
+    """Find speech if that is wanted, divide the recording into sections, and clip them to what is to be decoded.
+
+    `sound` is where the decoded sound lies in the recording.
+    """
+    timeline = Timeline(tuple(sound), options.up_speed)
     is_uncut = cutting.is_uncut(sections=options.sections, vad_filter=options.vad_filter)
-    speech = [] if is_uncut else finder.find(pcm, on_beat=lambda searched: on_beat(tempo * searched))
-    stretches = [(tempo * start, tempo * end) for start, end in speech]
-    divided = cutting.cut(stretches, seconds, sections=options.sections, vad_filter=options.vad_filter)
-    return cutting.clipped(divided, _clips(pcm, seconds, options))
+    speech = [] if is_uncut else finder.find(pcm, on_beat=lambda searched: on_beat(options.up_speed * searched))
+    divided = cutting.cut(
+        [span for start, end in speech for span in timeline.to_original_spans(start, end)],
+        timeline.end,
+        sound=sound,
+        sections=options.sections,
+        vad_filter=options.vad_filter,
+    )
+    return cutting.clipped(divided, _clips(pcm, timeline, options))
 
 
-def _clips(pcm: Path, seconds: float, options: TranscriptionOptions) -> list[Span]:
+def _clips(pcm: Path, timeline: Timeline, options: TranscriptionOptions) -> list[Span]:
     """The spans of a recording that are to be decoded: `clip_timestamps`, without the silence at its ends."""
-    first, last = 0.0, seconds
+    first, last = 0.0, timeline.end
     if options.remove_silence:
-        sound = audio.sounding(pcm, threshold=options.silence_threshold, shortest=options.silence_duration)
-        first, last = (options.up_speed * end for end in sound)
-    edges = (*options.clip_timestamps, seconds)  # a missing end is the recording's end
-    clips = list(zip(edges[::2], edges[1::2], strict=False)) if options.clip_timestamps else [(0.0, seconds)]
+        start, end = audio.sounding(pcm, threshold=options.silence_threshold, shortest=options.silence_duration)
+        first, last = timeline.to_original(start), timeline.to_original(end, is_end=True)
+    edges = (*options.clip_timestamps, timeline.end)  # a missing end is the recording's end
+    clips = list(zip(edges[::2], edges[1::2], strict=False)) if options.clip_timestamps else [(0.0, timeline.end)]
     return [(max(start, first), min(end, last)) for start, end in clips]
 
 
@@ -243,7 +261,9 @@ class _Work:
 
     @property
     def sound(self) -> Sound:
-        return _sound(self.section.job.pcm_path, self.rest, self.options.up_speed)
+        job = self.section.job
+        whole = _pairs(job.sound_spans) if job.sound_spans else ((0.0, self.rest.end),)
+        return _sound(job.pcm_path, self.rest, Timeline(whole, self.options.up_speed))
 
     @cached_property
     def cues(self) -> "_Cues":
@@ -315,10 +335,10 @@ def _remaining_options(section: Section, stored_text: str) -> TranscriptionOptio
     return replace(options, initial_prompt=prompt)
 
 
-def _sound(pcm: Path, section: cutting.Section, tempo: float) -> Sound:
-    rate = SAMPLE_RATE / tempo  # samples that stand for a second of the recording
-    spans = [(round(start * rate), round(end * rate)) for start, end in section.spans]
-    return Sound(pcm, tuple(spans))
+def _sound(pcm: Path, section: cutting.Section, whole: Timeline) -> Sound:
+    """The samples of a section. `whole` has all of the decoded sound."""
+    samples = [[round(SAMPLE_RATE * whole.to_decoded(edge)) for edge in span] for span in section.spans]
+    return Sound(pcm, tuple((start, end) for start, end in samples))
 
 
 @timed("finishing")
@@ -390,7 +410,7 @@ def transcribe_file(
     with disk.temporary_folder() as folder:
         pcm = folder / "sound.pcm"
         limit = settings.MAX_DURATION_SECONDS
-        seconds = audio.decode(
+        decoded = audio.decode(
             source,
             pcm,
             name=source.name,
@@ -400,14 +420,15 @@ def transcribe_file(
             on_progress=lambda _: None,
             should_stop=lambda: False,
         )
-        yield {"event": "sound", "duration": seconds}
+        yield {"event": "sound", "duration": decoded.duration}
         finder = SpeechFinder()
         try:
-            parts = _cut(pcm, seconds, options, finder, lambda _: None)
+            parts = _cut(pcm, decoded.spans, options, finder, lambda _: None)
         finally:
             finder.stop()
         for index, section in enumerate(parts):
-            for event in _decode_part(index, pcm, section, weights, options, runner):
+            sound = _sound(pcm, section, Timeline(decoded.spans, options.up_speed))
+            for event in _decode_part(index, sound, section, weights, options, runner):
                 if event["event"] == "language" and not options.multilingual:
                     options = replace(options, language=event["language"])
                 yield event
@@ -426,14 +447,13 @@ def _check_space(folder: Path, probe: audio.Probe) -> None:
 
 def _decode_part(
     index: int,
-    pcm: Path,
+    sound: Sound,
     section: cutting.Section,
     weights: catalogue.LocalModel,
     options: TranscriptionOptions,
     runner: devices.Runner,
 ) -> Iterator[Event]:
     made = _Cues(section, options)
-    sound = _sound(pcm, section, options.up_speed)
     options = replace(options, word_timestamps=options.word_timestamps or section.speech is not None)
     try:
         for event in runner.decode(index, sound, weights, options, beat=1.0):
