@@ -1,7 +1,7 @@
 """Django's admin with a site of our own."""
 
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import admin
 from django.contrib.admin.apps import AdminConfig as DjangoAdminConfig
@@ -9,6 +9,7 @@ from django.contrib.admin.views.main import ERROR_FLAG
 from django.db import DataError
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.response import SimpleTemplateResponse
+from django.urls import reverse_lazy
 
 
 class AdminConfig(DjangoAdminConfig):
@@ -17,6 +18,8 @@ class AdminConfig(DjangoAdminConfig):
 
 class AdminSite(admin.AdminSite):
     """Answers a query string that the database cannot take; Django's lists pass some values on unchecked."""
+
+    site_url = cast(str, reverse_lazy("dashboard"))  # Django's own leaves out the slash after a path before it
 
     def admin_view(self, view: Any, cacheable: bool = False) -> Any:
         checked = super().admin_view(view, cacheable)

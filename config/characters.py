@@ -40,4 +40,4 @@ def has_nul(request: HttpRequest) -> bool:
 
 def _refusal(request: HttpRequest) -> HttpResponse:
     with translation.override(translation.get_language_from_request(request)):
-        return refuse(request.path, 400, _("The request has a NUL character. Send it without."))
+        return refuse(request.path_info, 400, _("The request has a NUL character. Send it without."))

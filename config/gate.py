@@ -20,12 +20,13 @@ from django.contrib.auth import get_user
 from django.core.handlers.asgi import ASGIRequest
 from django.db import close_old_connections
 from django.http import HttpResponse, HttpResponseRedirect
-from django.http.request import split_domain_port, validate_host
 from django.shortcuts import resolve_url
+from django.urls import set_script_prefix
 from django.utils import translation
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
+from config.proxy import Scope, as_the_client_sent_it, is_served
 from transcription import disk, errors, sentences
 from transcription.api import client_address
 from transcription.api.authentication import WRONG_KEY, NoKey, NotAdmitted, caller_by_key, caller_of
@@ -35,7 +36,6 @@ from transcription.queue import quotas
 from transcription.templatetags.stenograf import size
 from transcription.workers import process
 
-Scope = dict[str, Any]
 Message = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -71,6 +71,7 @@ class Gate:
         if scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] == "http":
+            scope = as_the_client_sent_it(scope)
             held: list[Message] = []  # Django's answer to a wrong key
 
             async def hold_or_send(message: Message) -> None:
@@ -131,7 +132,7 @@ class Gate:
             return None
         with translation.override(translation.get_language_from_request(request)):
             message = _("Too many wrong keys came from your address. Send one that works, or wait %(seconds)s seconds.")
-            answer = refuse(request.path, 429, message % {"seconds": seconds})
+            answer = refuse(request.path_info, 429, message % {"seconds": seconds})
         answer["Retry-After"] = str(seconds)
         return answer
 
@@ -149,7 +150,7 @@ class Gate:
         message = _("Too many uploads are under way. Try again in %(seconds)s seconds.") % {
             "seconds": RETRY_AFTER_SECONDS
         }
-        answer = refuse(request.path, 503, message)
+        answer = refuse(request.path_info, 503, message)
         answer["Retry-After"] = str(RETRY_AFTER_SECONDS)
         return answer
 
@@ -211,25 +212,25 @@ class Body:
 
 
 def _wrong_host(request: ASGIRequest) -> HttpResponse | None:
-    address = str((request.scope.get("server") or ("localhost",))[0]).removeprefix("::ffff:")
-    address = f"[{address}]" if ":" in address else address
-    # The address that the request came in by is allowed too. Another site's page can only point a name of its own here.
-    domain, _port = split_domain_port(request.META.get("HTTP_HOST", address))
-    if domain and validate_host(domain, [*settings.NAMES_SERVED, address]):
+    # Another site's page can only point a name of its own here.
+    if is_served(request.scope, request.META.get("HTTP_HOST")):
         return None
-    message = _("This server does not know itself by this name. Add the name to ALLOWED_HOSTS to serve it.")
-    return refuse(request.path, 400, message)
+    message = _(
+        "This server does not know itself by this name. Set PUBLIC_URL to its address, or add the name to "
+        "ALLOWED_HOSTS."
+    )
+    return refuse(request.path_info, 400, message)
 
 
 def _is_upload(request: ASGIRequest) -> bool:
     endpoints = (API_UPLOAD, OPENAI_UPLOAD, LEGACY_UPLOAD, PAGE_UPLOAD)
-    is_whole_file = request.method == "POST" and any(endpoint.fullmatch(request.path) for endpoint in endpoints)
+    is_whole_file = request.method == "POST" and any(endpoint.fullmatch(request.path_info) for endpoint in endpoints)
     return is_whole_file or _is_chunk(request)
 
 
 def _is_chunk(request: ASGIRequest) -> bool:
     """Whether it is a chunk of an upload, or begins an upload, possibly with the first chunk."""
-    return request.method in ("POST", "PATCH") and CHUNKS.fullmatch(request.path) is not None
+    return request.method in ("POST", "PATCH") and CHUNKS.fullmatch(request.path_info) is not None
 
 
 def _declared_length(request: ASGIRequest) -> int:
@@ -255,7 +256,7 @@ def _too_large(request: ASGIRequest, length: int) -> HttpResponse | None:
         message = gettext_noop("This address takes at most %(size)s.")
     if length <= most:
         return None
-    return refuse(request.path, 413, _(message) % {"size": size(limit), "bytes": limit})
+    return refuse(request.path_info, 413, _(message) % {"size": size(limit), "bytes": limit})
 
 
 async def _not_admitted(request: ASGIRequest) -> HttpResponse | None:
@@ -263,10 +264,11 @@ async def _not_admitted(request: ASGIRequest) -> HttpResponse | None:
     try:
         await sync_to_async(_admit)(request)
     except errors.RetryLater as problem:
-        return retry_later(request.path, problem)
+        return retry_later(request.path_info, problem)
     except NotAdmitted as error:
-        if not PAGE_UPLOAD.fullmatch(request.path):
-            return turn_away(request.path, error)
+        if not PAGE_UPLOAD.fullmatch(request.path_info):
+            return turn_away(request.path_info, error)
+        set_script_prefix(settings.FORCE_SCRIPT_NAME or "/")  # Django does this for the requests that it sees
         login: HttpResponse = HttpResponseRedirect(f"{resolve_url(settings.LOGIN_URL)}?next={quote(request.path)}")
         login.status_code = 303
         return login
@@ -286,8 +288,8 @@ def _admit(request: ASGIRequest) -> None:
 
 def _uploading_user(request: ASGIRequest) -> AnyUser:
     """The user who uploads. Raises NotAdmitted."""
-    is_page = PAGE_UPLOAD.fullmatch(request.path)
-    if not is_page and (IN_LEGACY.match(request.path) or not IN_API.match(request.path)):
+    is_page = PAGE_UPLOAD.fullmatch(request.path_info)
+    if not is_page and (IN_LEGACY.match(request.path_info) or not IN_API.match(request.path_info)):
         return caller_of(request).user
     caller = None if is_page else caller_by_key(request)
     user = _user_of_session(request) if caller is None else caller.user
@@ -301,8 +303,8 @@ def _makes_a_job(request: ASGIRequest) -> bool:
 
     A request that may be a repetition passes: if it is, its job exists already.
     """
-    may_join = OPENAI_UPLOAD.fullmatch(request.path) or "Idempotency-Key" in request.headers
-    return request.method == "POST" and not may_join and not PAGE_UPLOAD.fullmatch(request.path)
+    may_join = OPENAI_UPLOAD.fullmatch(request.path_info) or "Idempotency-Key" in request.headers
+    return request.method == "POST" and not may_join and not PAGE_UPLOAD.fullmatch(request.path_info)
 
 
 def _user_of_session(request: ASGIRequest) -> AnyUser | None:
@@ -333,12 +335,12 @@ def _space_for(request: ASGIRequest) -> int:
 
 
 def _disk_full(request: ASGIRequest) -> HttpResponse:
-    return refuse(request.path, 507, sentences.describe(errors.DiskFull()))
+    return refuse(request.path_info, 507, sentences.describe(errors.DiskFull()))
 
 
 def _too_slow(request: ASGIRequest) -> HttpResponse:
     message = _("Nothing came for %(seconds)s seconds, so the upload was ended. Send it again.")
-    return refuse(request.path, 408, message % {"seconds": int(READ_DEADLINE)})
+    return refuse(request.path_info, 408, message % {"seconds": int(READ_DEADLINE)})
 
 
 # ------------------------------------------------------------------ answers before the body's end

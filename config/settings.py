@@ -5,9 +5,11 @@ wrong value stops the program with the name of the variable.
 """
 
 import os
+import re
 import secrets
 import socket
 import warnings
+from dataclasses import replace
 from importlib.util import find_spec
 from logging import LogRecord
 from pathlib import Path
@@ -21,6 +23,7 @@ from tzlocal import get_localzone_name
 
 from transcription.outbound.addresses import Address, Allowed, server_url
 from transcription.parameters import OPTIONS, InvalidParameter, Parameter
+from transcription.proxies import NEAR, ON_THIS_MACHINE, Proxies
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -83,12 +86,42 @@ def _read(parameter: Parameter, variable: str, value: str) -> Any:
         raise ImproperlyConfigured(f"{variable} is {value!r}: {refused}") from refused
 
 
-def _public_url() -> str:
-    """PUBLIC_URL without a slash at its end. Its default has the machine's name if the server listens everywhere."""
-    url = str(env.str("PUBLIC_URL", default="")) or server_url(HOST, PORT, everywhere=socket.gethostname())
-    if not url.startswith(("http://", "https://")):
-        raise ImproperlyConfigured(f"PUBLIC_URL is {url!r}: write an address such as https://stenograf.example.org.")
-    return url.rstrip("/")
+def _public_address(name: str) -> Address | None:
+    """The address that others know this server by, or None; its path is the prefix that a proxy serves it under."""
+    url = str(env.str(name, default="")).strip()
+    if not url:
+        return None
+    try:
+        address = Address.read(url)
+    except InvalidParameter as error:
+        raise ImproperlyConfigured(
+            f"{name} is {url!r}: write an address such as https://stenograf.example.org."
+        ) from error
+    prefix = address.path.rstrip("/")
+    if not re.fullmatch(r"(/\w[\w.~-]*)*", prefix, re.ASCII):
+        raise ImproperlyConfigured(f"{name} is {url!r}: write its path in letters, digits and hyphens, such as /stt/.")
+    if prefix.split("/")[1:2] and prefix.split("/")[1] in OWN_PATHS:
+        raise ImproperlyConfigured(f"{name} is {url!r}: its path is one of Stenograf's own. Choose another.")
+    return replace(address, path=prefix)
+
+
+# What addresses of this server begin with. Where a proxy may remove a prefix or not, it is none of these.
+OWN_PATHS = (
+    "admin", "api", "asr", "detect-language", "files", "health", "i18n", "job", "jobs", "keys", "login", "logout",
+    "models", "offer", "s", "sample", "static", "theme", "transcribe", "v1", "webhook",
+)  # fmt: skip
+
+
+def _proxies(name: str, count: int) -> Proxies:
+    """The proxies at the addresses in a variable; without it, `count` of them in the private network."""
+    entries = [entry.strip() for entry in env.list(name, default=[]) if entry.strip()]
+    try:
+        if entries:
+            return Proxies.read(entries)
+    except ValueError as error:
+        mend = "write addresses or networks with commas, such as 192.168.1.2,172.18.0.0/16."
+        raise ImproperlyConfigured(f"{name} is {','.join(entries)!r}: {mend}") from error
+    return Proxies(NEAR, most=count) if count else ON_THIS_MACHINE
 
 
 def _allowed_hosts(name: str) -> tuple[Allowed, ...]:
@@ -219,7 +252,17 @@ PORT = _integer("PORT", 8801, lowest=1, highest=65535)
 # request came in by, which settings cannot know.
 ALLOWED_HOSTS = ["*"]
 MACHINE_NAMES = ["localhost", "127.0.0.1", "[::1]", socket.gethostname(), f"{socket.gethostname().split('.')[0]}.local"]
+# The address at which others reach this server: the links in a webhook's message begin with it, its name is served,
+# forms from it are accepted, and its path stands before every address. None if it is not set.
+PUBLIC_ADDRESS = _public_address("PUBLIC_URL")
+PUBLIC_URL = PUBLIC_ADDRESS.url if PUBLIC_ADDRESS else server_url(HOST, PORT, everywhere=socket.gethostname())
 NAMES_SERVED = [*MACHINE_NAMES, *env.list("ALLOWED_HOSTS", default=[])]
+if PUBLIC_ADDRESS:
+    NAMES_SERVED.append(f"[{PUBLIC_ADDRESS.host}]" if ":" in PUBLIC_ADDRESS.host else PUBLIC_ADDRESS.host)
+CSRF_TRUSTED_ORIGINS = [PUBLIC_ADDRESS.origin] if PUBLIC_ADDRESS else []
+FORCE_SCRIPT_NAME = PUBLIC_ADDRESS.path if PUBLIC_ADDRESS else ""
+# The reverse proxies whose headers are believed. NUM_PROXIES is the older way to say it, and counts them.
+TRUSTED_PROXIES = _proxies("TRUSTED_PROXIES", _integer("NUM_PROXIES", 0))
 
 if DEBUG and HOST not in ("127.0.0.1", "localhost", "::1"):
     raise ImproperlyConfigured("DEBUG shows settings to visitors: turn it off, or set HOST=127.0.0.1.")
@@ -232,9 +275,6 @@ SUPERUSER_PASSWORD = env.str("DJANGO_SUPERUSER_PASSWORD", default="")
 KEYS_FILE = _path("KEYS_FILE", "") if env.str("KEYS_FILE", default="") else DATA_DIR / "keys.txt"
 # The endpoints of the compatibility API and /asr are open without a key to this machine and its private network.
 LEGACY_ANONYMOUS = _boolean("LEGACY_ANONYMOUS", False)
-
-# The address at which others reach this server; the links in a webhook's message begin with it.
-PUBLIC_URL = _public_url()
 
 # ------------------------------------------------------------------ uploads and transcription
 
@@ -361,6 +401,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "config.characters.refuse_nul",
+    "config.cookies.keep_to_our_address",
     "config.static.StaticFilesMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -401,12 +442,14 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
+CSRF_FAILURE_VIEW = "transcription.api.errors.form_refused"
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "dashboard"
 LOGOUT_REDIRECT_URL = "login"
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 60 * 60 * 24 * 30
 
+AXES_CLIENT_IP_CALLABLE = "transcription.api.client_address.address_of"
 AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
@@ -434,7 +477,7 @@ CONTENT_SECURITY_POLICY = {
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "transcription.api.authentication.TokenAuthentication",
-        "rest_framework.authentication.SessionAuthentication",
+        "transcription.api.authentication.SessionAuthentication",
     ],
     "DEFAULT_METADATA_CLASS": None,  # /api/schema/ has the same and more
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
@@ -442,7 +485,6 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser", "rest_framework.parsers.MultiPartParser"],
     "URL_FORMAT_OVERRIDE": None,  # `format` is a parameter of our own
-    "NUM_PROXIES": _integer("NUM_PROXIES", 0),
     "STRICT_JSON": True,
 }
 
@@ -454,7 +496,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
-    "POSTPROCESSING_HOOKS": ["transcription.api.v1.schema.add_streams"],
+    "POSTPROCESSING_HOOKS": [f"transcription.api.v1.schema.{name}" for name in ("add_address", "add_streams")],
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "DISABLE_ERRORS_AND_WARNINGS": False,
 }
@@ -466,7 +508,7 @@ LOCALE_PATHS = [BASE_DIR / "locale"]
 TIME_ZONE = _time_zone()
 USE_TZ = True
 
-STATIC_URL = "static/"
+STATIC_URL = f"{FORCE_SCRIPT_NAME}/static/"
 STATIC_ROOT = DATA_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {

@@ -1,7 +1,8 @@
 // Runs on every page: sends the time zone, closes menus, changes the theme in place, stops polls that fail.
 
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-document.cookie = `timezone=${zone}; path=/; max-age=31536000; samesite=lax`;
+const root = new URL("..", import.meta.url).pathname; // static/ lies below it
+document.cookie = `timezone=${zone}; path=${root}; max-age=31536000; samesite=lax`;
 
 // Menus are <details>, which open without a script; Escape and a click elsewhere close them.
 

@@ -35,6 +35,8 @@ PROGRAMS = {
     "openssl": "apt-get install openssl",
     "speech prompts": "apt-get install asterisk-core-sounds-{ru,en}-g722 asterisk-core-sounds-{ru,en}",
     "faketime": "apt-get install faketime",
+    "nginx": "apt-get install nginx-light",
+    "caddy": "apt-get install caddy",
     "strace": "apt-get install strace, where one program may watch another (ptrace)",
     "weights of base": "make run (it fetches them once)",
     "mlx-whisper": "pip install --no-deps -r requirements-mlx-linux.txt (glibc 2.35 or newer)",

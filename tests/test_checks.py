@@ -6,11 +6,12 @@ import pytest
 from django.conf import LazySettings
 
 from transcription import checks, errors
+from transcription.proxies import NEAR, Proxies
 from transcription.sound import audio
 
 
 def test_a_machine_that_has_everything_is_not_complained_of() -> None:
-    every = (checks.check_ffmpeg, checks.check_engine, checks.check_weights)
+    every = (checks.check_ffmpeg, checks.check_engine, checks.check_weights, checks.check_proxies)
     assert [said for check in every for said in check()] == []
 
 
@@ -25,6 +26,11 @@ def test_a_missing_ffmpeg_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_missing_engine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     assert "faster-whisper" in checks.check_engine()[0].msg
+
+
+def test_proxies_that_are_counted_are_to_be_named(settings: LazySettings) -> None:
+    settings.TRUSTED_PROXIES = Proxies(NEAR, most=1)
+    assert "TRUSTED_PROXIES" in (checks.check_proxies()[0].hint or "")
 
 
 def test_missing_weights_are_named(settings: LazySettings, tmp_path: Path) -> None:

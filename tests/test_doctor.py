@@ -20,6 +20,7 @@ from django.conf import settings as project
 from tests.server import NANO, Server
 from transcription import doctor
 from transcription.models import Job, Worker
+from transcription.outbound.addresses import Address
 from transcription.workers import devices, enginecheck
 
 Findings = list[dict[str, str]]
@@ -274,14 +275,16 @@ def test_a_question_that_cannot_be_asked_is_wrong_and_stops_no_other(monkeypatch
 
 
 @pytest.fixture
-def answering(settings: LazySettings) -> Iterator[Callable[[int, bytes], None]]:
-    """Have something answer at our address, with a status and a body."""
+def answering(settings: LazySettings) -> Iterator[Callable[..., None]]:
+    """Have something answer at our address, with a status, a body and headers."""
     servers: list[HTTPServer] = []
 
-    def answer(status: int, body: bytes) -> None:
+    def answer(status: int, body: bytes, *headers: tuple[str, str]) -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self.send_response(status)
+                for name, value in headers:
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -317,6 +320,113 @@ def test_what_the_server_says_is_told(
     ((state, said),) = found("server")
     assert state == "wrong"
     assert expected in said
+
+
+# ---------------------------------------------------------------- the public address
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "expected"),
+    [
+        (200, [], b"<html>It works!</html>", "is not Stenograf (status 200)"),
+        (404, [], b'["nothing"]', "is not Stenograf (status 404)"),
+        (502, [], b"<html>Bad Gateway</html>", "does not reach this server (status 502)"),
+        (301, [("Location", "https://example.org/health")], b"", "leads on to https://example.org/health"),
+        (400, [], b'{"error": "Set PUBLIC_URL to its address"}', "does not pass on the name localhost:"),
+        (200, [], json.dumps({"ok": True}).encode(), "Another Stenograf answers at"),
+    ],
+)
+def test_what_answers_at_the_public_address_is_told(
+    settings: LazySettings,
+    answering: Callable[..., None],
+    status: int,
+    headers: list[tuple[str, str]],
+    body: bytes,
+    expected: str,
+) -> None:
+    answering(status, body, *headers)
+    settings.PUBLIC_ADDRESS = Address("http", "localhost", settings.PORT, "")
+    answering(200, b'{"ok": true}')
+    ((state, said),) = found("public_address")
+    assert state == "wrong"
+    assert expected in said
+
+
+@pytest.mark.parametrize(
+    ("public", "expected"),
+    [
+        (Address("https", "localhost", 0, ""), "does not speak HTTPS"),
+        (Address("http", "stenograf.invalid", 80, ""), "leads nowhere"),
+        (Address("http", "127.0.0.1", 9, ""), "cannot be reached (Connection refused)"),
+    ],
+)
+def test_what_cannot_be_asked_by_the_public_address_is_wrong(
+    settings: LazySettings, answering: Callable[..., None], public: Address, expected: str
+) -> None:
+    answering(200, b'{"ok": true}')
+    settings.PUBLIC_ADDRESS = replace(public, port=public.port or settings.PORT)
+    ((state, said),) = found("public_address")
+    assert state == "wrong"
+    assert expected in said
+
+
+@pytest.mark.parametrize("drips", [True, False])
+def test_a_public_address_that_does_not_answer_is_not_waited_for(
+    settings: LazySettings, answering: Callable[..., None], monkeypatch: pytest.MonkeyPatch, drips: bool
+) -> None:
+    monkeypatch.setattr(doctor, "ANSWER_SECONDS", 0.5)
+
+    def speak() -> None:
+        accepted, _ = listening.accept()
+        with accepted:
+            while not closing_time.wait(0.05):
+                if drips:
+                    accepted.sendall(b"HTTP/1.1 200 OK\r\n"[:1])
+
+    answering(200, b'{"ok": true}')
+    closing_time = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        settings.PUBLIC_ADDRESS = Address("http", "127.0.0.1", listening.getsockname()[1], "")
+        thread = threading.Thread(target=speak, daemon=True)
+        thread.start()
+        ((state, said),) = found("public_address")
+        closing_time.set()
+        thread.join(5)
+    assert state == "wrong"
+    assert "has not answered within 0.5 s" in said
+
+
+SEEN = {
+    "scheme": "https",
+    "host": "example.org",
+    "client": "192.168.1.7",
+    "proxy": "127.0.0.1",
+    "is_proxy_known": True,
+    "has_passed_a_proxy": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("differs", "expected"),
+    [
+        ({}, ["this machine is 192.168.1.7 there"]),
+        ({"host": "127.0.0.1:8801"}, ["The server is asked as 127.0.0.1:8801 instead of example.org"]),
+        ({"scheme": "http"}, ["the proxy says that it was http"]),
+        ({"is_proxy_known": False, "proxy": "172.18.0.2"}, ["172.18.0.2, is not in TRUSTED_PROXIES"]),
+        (
+            {"is_proxy_known": False, "proxy": "172.18.0.2", "client": "172.18.0.2", "has_passed_a_proxy": False},
+            ["add 172.18.0.2 to TRUSTED_PROXIES"],
+        ),
+        ({"client": "127.0.0.1", "has_passed_a_proxy": False}, ["Have it send X-Forwarded-For"]),
+    ],
+)
+def test_what_the_proxy_changes_on_the_way_is_told(
+    settings: LazySettings, answering: Callable[..., None], differs: dict[str, Any], expected: list[str]
+) -> None:
+    answering(200, b'{"ok": true}')
+    public = Address("https", "example.org", 443, "")
+    said = [finding.sentence for finding in doctor.findings_in_request(public, {**SEEN, **differs})]
+    assert [words in sentence for words, sentence in zip(expected, said, strict=True)] == [True] * len(expected), said
 
 
 @pytest.mark.parametrize(("words", "expected"), [(None, "does not answer"), (b"220 mail\r\n", "is not Stenograf")])

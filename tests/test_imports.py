@@ -11,7 +11,7 @@ from tests.server import ROOT
 # From the bottom. A module imports its own part and lower floors; parts of one floor do not import each other.
 FLOORS = (
     ("whisper",),
-    ("clock", "errors", "logs", "parameters", "processes", "web.languages"),
+    ("clock", "errors", "logs", "parameters", "processes", "proxies", "web.languages"),
     ("disk",),
     ("outbound", "sentences", "sound", "weights"),
     ("models", "workers.enginecheck"),

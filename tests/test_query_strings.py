@@ -232,7 +232,8 @@ HEADERS = (
     "Range", "If-Range", "If-None-Match", "If-Modified-Since", "Last-Event-ID", "Idempotency-Key", "Accept",
     "Accept-Language", "Authorization", "X-API-Key", "Tus-Resumable", "Upload-Offset", "Upload-Length",
     "Upload-Metadata", "Upload-Checksum", "Upload-Defer-Length", "X-Stainless-Retry-Count", "X-HTTP-Method-Override",
-    "Content-Type", "X-Forwarded-For", "Origin", "Sec-Fetch-Site", "HX-Request", "HX-Current-URL",
+    "Content-Type", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded",
+    "X-Stenograf-Doctor", "Origin", "Sec-Fetch-Site", "HX-Request", "HX-Current-URL",
 )  # fmt: skip
 COOKIES = ("sessionid", "csrftoken", "messages", "timezone", "theme", "offer", "django_language")
 VALUES_OF_HEADERS = (

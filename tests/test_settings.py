@@ -13,11 +13,13 @@ from unittest import mock
 import pytest
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
 from tests.parameter_values import GOOD
 from tests.server import ROOT
 from transcription.parameters import OPTIONS, Text
+from transcription.proxies import NEAR, ON_THIS_MACHINE, Proxies
 
 
 @pytest.mark.parametrize("name", settings.MIDDLEWARE)
@@ -104,6 +106,15 @@ def test_a_package_that_an_address_needs_is_named(package: str, name: str, addre
         ("WEBHOOK_TRIES_SECONDS", ""),
         ("WEBHOOK_TIMEOUT_SECONDS", "31"),
         ("PUBLIC_URL", "stenograf.example.org"),
+        ("PUBLIC_URL", "https://example.org/?a=1"),
+        ("PUBLIC_URL", "https://example.org/два/"),
+        ("PUBLIC_URL", "https://example.org//stt"),
+        ("PUBLIC_URL", "https://example.org/../stt"),
+        ("PUBLIC_URL", "https://example.org/api"),
+        ("PUBLIC_URL", "https://me:sesame@example.org"),
+        ("TRUSTED_PROXIES", "traefik"),
+        ("TRUSTED_PROXIES", "10.0.0.2,*"),
+        ("NUM_PROXIES", "many"),
         ("LLM_TIMEOUT_SECONDS", "0"),
         ("DEFAULT_UPGRADE_TRANSCRIBATION", "perhaps"),
         *((f"DEFAULT_{parameter.name.upper()}", "∅") for parameter in OPTIONS if not isinstance(parameter.kind, Text)),
@@ -154,6 +165,43 @@ def test_others_reach_this_server_where_it_listens_unless_told_otherwise(
 ) -> None:
     found = read(**environment)
     assert found["PUBLIC_URL"] == address
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "origin", "prefix"),
+    [
+        ("https://example.org", "example.org", "https://example.org", ""),
+        ("https://Example.org:443/stt/", "example.org", "https://example.org", "/stt"),
+        ("http://example.org:8080/a/b-c.d", "example.org", "http://example.org:8080", "/a/b-c.d"),
+        ("https://стенограф.рф/", "xn--80aff6afnciy.xn--p1ai", "https://xn--80aff6afnciy.xn--p1ai", ""),
+        ("https://[2001:db8::1]:8443/", "[2001:db8::1]", "https://[2001:db8::1]:8443", ""),
+    ],
+)
+def test_the_public_address_is_served_trusted_and_before_every_path(
+    url: str, name: str, origin: str, prefix: str
+) -> None:
+    found = read(PUBLIC_URL=url)
+    assert name in found["NAMES_SERVED"]
+    assert found["CSRF_TRUSTED_ORIGINS"] == [origin]
+    assert (found["FORCE_SCRIPT_NAME"], found["STATIC_URL"]) == (prefix, f"{prefix}/static/")
+    assert found["PUBLIC_URL"] == origin + prefix
+
+
+def test_no_path_before_the_addresses_may_be_one_of_our_own() -> None:
+    """A request for it could be one whose path the proxy has removed."""
+    entries = get_resolver().url_patterns
+    entries += [page for entry in entries if not str(entry.pattern) for page in getattr(entry, "url_patterns", ())]
+    begin = {match[1] for entry in entries if (match := re.match(r"\^?([\w-]+)", str(entry.pattern)))}
+    assert {*read()["OWN_PATHS"]} == begin | {"static"}
+
+
+def test_proxies_are_named_or_counted_and_those_of_this_machine_are_believed_anyway() -> None:
+    assert read()["TRUSTED_PROXIES"] == ON_THIS_MACHINE
+    assert read(TRUSTED_PROXIES="10.0.0.2, 172.18.0.0/16")["TRUSTED_PROXIES"] == Proxies.read(
+        ["10.0.0.2", "172.18.0.0/16"]
+    )
+    assert read(NUM_PROXIES="2")["TRUSTED_PROXIES"] == Proxies(NEAR, most=2)
+    assert read(NUM_PROXIES="2", TRUSTED_PROXIES="10.0.0.2")["TRUSTED_PROXIES"] == Proxies.read(["10.0.0.2"])
 
 
 def test_every_parameter_has_a_default_of_the_installations() -> None:

@@ -40,6 +40,15 @@ def check_weights(**_: Any) -> list[CheckMessage]:
 
 
 @register
+def check_proxies(**_: Any) -> list[CheckMessage]:
+    if settings.TRUSTED_PROXIES.most is None:
+        return []
+    problem = "NUM_PROXIES says how many proxies there are, not which, and will go."
+    hint = "Name their addresses in TRUSTED_PROXIES, and remove it."
+    return [Warning(problem, hint=hint, id="transcription.W004")]
+
+
+@register
 def check_default_model(**_: Any) -> list[CheckMessage]:
     try:
         catalogue.default()

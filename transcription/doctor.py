@@ -9,16 +9,19 @@ import http.client
 import json
 import os
 import platform
+import socket
 import sqlite3
+import ssl
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.staticfiles.finders import get_finders
 from django.contrib.staticfiles.storage import staticfiles_storage
-from django.core import checks
+from django.core import checks, signing
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Count
@@ -37,9 +40,11 @@ from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from transcription import disk, errors, keys, processes, sentences
+from transcription import disk, errors, keys, processes, proxies, sentences
 from transcription.models import ApiToken, Job, Recording, Worker
 from transcription.outbound import addresses, chat
+from transcription.outbound.addresses import Address
+from transcription.outbound.connection import request
 from transcription.queue import wakeups
 from transcription.sound import audio
 from transcription.weights import catalogue
@@ -47,6 +52,7 @@ from transcription.workers import devices, enginecheck
 
 OLDEST_PYTHON = (3, 11)
 ANSWER_SECONDS = 10  # the timeout for what should answer at once
+MOST_OF_AN_ANSWER = 64 * 1024  # bytes of an answer that is a page of somebody else's
 IMPORT_SECONDS = 120
 
 
@@ -373,6 +379,106 @@ def _get_health() -> dict[str, Any]:
     return body
 
 
+def check_public_address() -> Iterator[Finding]:
+    """Whether this server is reached by PUBLIC_URL, and what a proxy on the way leaves out or changes."""
+    public = settings.PUBLIC_ADDRESS
+    if public is None:
+        yield well(f"Others know this server as {settings.PUBLIC_URL}: PUBLIC_URL is not set")
+        return
+    try:
+        _get_health()
+    except (OSError, ValueError, http.client.HTTPException):
+        yield note(f"Nothing was asked by way of {public.url}: the server does not run, or is not healthy.")
+        return
+    try:
+        status, body = _ask_publicly(public)
+    except TimeoutError:
+        mend = "See that the proxy runs and that a firewall lets this machine through to it."
+        yield wrong(f"{public.url} has not answered within {ANSWER_SECONDS} s. {mend}")
+    except socket.gaierror as error:
+        mend = "Correct PUBLIC_URL, or have this machine know the name."
+        yield wrong(f"The name in {public.url} leads nowhere ({error.strerror}). {mend}")
+    except ssl.SSLCertVerificationError as error:
+        mend = "Renew it or correct PUBLIC_URL; SSL_CERT_FILE names the certificate of an authority of your own."
+        yield wrong(f"The certificate at {public.url} is not good ({error.verify_message}). {mend}")
+    except (ssl.SSLError, http.client.HTTPException) as error:
+        spoken = "HTTPS" if public.scheme == "https" else "HTTP"
+        yield wrong(f"What answers at {public.url} does not speak {spoken} ({error}): correct PUBLIC_URL or the proxy.")
+    except OSError as error:
+        reason = error.strerror or error
+        yield wrong(f"{public.url} cannot be reached ({reason}): start the proxy, or correct PUBLIC_URL.")
+    else:
+        yield from _findings_on_the_way(public, status, body)
+
+
+def _ask_publicly(public: Address) -> tuple[int, dict[str, Any]]:
+    """The status and the JSON of /health at the public address; a redirect is in it as `location`.
+
+    All within ANSWER_SECONDS. Raises TimeoutError and other OSErrors, and HTTPException.
+    """
+    deadline = time.monotonic() + ANSWER_SECONDS
+
+    def left() -> float:
+        if (remaining := deadline - time.monotonic()) <= 0:
+            raise TimeoutError
+        return remaining
+
+    word = {proxies.DOCTOR: signing.dumps("", salt=proxies.DOCTOR)}
+    places = socket.getaddrinfo(public.host, public.port, type=socket.SOCK_STREAM)
+    health = replace(public, path=f"{public.path}/health")
+    with request("GET", health, None, word, places=places, left=left) as response:
+        try:
+            body = json.loads(response.read(MOST_OF_AN_ANSWER))
+        except ValueError:
+            body = None
+        location = {"location": response.headers["Location"]} if "Location" in response.headers else {}
+        return response.status, {**(body if isinstance(body, dict) else {}), **location}
+
+
+def _findings_on_the_way(public: Address, status: int, body: dict[str, Any]) -> Iterator[Finding]:
+    """What the public address answered, compared with what was sent."""
+    own = f"http://{settings.HOST}:{settings.PORT}"
+    seen = body.get("seen")
+    if "location" in body:
+        yield wrong(f"{public.url} leads on to {body['location']}: set PUBLIC_URL to the address that it ends at.")
+    elif status in (502, 503, 504) and seen is None:
+        mend = f"Have it pass requests on to {own}, and set HOST=0.0.0.0 if it is on another machine or in a container."
+        yield wrong(f"The proxy at {public.url} does not reach this server (status {status}). {mend}")
+    elif status == 400 and "PUBLIC_URL" in str(body.get("error")):
+        yield wrong(f"The proxy does not pass on the name {public.authority}: have it send the header Host as it came.")
+    elif "ok" in body and seen is None:
+        mend = "Correct PUBLIC_URL or the proxy; after a change of the settings or an upgrade start the server anew."
+        yield wrong(f"Another Stenograf answers at {public.url}. {mend}")
+    elif seen is None:
+        mend = f"Correct PUBLIC_URL, or have the proxy pass {public.path or '/'} on to {own}."
+        yield wrong(f"What answers at {public.url} is not Stenograf (status {status}). {mend}")
+    else:
+        yield from findings_in_request(public, seen)
+
+
+def findings_in_request(public: Address, seen: dict[str, Any]) -> Iterator[Finding]:
+    """What the server says of the request that came by its public address."""
+    problems = []
+    if seen["host"] not in (public.authority, public.host):
+        mend = "Have the proxy send the header Host as it came (nginx: proxy_set_header Host $http_host)."
+        problems.append(wrong(f"The server is asked as {seen['host']} instead of {public.authority}. {mend}"))
+    elif seen["scheme"] != public.scheme:
+        mend = "Set PUBLIC_URL to the address that people open, or correct the proxy's X-Forwarded-Proto."
+        problems.append(wrong(f"{public.url} was asked, and the proxy says that it was {seen['scheme']}. {mend}"))
+    is_direct = (public.scheme, public.port) == ("http", settings.PORT)
+    proxy = seen["proxy"]
+    if seen["has_passed_a_proxy"] and not seen["is_proxy_known"]:
+        mend = f"Until TRUSTED_PROXIES has {proxy}, everybody's address is that one."
+        problems.append(wrong(f"The proxy's address, {proxy}, is not in TRUSTED_PROXIES. {mend}"))
+    elif not is_direct and seen["client"] == proxy and not seen["is_proxy_known"]:
+        mend = f"Have it send X-Forwarded-For, and add {proxy} to TRUSTED_PROXIES: everybody's address is that one."
+        problems.append(wrong(f"The proxy at {proxy} does not say who asks. {mend}"))
+    elif not is_direct and not seen["has_passed_a_proxy"]:
+        mend = "Have it send X-Forwarded-For: everybody's address is the proxy's."
+        problems.append(wrong(f"The proxy at {proxy} does not say who asks. {mend}"))
+    yield from problems or [well(f"{public.url} leads here, and this machine is {seen['client']} there")]
+
+
 def check_workers() -> Iterator[Finding]:
     alive = list(Worker.alive())
     yield well(f"Alive: {', '.join(map(str, alive))}") if alive else note("No worker is alive: the server starts them.")
@@ -503,6 +609,7 @@ QUESTIONS: dict[str, Callable[[], Iterator[Finding]]] = {
     "administrator": check_administrator,
     "keys": check_keys,
     "server": check_server,
+    "public_address": check_public_address,
     "workers": check_workers,
     "jobs": check_jobs,
     "broker": check_broker,

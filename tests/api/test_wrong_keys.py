@@ -13,6 +13,7 @@ from config.gate import Gate
 from tests.api.test_gate import FILE, FORM, Answer, Behind, knock
 from transcription.api.client_address import KeyThrottle
 from transcription.models import ApiToken
+from transcription.proxies import Proxies
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -77,7 +78,7 @@ def test_a_request_without_a_key_is_no_attempt(gate: Gate) -> None:
 
 @pytest.mark.usefixtures("_soon")
 def test_behind_a_proxy_each_client_is_counted_for_itself(gate: Gate, settings: Settings) -> None:
-    settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, "NUM_PROXIES": 1}
+    settings.TRUSTED_PROXIES = Proxies.read(["127.0.0.1"])
     named = {"client": ("127.0.0.1", 1), "x_api_key": "st_wrong"}
     tried = knocks(gate, ["/models"] * 25, x_forwarded_for="198.51.100.1, 203.0.113.7", **named)
     assert tried[-1].status == 429

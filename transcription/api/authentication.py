@@ -21,12 +21,13 @@ from django.db.models import Q
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from rest_framework import authentication
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from transcription.api import client_address
+from transcription.api import client_address, own_address
 from transcription.models import AnyUser, ApiToken
 
 Scope = ApiToken.Scope
@@ -110,7 +111,7 @@ def key_in(headers: Mapping[str, str]) -> str | None:
 def key_of(request: HttpRequest) -> str | None:
     """The key in a request, wherever its endpoint accepts one, or None."""
     key = key_in(request.headers)
-    if key is None and TAKES_KEY_IN_ADDRESS.fullmatch(request.path):
+    if key is None and TAKES_KEY_IN_ADDRESS.fullmatch(request.path_info):
         key = request.GET.get("token", "").strip() or _key_before_host(request.headers)
     return key
 
@@ -186,9 +187,8 @@ async def user_by_key_or_session(request: HttpRequest) -> AnyUser:
 
 def _anonymous_caller(request: HttpRequest) -> Caller | None:
     """The caller of a request that needs no key; None if it needs one."""
-    if not (settings.LEGACY_ANONYMOUS and MAY_BE_ANONYMOUS.fullmatch(request.path) and client_address.is_near(request)):
-        return None
-    if _is_from_a_page(request):
+    is_open = settings.LEGACY_ANONYMOUS and MAY_BE_ANONYMOUS.fullmatch(request.path_info)
+    if not is_open or not client_address.is_near(request) or _is_from_a_page(request):
         return None
     user, _is_new = get_user_model().objects.get_or_create(
         username=ANONYMOUS, defaults={"password": make_password(None)}
@@ -224,6 +224,18 @@ class TokenAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         return CHALLENGE
+
+
+class SessionAuthentication(authentication.SessionAuthentication):
+    """The dashboard's session, which needs its CSRF token."""
+
+    def enforce_csrf(self, request: Request) -> None:
+        try:
+            super().enforce_csrf(request)
+        except PermissionDenied as error:
+            if sentence := own_address.wrong_origin(cast(HttpRequest, request)):
+                raise PermissionDenied(sentence) from error
+            raise
 
 
 class HasFullAccess(BasePermission):

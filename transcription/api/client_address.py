@@ -3,61 +3,38 @@
 import math
 import time
 from collections import OrderedDict
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import cast
+from ipaddress import IPv6Address, ip_network
 
 from django.conf import settings
 from django.http import HttpRequest
 
-NEAR = tuple(
-    ip_network(network)
-    for network in (
-        "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
-        "::1/128", "fc00::/7", "fe80::/10",
-    )
-)  # fmt: skip
-FORWARDED = ("Forwarded", "X-Forwarded-For")
+from transcription import proxies
+from transcription.proxies import NEAR, Origin
+
+
+def origin_of(request: HttpRequest) -> Origin:
+    return proxies.origin_of(_peer(request), request.headers, settings.TRUSTED_PROXIES)
 
 
 def address_of(request: HttpRequest) -> str:
-    """The address that a request counts for: its peer's, or the one that the outermost of NUM_PROXIES proxies saw."""
-    proxies = _trusted_proxies()
-    forwarded = request.headers.get("X-Forwarded-For", "")
-    if proxies and forwarded:
-        addresses = forwarded.split(",")
-        return addresses[-min(proxies, len(addresses))].strip()
-    return str(request.META.get("REMOTE_ADDR", ""))
+    """The address that a request counts for: its peer's, or the client's that proxies of TRUSTED_PROXIES saw."""
+    return origin_of(request).address
 
 
 def is_near(request: HttpRequest) -> bool:
-    """Whether a request is known to come from this machine or its private network.
-
-    The origin is unknown if the request passed a proxy that NUM_PROXIES does not count, or did not pass all of those
-    that it counts.
-    """
-    forwarded = request.headers.get("X-Forwarded-For", "")
-    if proxies := _trusted_proxies():
-        is_of_known_origin = bool(forwarded) and len(forwarded.split(",")) >= proxies
-    else:
-        is_of_known_origin = not any(name in request.headers for name in FORWARDED)
-    # The peer's address too: a client that reaches this port past the proxy can write anything into that header.
-    addresses = [_parse(address) for address in (address_of(request), str(request.META.get("REMOTE_ADDR", "")))]
-    return is_of_known_origin and all(
+    """Whether a request is known to come from this machine or its private network, by whatever way."""
+    origin = origin_of(request)
+    if request.is_secure() and origin.address == _peer(request):
+        return False  # HTTPS is a proxy's, and this one does not say whom it saw
+    # The peer's address too: from a proxy elsewhere anybody may come.
+    addresses = [proxies.parse(address) for address in (origin.address, _peer(request))]
+    return origin.is_known and all(
         address is not None and any(address in network for network in NEAR) for address in addresses
     )
 
 
-def _trusted_proxies() -> int:
-    return cast(int, settings.REST_FRAMEWORK["NUM_PROXIES"])
-
-
-def _parse(text: str) -> IPv4Address | IPv6Address | None:
-    """An address without brackets and zone; an IPv4 address that is mapped into IPv6 becomes IPv4."""
-    try:
-        address = ip_address(text.strip("[]").partition("%")[0])
-    except ValueError:
-        return None
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+def _peer(request: HttpRequest) -> str:
+    return str(request.META.get("REMOTE_ADDR", ""))
 
 
 class KeyThrottle:
@@ -99,7 +76,7 @@ class KeyThrottle:
 
 def _source(address: str) -> str:
     """What is counted as one: an IPv4 address, or the /64 network of an IPv6 address, which one household has."""
-    parsed = _parse(address)
+    parsed = proxies.parse(address)
     if isinstance(parsed, IPv6Address):
         return str(ip_network((int(parsed), 64), strict=False))
     return str(parsed or "")

@@ -6,11 +6,13 @@ import sys
 import uuid
 
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.utils.translation import gettext as _
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
 
 from transcription import sentences
+from transcription.api import own_address
 from transcription.api.authentication import CHALLENGE, KeyTooSmall, NoKey, NotAdmitted, WrongKey
 from transcription.api.responses import Json
 from transcription.api.upload_handler import FileTooLarge
@@ -95,37 +97,45 @@ def openai_body(
 
 @csrf_exempt
 def unknown_address(request: HttpRequest) -> HttpResponse:
-    return refuse(request.path, 404, _("There is nothing at this address."))
+    return refuse(request.path_info, 404, _("There is nothing at this address."))
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     if isinstance(exception, FileTooLarge):
-        return refuse(request.path, 413, str(exception))
-    if answers_in_json(request.path):
-        return refuse(request.path, 400, _("The request could not be read. Check its form and send it again."))
+        return refuse(request.path_info, 413, str(exception))
+    if answers_in_json(request.path_info):
+        return refuse(request.path_info, 400, _("The request could not be read. Check its form and send it again."))
     return defaults.bad_request(request, exception)
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
     if isinstance(exception, KeyTooSmall):
-        return turn_away(request.path, exception)
-    if answers_in_json(request.path):
-        return refuse(request.path, 403, _("This is not allowed."))
+        return turn_away(request.path_info, exception)
+    if answers_in_json(request.path_info):
+        return refuse(request.path_info, 403, _("This is not allowed."))
     return defaults.permission_denied(request, exception)
 
 
+def form_refused(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """The answer to a form without its CSRF token, or from a page that has another address than this server."""
+    sentence = own_address.wrong_origin(request)
+    if answers_in_json(request.path_info):
+        return refuse(request.path_info, 403, sentence or _("This is not allowed."))
+    return render(request, "403_csrf.html", {"sentence": sentence}, status=403)
+
+
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    if answers_in_json(request.path):
+    if answers_in_json(request.path_info):
         return unknown_address(request)
     return defaults.page_not_found(request, exception)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    if not answers_in_json(request.path):
+    if not answers_in_json(request.path_info):
         return defaults.server_error(request)
     request_id = uuid.uuid4().hex
     log.error("request %s: %s %s", request_id, request.method, request.path, exc_info=sys.exc_info())
     message = _("Something went wrong on our side. Try again; if it repeats, give the administrator the request id.")
-    answer = refuse(request.path, 500, message, request_id=request_id)
+    answer = refuse(request.path_info, 500, message, request_id=request_id)
     answer["X-Request-Id"] = request_id
     return answer

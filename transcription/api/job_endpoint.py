@@ -28,15 +28,15 @@ def job_endpoint(allowed: str) -> Callable[[JobView], View]:
         @wraps(view)
         async def answer(request: HttpRequest, pk: UUID) -> HttpResponseBase:
             if request.method not in allowed.split(", "):
-                return wrong_method(request.path, allowed)
+                return wrong_method(request.path_info, allowed)
             try:
                 user = await user_by_key_or_session(request)
             except NotAdmitted as error:
-                return turn_away(request.path, error)
+                return turn_away(request.path_info, error)
             own = Job.objects.for_user(user).select_related("recording").defer("text", "searchable", "recording__peaks")
             job = await own.filter(pk=pk).afirst()
             if job is None:
-                return refuse(request.path, 404, _("There is no such job."))
+                return refuse(request.path_info, 404, _("There is no such job."))
             return await view(request, job)
 
         return answer

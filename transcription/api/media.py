@@ -77,12 +77,12 @@ def respond(request: HttpRequest, recording: Recording) -> HttpResponseBase:
     """The recording's bytes, or the range of them that the request asks for. The caller checks whether it may."""
     if recording.removed_at is not None:
         message = _("The sound is removed, as this server keeps it for a limited time; the text is kept.")
-        return refuse(request.path, 410, message)
+        return refuse(request.path_info, 410, message)
     try:
         head = _head(recording)
         size = len(head) + recording.path.stat().st_size
     except FileNotFoundError:
-        return refuse(request.path, 404, sentences.describe(errors.RecordingMissing()))
+        return refuse(request.path_info, 404, sentences.describe(errors.RecordingMissing()))
     etag = f'"{recording.sha256}"'
     try:
         part = _part(request, size, etag)

@@ -84,6 +84,15 @@ class Address:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
+    @property
+    def origin(self) -> str:
+        """The value of a browser's Origin header."""
+        return f"{self.scheme}://{self.authority}"
+
+    @property
+    def url(self) -> str:
+        return self.origin + self.path
+
 
 def _ascii(host: str) -> str:
     """Raises ValueError if it is no host's name."""

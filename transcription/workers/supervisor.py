@@ -126,7 +126,9 @@ def _web() -> list[str]:
     # No access log at any level: an address at /asr may contain a key.
     quiet = ["--log-level", "warning", "--no-access-log", "--no-server-header"]
     address = ["--host", settings.HOST, "--port", str(settings.PORT)]
-    return ["-m", "uvicorn", "config.asgi:application", *address, "--lifespan", "on", *limits, *quiet]
+    # What a proxy says is read by the gate, which knows TRUSTED_PROXIES.
+    as_it_comes = ["--no-proxy-headers", "--lifespan", "on"]
+    return ["-m", "uvicorn", "config.asgi:application", *address, *as_it_comes, *limits, *quiet]
 
 
 def _worker(queue_name: str, *, concurrency: int) -> list[str]:

@@ -48,23 +48,23 @@ def endpoint(method: str, *, needs_key: bool = True) -> Callable[[View | SyncVie
         @wraps(view)
         async def answer(request: HttpRequest, **arguments: str) -> HttpResponseBase:
             if method != ("GET" if request.method == "HEAD" else request.method):
-                return wrong_method(request.path, method)
+                return wrong_method(request.path_info, method)
             try:
                 if needs_key:
                     caller = await sync_to_async(caller_of)(request)
                     request.user = cast(Any, caller.user)
                 return await async_view(request, **arguments)
             except NotAdmitted as error:
-                return turn_away(request.path, error)
+                return turn_away(request.path_info, error)
             except EndpointError as error:
-                refusal = refuse(request.path, error.status, error.message, **error.more)
+                refusal = refuse(request.path_info, error.status, error.message, **error.more)
                 if "job_id" in error.more:
                     refusal["X-Job-Id"] = str(error.more["job_id"])
                 return refusal
             except jobs.KeyTaken:
-                return refuse(request.path, 422, idempotency.key_taken(), field=idempotency.HEADER)
+                return refuse(request.path_info, 422, idempotency.key_taken(), field=idempotency.HEADER)
             except errors.RetryLater as problem:
-                return retry_later(request.path, problem)
+                return retry_later(request.path_info, problem)
 
         return answer
 
@@ -115,7 +115,7 @@ def read_form(kind: type[Form], request: HttpRequest, *, no_file: int = 400) -> 
 def request_key(request: HttpRequest) -> jobs.RequestKey | None:
     """What recognises this request, whose form was read, when it is repeated; None without an Idempotency-Key."""
     try:
-        return idempotency.as_sent(request.path, request.headers, request.POST, request.FILES, request.GET)
+        return idempotency.as_sent(request.path_info, request.headers, request.POST, request.FILES, request.GET)
     except idempotency.KeyTooLong as error:
         raise EndpointError(422, str(error), field=idempotency.HEADER) from error
 

@@ -21,7 +21,7 @@ from django.utils.translation import gettext_lazy
 from rest_framework import serializers
 
 from transcription import jobs, keys
-from transcription.api import media, transcript
+from transcription.api import media, own_address, transcript
 from transcription.api.authentication import caller_of, key_of
 from transcription.api.compat.endpoint import EndpointError, endpoint, find_job, finished, read_form, request_key
 from transcription.api.responses import Json
@@ -141,6 +141,8 @@ async def health(request: HttpRequest) -> HttpResponse:
         body = _unhealthy(_("The database does not answer."))
     else:
         body = await sync_to_async(_health)(alive)
+    if (seen := own_address.seen(request)) is not None:
+        body["seen"] = seen
     return Json(body, status=200 if body["ok"] else 503)
 
 

@@ -7,10 +7,11 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
-from django.urls import path
+from django.urls import path, reverse
 from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.views import SpectacularAPIView
 
+from transcription.api import own_address
 from transcription.api.errors import wrong_method
 from transcription.api.v1 import schema
 
@@ -27,7 +28,7 @@ def only_read(view: View) -> View:
     def answer(request: HttpRequest, **named: Any) -> HttpResponseBase:
         if request.method in ("GET", "HEAD"):
             return view(request, **named)
-        return wrong_method(request.path, "GET, HEAD")
+        return wrong_method(request.path_info, "GET, HEAD")
 
     return answer
 
@@ -35,7 +36,7 @@ def only_read(view: View) -> View:
 @only_read
 def docs(request: HttpRequest) -> HttpResponse:
     """A page that shows the description and tries calls out, by the dashboard's session or a key."""
-    return render(request, "api_docs.html", {"openai": request.build_absolute_uri("/v1")})
+    return render(request, "api_docs.html", {"openai": own_address.absolute(request, f"{reverse('dashboard')}v1")})
 
 
 described = SpectacularAPIView.as_view(permission_classes=[], authentication_classes=[])

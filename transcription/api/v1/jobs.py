@@ -130,7 +130,7 @@ class JobViewSet(NativeViewSet[Job]):
         """
         owner = cast(AbstractBaseUser, request.user)
         data = form_of(request)
-        request_key = idempotency.as_sent(request.path, request.headers, data, request.query_params)
+        request_key = idempotency.as_sent(request.path_info, request.headers, data, request.query_params)
         job = None if request_key is None else jobs.earlier(owner, request_key)
         if job is None:
             form = NewJobRequest.of(data, request.query_params, owner=owner)

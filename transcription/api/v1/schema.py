@@ -7,6 +7,8 @@ parameters of a transcription come from their table (`parameters.py`), the bodie
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from django.conf import settings
+from django.urls import reverse
 from drf_spectacular.extensions import (
     OpenApiAuthenticationExtension,
     OpenApiSerializerExtension,
@@ -159,6 +161,14 @@ class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call
             {"type": "http", "scheme": "bearer", "description": "Also as `Authorization: Token …`."},
             {"type": "apiKey", "in": "header", "name": "X-API-Key"},
         ]
+
+
+class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = "transcription.api.authentication.SessionAuthentication"
+    name = "cookieAuth"
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> Any:
+        return {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME}
 
 
 # ------------------------------------------------------------------ examples
@@ -431,6 +441,14 @@ PEAKS = _object(
 )
 REUSED = _refusal("The Idempotency-Key is another request's.", "Send a new one.")
 WRONG_SUM = _refusal("The piece is not what its Upload-Checksum says; the offset is as it was.", "Send it again.")
+
+
+def add_address(result: Schema, generator: Any, request: Any, public: bool) -> Schema:
+    """A hook of drf-spectacular, which adds where this server is: the paths have no prefix."""
+    if request is not None:
+        # As the request came, so that a page in the private network may try the calls out.
+        result["servers"] = [{"url": request.build_absolute_uri(reverse("dashboard")).rstrip("/")}]
+    return result
 
 
 def add_streams(result: Schema, generator: Any, request: Any, public: bool) -> Schema:

@@ -15,6 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from transcription import shares
+from transcription.api import own_address
 from transcription.api.serializers import always
 from transcription.api.v1.base import NativeViewSet
 from transcription.models import Job, Share
@@ -73,7 +74,7 @@ class ShareViewSet(NativeViewSet[Share]):
         form.is_valid(raise_exception=True)
         expires_at = timezone.now() + timedelta(days=form.validated_data["expires_in_days"])
         share, secret = shares.make(job, expires_at=expires_at, has_audio=form.validated_data["has_audio"])
-        address = request.build_absolute_uri(reverse("shared", args=(secret,)))
+        address = own_address.absolute(request, reverse("shared", args=(secret,)))
         return Response({**self.get_serializer(share).data, "url": address}, status=status.HTTP_201_CREATED)
 
     def destroy(self, request: Request, job_pk: UUID, pk: UUID) -> Response:
