@@ -26,7 +26,7 @@ def as_the_client_sent_it(scope: Scope) -> Scope:
         said = proxies.read(CaseInsensitiveMapping(headers))
     host = headers.get("host", "")
     # A page of another site can point its name at this machine and write any header, but not its Host.
-    if said.host and is_served(scope, headers.get("host")):
+    if said.host and is_served(scope, headers.get("host")) and is_served(scope, said.host):
         host = said.host
     prefix = settings.FORCE_SCRIPT_NAME or ""
     scheme = said.scheme or scope.get("scheme", "http")

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.template.loader import render_to_string
 from django.test import Client
+from django.urls import get_script_prefix, set_script_prefix
 from pytest_django import Settings
 
 from config.asgi import application
@@ -61,6 +63,8 @@ def test_a_known_proxy_says_by_which_name_and_scheme_it_was_asked() -> None:
     told = {"x_forwarded_proto": "https", "x_forwarded_host": "testserver"}
     asked = seen(client=PROXY, host="localhost:8801", **told)
     assert (asked["scheme"], asked["host"]) == ("https", "testserver")
+    asked = seen(client=PROXY, host="localhost:8801", x_forwarded_host="example.org")
+    assert (asked["scheme"], asked["host"]) == ("http", "localhost:8801")  # a name that is not served
     asked = seen(client=STRANGER, host="localhost:8801", **told)
     assert (asked["scheme"], asked["host"]) == ("http", "localhost:8801")
 
@@ -180,6 +184,16 @@ def test_a_proxy_that_is_not_known_is_named(language: str, part: str) -> None:
     page = client.post("/login/", headers=headers)
     assert page.status_code == 403
     assert f"{part} TRUSTED_PROXIES" in re.sub(r"\s+", " ", page.content.decode())
+
+
+@pytest.mark.parametrize("template", ["403_csrf.html", "500.html"])
+def test_a_page_without_a_context_leads_below_the_path_too(template: str) -> None:
+    before = get_script_prefix()
+    set_script_prefix("/stt/")
+    try:
+        assert 'href="/stt/"' in render_to_string(template)
+    finally:
+        set_script_prefix(before)
 
 
 def test_a_form_without_its_token_is_out_of_date_as_ever(settings: Settings) -> None:
