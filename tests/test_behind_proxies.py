@@ -180,14 +180,14 @@ def test_every_address_on_the_pages_is_there(ways: dict[str, Way], name: str) ->
 
 @pytest.mark.parametrize("name", THROUGH)
 def test_recordings_go_in_and_events_come_out_while_they_are_made(
-    ways: dict[str, Way], name: str, nano_server: Server, long_recording: Path
+    ways: dict[str, Way], name: str, nano_server: Server, lecture: Path
 ) -> None:
     way = ways[name]
     host = way.url.removesuffix(PREFIX)
     with way.client() as client:
         client.headers["Authorization"] = f"Token {nano_server.token}"
-        with long_recording.open("rb") as file:
-            made = client.post("/api/v1/jobs/", files={"file": ("long.wav", file)}, data={"language": "en"})
+        with lecture.open("rb") as file:
+            made = client.post("/api/v1/jobs/", files={"file": ("lecture.wav", file)}, data={"language": "en"})
         assert made.status_code == 202, made.text
         job = made.headers["Location"]
         assert job.removeprefix(host).startswith(f"{way.url.removeprefix(host)}/api/v1/jobs/")
