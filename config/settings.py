@@ -72,10 +72,10 @@ def _choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
 
 def _defaults(parameters: tuple[Parameter, ...]) -> dict[str, Any]:
     return {
-        parameter.name: _read(parameter, variable, value)
+        parameter.name: _read(parameter, variable, value.strip())
         for parameter in parameters
         for variable in (*parameter.variables, f"DEFAULT_{parameter.name.upper()}")
-        if (value := env.str(variable, default="").strip())
+        if variable in os.environ and ((value := env.str(variable)).strip() or parameter.kind.takes_nothing)
     }
 
 

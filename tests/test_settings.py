@@ -215,6 +215,8 @@ def test_every_parameter_has_a_default_of_the_installations() -> None:
         ({}, {}),
         ({"DEFAULT_SEED": " ", "DEFAULT_LANGUAGE": ""}, {}),
         ({"DEFAULT_LANGUAGE": "auto"}, {"language": None}),
+        ({"DEFAULT_NO_SPEECH_THRESHOLD": ""}, {"no_speech_threshold": None}),
+        ({"DEFAULT_LOGPROB_THRESHOLD": "none"}, {"logprob_threshold": None}),
         ({"AUDIO_SPEEDUP": "1.2"}, {"up_speed": 1.2}),
         ({"AUDIO_SPEEDUP": "1.2", "DEFAULT_UP_SPEED": "1.5"}, {"up_speed": 1.5}),
     ],

@@ -81,6 +81,12 @@ def test_another_value_is_refused_with_the_flags_name(asked: Asked, name: str, t
     assert name in str(refused.value) or flag(name) in str(refused.value)
 
 
+@pytest.mark.parametrize("nothing", ["", "none"])
+def test_nothing_turns_a_threshold_off(asked: Asked, nothing: str) -> None:
+    run("--no-speech-threshold", nothing, f"--log-prob-threshold={nothing}")
+    assert asked.options == replace(TranscriptionOptions(), no_speech_threshold=None, logprob_threshold=None)
+
+
 def test_what_the_engine_cannot_do_is_refused(asked: Asked) -> None:
     with pytest.raises(CommandError, match="`top_p` is nothing that faster-whisper can do"):
         run("--top-p", "0.5")

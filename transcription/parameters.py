@@ -25,6 +25,7 @@ LONGEST_PUNCTUATIONS = 200
 
 TRUE = ("true", "t", "yes", "y", "on", "1")
 FALSE = ("false", "f", "no", "n", "off", "0")
+OFF = ("", "none", "null", "off")
 
 
 def _(sentence: str) -> str:
@@ -50,6 +51,7 @@ class ParameterType:
 
     sentence: ClassVar[str]
     takes_several: ClassVar[bool] = False
+    takes_nothing: ClassVar[bool] = False  # an empty value and null are values of it, not the same as not sent
 
     def read(self, sent: Any) -> Any:
         """Parse the value that was sent, or the list of values if the type takes several.
@@ -134,11 +136,25 @@ class NumberAbove(ParameterType):
         return value
 
 
-class AnyNumber(ParameterType):
-    sentence = _("`%(name)s` is a number.")
+@dataclass(frozen=True)
+class NumberOrOff(Number):
+    """A number, or None for what turns a threshold off: an empty value, null, none or off."""
 
-    def read(self, sent: Any) -> float:
-        return _number(sent)
+    sentence = _("`%(name)s` is a number from %(low)s to %(high)s, or empty to turn it off.")
+    takes_nothing = True
+
+    def read(self, sent: Any) -> float | None:  # type: ignore[override]
+        return None if _is_off(sent) else super().read(sent)
+
+
+class AnyNumberOrOff(ParameterType):
+    """A number of any size, or None as with NumberOrOff."""
+
+    sentence = _("`%(name)s` is a number, or empty to turn it off.")
+    takes_nothing = True
+
+    def read(self, sent: Any) -> float | None:
+        return None if _is_off(sent) else _number(sent)
 
 
 @dataclass(frozen=True)
@@ -219,6 +235,10 @@ class Language(ParameterType):
 
     def read(self, sent: Any) -> str | None:
         return language_code(_text(sent))
+
+
+def _is_off(sent: Any) -> bool:
+    return sent is None or (isinstance(sent, str) and sent.strip().lower() in OFF)
 
 
 def _text(sent: Any) -> str:
@@ -305,10 +325,10 @@ OPTIONS = (
     Parameter("no_timestamps", Boolean(), "decode without times inside a window", ("without_timestamps",)),
     Parameter("max_initial_timestamp", Number(0, 30), "a window's text begins by then, in seconds"),
     Parameter("seed", Integer(0, 2**32 - 1), "makes sampling repeatable"),
-    Parameter("compression_ratio_threshold", AnyNumber(), "above it a window is too repetitive"),
-    Parameter("logprob_threshold", AnyNumber(), "below it a window is too unsure", ("log_prob_threshold",)),
-    Parameter("no_speech_threshold", Number(0, 1), "above it an unsure window is silence"),
-    Parameter("hallucination_silence_threshold", Number(0, 3600), "skip longer silence where text seems made up, in s"),
+    Parameter("compression_ratio_threshold", AnyNumberOrOff(), "above it a window is too repetitive"),
+    Parameter("logprob_threshold", AnyNumberOrOff(), "below it a window is too unsure", ("log_prob_threshold",)),
+    Parameter("no_speech_threshold", NumberOrOff(0, 1), "above it an unsure window is silence"),
+    Parameter("hallucination_silence_threshold", NumberOrOff(0, 3600), "skip longer silence where text seems made up"),
     Parameter("prepend_punctuations", Text(LONGEST_PUNCTUATIONS), "what belongs to the word after it"),
     Parameter("append_punctuations", Text(LONGEST_PUNCTUATIONS), "what belongs to the word before it"),
     Parameter("compute_type", Choice(COMPUTE_TYPES, tuple(COMPUTE_TYPE_ALIASES.items())), "type of numbers"),

@@ -140,6 +140,41 @@ def test_json_null_is_nothing_sent(api: Client, settings: Settings) -> None:
     assert accepted(as_json(api, seed=None, hotwords=None)).transcription_options == TranscriptionOptions(seed=7)
 
 
+THRESHOLDS = (
+    "compression_ratio_threshold", "logprob_threshold", "no_speech_threshold", "hallucination_silence_threshold"
+)  # fmt: skip
+OFF = replace(TranscriptionOptions(), **dict.fromkeys(THRESHOLDS))
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "none", "None", "null", "off"])
+def test_nothing_turns_a_threshold_off_at_every_endpoint(
+    api: Client, ends: dict[str, Any], settings: Settings, nothing: str
+) -> None:
+    settings.DEFAULTS = {"hallucination_silence_threshold": 0.8}
+    off = dict.fromkeys((*THRESHOLDS[:1], "log_prob_threshold", *THRESHOLDS[2:]), nothing)
+    alone = {"file": sound()}
+    for answer in (
+        api.post(JOBS, {"file": sound(), **off}),
+        api.post("/transcribe", {"file": sound(), **off}),
+        api.post("/transcribe", alone, query_params=off),
+        api.post("/api/transcribe", {"file": sound(), "params": json.dumps(off)}),
+        api.post("/asr", {"audio_file": sound()}, query_params=off),
+        api.post("/v1/audio/transcriptions", {"file": sound(), **off}),
+    ):
+        assert accepted(answer).transcription_options == OFF
+    assert accepted(as_json(api, **dict.fromkeys(THRESHOLDS))).transcription_options == OFF
+    nulls = json.dumps(dict.fromkeys(THRESHOLDS))
+    assert accepted(api.post("/transcribe", {"file": sound(), "params": nulls})).transcription_options == OFF
+
+
+def test_a_threshold_is_not_on_and_off_at_once(api: Client) -> None:
+    assert "more than once" in refused(api, no_speech_threshold=["", "0.5"])["no_speech_threshold"][0]
+
+
+def test_a_threshold_that_is_not_sent_is_the_default(api: Client) -> None:
+    assert native(api, initial_prompt="").transcription_options == TranscriptionOptions()
+
+
 # ------------------------------------------------------------------ what the engine cannot do
 
 

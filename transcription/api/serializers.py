@@ -37,6 +37,11 @@ def finite(value: Any) -> Any:
     return value
 
 
+def is_empty(value: Any) -> bool:
+    """Whether a value says nothing: null, or text of spaces."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
 def always(sentence: str | Promise) -> dict[str, Any]:
     """A field's error messages: whatever is wrong with it, one sentence that says what is allowed."""
     return dict.fromkeys(
@@ -210,14 +215,17 @@ class ParametersRequest(serializers.Serializer[Job]):
         return accepted
 
     def _by_name(self, data: MultiValueDict[str, Any]) -> dict[str, list[Any]]:
-        """The values that were sent, by each parameter's own name; an empty value counts as not sent."""
+        """The values that were sent, by each parameter's own name; an empty value counts as not sent.
+
+        An empty value of a threshold turns it off.
+        """
         sent: dict[str, list[Any]] = {}
-        for name, values in data.lists():
-            given = [
-                value for value in values if value is not None and not (isinstance(value, str) and not value.strip())
-            ]
+        for written, values in data.lists():
+            name = self.aliases.get(written, written)
+            takes_nothing = name in BY_NAME and BY_NAME[name].kind.takes_nothing
+            given = [value for value in values if takes_nothing or not is_empty(value)]
             if given and name != "csrfmiddlewaretoken":
-                sent.setdefault(self.aliases.get(name, name), []).extend(given)
+                sent.setdefault(name, []).extend(given)
         return sent
 
     def _refusal(self, name: str, values: list[Any]) -> str:

@@ -1,9 +1,13 @@
 """The options of a transcription, with the names of openai-whisper's `transcribe` and of faster-whisper's."""
 
+import re
+import unicodedata
 from dataclasses import asdict, dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+
+from transcription.whisper.language_names import OTHER_NAMES, UNCHOSEN
 
 # A window that failed is decoded again at the next temperature (Whisper paper, section 4.5).
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -158,20 +162,35 @@ LANGUAGES = {
     "yue": "cantonese",
 }  # fmt: skip
 
-_BY_NAME = {name: code for code, name in LANGUAGES.items()}
-_ALIASES = {"jv": "jw", "iw": "he", "in": "id", "nb": "no"}
-
 
 def language_code(name: str) -> str | None:
-    """The code of a language as people and programs write it: `ru`, `ru-RU`, `Russian`; None for empty and `auto`.
+    """The code of a language as people and programs write it; None for what asks for detection, such as `auto`.
 
+    `ru`, `ru-RU`, `ru_RU.UTF-8`, `rus`, `Russian`, `русский` are one language; `Portuguese (Brazil)` is Portuguese.
     Raises ValueError for an unknown language.
     """
-    wanted = name.strip().lower()
-    if wanted in ("", "auto"):
+    wanted = name.strip()
+    if wanted.lower() in UNCHOSEN:
         return None
-    code = _BY_NAME.get(wanted, wanted.replace("_", "-").split("-")[0])
-    code = _ALIASES.get(code, code)
-    if code not in LANGUAGES:
-        raise ValueError(name)
-    return code
+    by_name = _codes_by_name()
+    spoken = wanted.partition("(")[0]
+    for written in (wanted, spoken, re.split(r"[-_.@]", wanted)[0]):
+        if code := by_name.get(_folded(written)):
+            return code
+    raise ValueError(name)
+
+
+@cache
+def _codes_by_name() -> dict[str, str]:
+    """The codes of the languages by all that they are called."""
+    return {
+        _folded(name): code
+        for code, english in LANGUAGES.items()
+        for name in (code, english, *OTHER_NAMES[code].split(","))
+    }
+
+
+def _folded(name: str) -> str:
+    """A name without case and accents, which people leave out: `espanol`."""
+    apart = unicodedata.normalize("NFKD", name.strip().casefold())
+    return "".join(character for character in apart if unicodedata.category(character) != "Mn")

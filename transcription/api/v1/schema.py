@@ -99,14 +99,16 @@ def of_kind(kind: parameters.ParameterType) -> Schema:
             return {"type": "string", "enum": list(names)}
         case parameters.Text(longest=longest):
             return {"type": "string", "minLength": 1, "maxLength": longest}
+        case parameters.NumberOrOff(low=low, high=high):
+            return {"type": ["number", "null"], "minimum": low, "maximum": high}
         case parameters.Number(low=low, high=high):
             return {"type": "number", "minimum": low, "maximum": high}
         case parameters.NumberAbove(low=low, high=high):
             return {"type": "number", "exclusiveMinimum": low, "maximum": high}
         case parameters.Integer(low=low, high=high):
             return {"type": "integer", "minimum": low, "maximum": high}
-        case parameters.AnyNumber():
-            return {"type": "number"}
+        case parameters.AnyNumberOrOff():
+            return {"type": ["number", "null"]}
         case parameters.Temperatures(most=most):
             one = {"type": "number", "minimum": 0, "maximum": 1}
             return {"oneOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": most}]}

@@ -17,7 +17,7 @@ from transcription.parameters import (
     ENGINE,
     FP16,
     OPTIONS,
-    AnyNumber,
+    AnyNumberOrOff,
     Boolean,
     Choice,
     Integer,
@@ -107,7 +107,7 @@ def _metavar(kind: ParameterType) -> str:
             return "|".join(names)
         case Integer(low=low, high=high) | Number(low=low, high=high) | NumberAbove(low=low, high=high):
             return f"{low}..{high}"
-        case AnyNumber():
+        case AnyNumberOrOff():
             return "NUMBER"
         case _:
             return type(kind).__name__.upper()
