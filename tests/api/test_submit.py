@@ -10,7 +10,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from transcription import errors, jobs
-from transcription.api.upload_handler import clean_name
+from transcription.api.file_names import clean_name
 from transcription.models import Job, Recording
 from transcription.whisper.options import TEMPERATURES, TranscriptionOptions
 

@@ -123,7 +123,6 @@ def test_a_name_is_kept_without_what_could_harm(api: Client, metadata: str, name
         ({"Upload-Defer-Length": "1"}, 400, "cannot be told later"),
         ({"Upload-Length": str(6 * 1024**3)}, 413, "over 5\xa0GB"),
         ({"Upload-Metadata": "filename ???"}, 400, "Upload-Metadata"),
-        ({"Upload-Metadata": f"filename {base64(bytes([255]))}"}, 400, "Upload-Metadata"),
         ({"Upload-Checksum": "crc32 AAAA"}, 400, "sha1, sha256, md5"),
         ({"Tus-Resumable": "0.2.2"}, 412, "1.0.0"),
         ({"Tus-Resumable": ""}, 412, "1.0.0"),

@@ -12,8 +12,8 @@ from django.utils.translation import gettext as _
 
 from transcription import errors, sentences
 from transcription.api.errors import refuse
+from transcription.api.file_names import clean_name
 from transcription.api.job_endpoint import job_endpoint
-from transcription.api.upload_handler import clean_name
 from transcription.models import Job, Recording
 from transcription.sound.audio import RAW
 from transcription.whisper.pcm import BYTES_A_SAMPLE, BYTES_A_SECOND, SAMPLE_RATE

@@ -3,44 +3,21 @@
 import errno
 import hashlib
 import tempfile
-import unicodedata
-from pathlib import PurePosixPath
-from typing import Any
+from collections.abc import Mapping
+from typing import IO, Any
 
 from django.conf import settings
 from django.core.exceptions import BadRequest
 from django.core.files.uploadedfile import TemporaryUploadedFile, UploadedFile
 from django.core.files.uploadhandler import TemporaryFileUploadHandler
+from django.http import QueryDict
+from django.http.multipartparser import MultiPartParser
+from django.utils.datastructures import MultiValueDict
 from django.utils.translation import gettext as _
 
 from transcription import errors
+from transcription.api.form_parts import RepairedForm
 from transcription.templatetags.stenograf import size
-
-LONGEST_NAME = 255  # bytes, what a file system and our column take
-LONGEST_EXTENSION = 16
-JOINERS = ("\N{ZERO WIDTH NON-JOINER}", "\N{ZERO WIDTH JOINER}")
-
-
-def clean_name(name: str) -> str:
-    """A name that is safe to store, to show and to put into a header: never empty, at most 255 bytes of UTF-8.
-
-    Control and bidi characters are removed (an override would show `3pm.exe` as `exe.mp3`), and so is a path.
-    """
-    composed = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
-    visible = "".join(character for character in composed if _is_visible(character)).strip()
-    if visible.strip(".") == "":
-        return "recording"
-    extension = PurePosixPath(visible).suffix
-    if len(extension.encode()) > LONGEST_EXTENSION:
-        extension = ""
-    stem = visible[: len(visible) - len(extension)]
-    longest = LONGEST_NAME - len(extension.encode())
-    return stem.encode()[:longest].decode(errors="ignore") + extension  # no character is cut in half
-
-
-def _is_visible(character: str) -> bool:
-    # Cc control, Cf format (bidi, zero width), Cs lone surrogates, Zl and Zp line ends; Persian needs the joiners.
-    return character in JOINERS or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 class FileTooLarge(BadRequest):
@@ -70,11 +47,26 @@ class HashingUploadHandler(TemporaryFileUploadHandler):
     """
 
     file: HashedUpload
+    form: RepairedForm | None = None
+
+    def handle_raw_input(
+        self,
+        input_data: IO[bytes],
+        META: Mapping[str, Any],  # noqa: N803  # Django's name
+        content_length: int,
+        boundary: bytes,
+        encoding: str | None = None,
+    ) -> tuple[QueryDict, MultiValueDict[str, UploadedFile]] | None:
+        """Have Django parse the form as it is repaired, with this handler again."""
+        if self.form is not None:
+            return None
+        self.form = RepairedForm(input_data, boundary)
+        return MultiPartParser(META, self.form, [self], encoding).parse()  # type: ignore[arg-type]  # it only reads
 
     def new_file(self, field_name: str, file_name: str, *args: Any, **kwargs: Any) -> None:
-        # Browsers and curl escape these three characters in a form, and no `%`.
-        name = file_name.replace("%22", '"').replace("%0A", "\n").replace("%0D", "\r")
-        super(TemporaryFileUploadHandler, self).new_file(field_name, clean_name(name), *args, **kwargs)
+        assert self.form is not None  # noqa: S101  # every form passes handle_raw_input
+        name = self.form.name_of(file_name)
+        super(TemporaryFileUploadHandler, self).new_file(field_name, name, *args, **kwargs)
         self.digest = hashlib.sha256()
         self.file = HashedUpload(self.file_name or "", self.content_type, self.charset, self.content_type_extra)
 

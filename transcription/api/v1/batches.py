@@ -22,8 +22,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from transcription import disk, jobs
+from transcription.api.file_names import clean_name
 from transcription.api.serializers import ParametersRequest, TagsField, always, without_controls
-from transcription.api.upload_handler import clean_name
 from transcription.api.v1.base import (
     Conflict,
     NativeViewSet,

@@ -20,9 +20,9 @@ from rest_framework.response import Response
 
 from transcription import errors, jobs, sentences
 from transcription.api import idempotency, transcript
+from transcription.api.file_names import clean_name
 from transcription.api.responses import Json
 from transcription.api.serializers import MOST_TAGS, JobChanges, JobInList, JobSerializer, NewJobRequest, always
-from transcription.api.upload_handler import clean_name
 from transcription.api.v1.base import (
     Conflict,
     MomentField,

@@ -36,7 +36,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from transcription import uploads
-from transcription.api.upload_handler import clean_name
+from transcription.api.file_names import repaired_name
 from transcription.api.v1.base import NativeViewSet
 from transcription.models import Upload
 from transcription.templatetags.stenograf import size
@@ -205,9 +205,9 @@ def _name(metadata: str) -> str:
     """The file's name in Upload-Metadata: keys, each with its value in Base64, separated by commas."""
     values = dict(pair.split(" ", 1) for pair in map(str.strip, metadata.split(",")) if " " in pair)
     try:
-        return clean_name(b64decode(values.get("filename") or values.get("name") or "", validate=True).decode())
-    except ValueError as error:  # not Base64, or not UTF-8
-        raise TusError(400, _("The name in Upload-Metadata is UTF-8 in Base64.")) from error
+        return repaired_name(b64decode(values.get("filename") or values.get("name") or "", validate=True))
+    except ValueError as error:
+        raise TusError(400, _("The name in Upload-Metadata is in Base64.")) from error
 
 
 def _checksum(request: Request) -> uploads.Sum | None:
