@@ -30,6 +30,7 @@ from config.proxy import Scope, as_the_client_sent_it, is_served
 from transcription import disk, errors, sentences
 from transcription.api import client_address
 from transcription.api.authentication import WRONG_KEY, NoKey, NotAdmitted, caller_by_key, caller_of
+from transcription.api.compat import input_audio
 from transcription.api.errors import IN_API, IN_LEGACY, refuse, retry_later, turn_away
 from transcription.models import AnyUser
 from transcription.queue import quotas
@@ -248,6 +249,8 @@ def _too_large(request: ASGIRequest, length: int) -> HttpResponse | None:
         message = gettext_noop(
             "A piece of an upload has at most %(size)s. Have your client send pieces of %(bytes)s bytes."
         )
+    elif OPENAI_UPLOAD.fullmatch(request.path) and request.content_type == input_audio.CONTENT_TYPE:
+        return refuse(request.path, 413, input_audio.too_long()) if length > input_audio.LONGEST_BODY else None
     elif _is_upload(request):
         limit, most = settings.MAX_UPLOAD_BYTES, settings.MAX_UPLOAD_BYTES + FORM_AROUND_A_FILE
         message = gettext_noop("The file is over %(size)s. Split it, or ask the administrator to raise the limit.")

@@ -181,7 +181,7 @@ class Temperatures(ParameterType):
     most: int
 
     def read(self, sent: Any) -> tuple[float, ...]:
-        values = tuple(_number(item) for item in _items(sent))
+        values = tuple(_number(item) for item in items(sent))
         if not 0 < len(values) <= self.most or not all(0 <= value <= 1 for value in values):
             raise ValueError(sent)
         is_scalar = len(sent) == 1 and not isinstance(sent[0], list) and "[" not in str(sent[0])
@@ -201,7 +201,7 @@ class Clips(ParameterType):
     most: int
 
     def read(self, sent: Any) -> tuple[float, ...]:
-        values = tuple(_number(item) for item in _items(sent))
+        values = tuple(_number(item) for item in items(sent))
         is_ordered = all(before <= after for before, after in pairwise(values))
         are_not_empty = all(start < end for start, end in zip(values[::2], values[1::2], strict=False))
         if len(values) > 2 * self.most or not is_ordered or not are_not_empty or min(values, default=0) < 0:
@@ -222,7 +222,7 @@ class Tokens(ParameterType):
     high: int
 
     def read(self, sent: Any) -> tuple[int, ...]:
-        values = tuple(_whole(item) for item in _items(sent))
+        values = tuple(_whole(item) for item in items(sent))
         if len(values) > self.most or not all(-1 <= value <= self.high for value in values):
             raise ValueError(sent)
         return values
@@ -263,7 +263,7 @@ def _whole(sent: Any) -> int:
     return int(value)
 
 
-def _items(sent: Sequence[Any]) -> Iterator[Any]:
+def items(sent: Sequence[Any]) -> Iterator[Any]:
     """The single items of JSON lists, of text with commas, or of several fields of one name."""
     for item in sent:
         if isinstance(item, str):

@@ -1,7 +1,5 @@
 """The bundled sample recording, for users who have none at hand."""
 
-import hashlib
-
 from django.conf import settings
 from django.utils import translation
 
@@ -11,9 +9,7 @@ from transcription.api.upload_handler import HashedUpload
 def upload() -> HashedUpload:
     """The sample in the reader's language, as an uploaded file."""
     source = settings.SAMPLES_DIR / ("sample-ru.ogg" if translation.get_language() == "ru" else "sample-en.ogg")
-    sound = source.read_bytes()
-    upload = HashedUpload(source.name, "audio/ogg", None, None)
-    upload.write(sound)
-    upload.flush()
-    upload.size, upload.sha256 = len(sound), hashlib.sha256(sound).hexdigest()
+    upload = HashedUpload(source.name, "audio/ogg")
+    upload.add(source.read_bytes())
+    upload.finish()
     return upload

@@ -3,6 +3,7 @@
 POST /v1/audio/transcriptions    a form: file, model, language or languages[], prompt, keywords[], temperature, stream,
                                  response_format (json text srt vtt verbose_json), timestamp_granularities[] (segment
                                  word); our own parameters too; unknown names are ignored
+                                 or JSON, with the recording as `input_audio` in Base64 (`input_audio.py`)
 POST /v1/audio/translations      the same, into English
 GET  /v1/models, /v1/models/ID   the models here, and OpenAI's names that stand for the default one
 
@@ -13,10 +14,12 @@ job that it made (`jobs.RequestKey`), and X-Job-Id names it. An error is {"error
 
 import json
 import logging
+import re
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import wraps
+from pathlib import Path
 from typing import Any, ClassVar, cast
 from uuid import UUID
 
@@ -34,16 +37,18 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework import serializers
 
-from transcription import errors, jobs, sentences
+from transcription import disk, errors, jobs, sentences
 from transcription.api import idempotency, transcript
 from transcription.api.authentication import key_in
+from transcription.api.compat import input_audio
 from transcription.api.compat.endpoint import EndpointError, SyncView, View, endpoint
 from transcription.api.errors import openai_body
 from transcription.api.responses import Json
-from transcription.api.serializers import JobRequest, ModelField, always, finite
-from transcription.jobs import JobParameters
+from transcription.api.serializers import JobRequest, ModelField, always, finite, is_empty
+from transcription.jobs import JobParameters, StoredFile
 from transcription.models import ApiToken, Job, Section, Segment
-from transcription.parameters import BY_NAME, InvalidParameter
+from transcription.parameters import BY_NAME, InvalidParameter, items
+from transcription.sound import audio
 from transcription.text import exports
 from transcription.watcher import Snapshot, watching
 from transcription.weights import catalogue
@@ -54,6 +59,8 @@ OWNED_BY = "stenograf"
 SPEAKERS = ("known_speaker_names", "known_speaker_references")
 SUBTITLES = ("srt", "vtt")
 PLAIN = "text/plain; charset=utf-8"
+BRACKETS = re.compile(r"\[\d*\]$")
+A_MOMENT = 1  # seconds of sound that show that a file can be decoded
 # A proxy closes an idle connection; clients ignore a comment.
 SILENCE_SECONDS = 15.0
 PING = ": ping\n\n"
@@ -136,14 +143,17 @@ class TranscriptionRequest(JobRequest):
     languages = serializers.ListField(child=serializers.CharField(), required=False)
 
     def _by_name(self, data: MultiValueDict[str, Any]) -> dict[str, list[Any]]:
-        """The values that were sent, by our names. A list's name may have brackets; unknown names are left out."""
-        sent: dict[str, list[Any]] = {}
-        for name, values in super()._by_name(data).items():
-            bare = name.removesuffix("[]")
-            sent.setdefault(self.aliases.get(bare, bare), []).extend(values)
-        if keywords := sent.pop("keywords", []):
+        """The values that were sent, by our names; unknown names are left out.
+
+        The name of a list may have brackets, also with a number in them.
+        """
+        bare: MultiValueDict[str, Any] = MultiValueDict()
+        for name, values in data.lists():
+            bare.setlist(plain := BRACKETS.sub("", name), [*bare.getlist(plain), *values])
+        sent = super()._by_name(bare)
+        if keywords := _single(sent.pop("keywords", [])):
             sent.setdefault("hotwords", [", ".join(map(str, keywords))])
-        if languages := sent.pop("languages", []):
+        if languages := _single(sent.pop("languages", [])):
             sent["languages"] = [languages]
         self._put_granularities(sent)
         if self.task:
@@ -153,7 +163,7 @@ class TranscriptionRequest(JobRequest):
 
     def _put_granularities(self, sent: dict[str, list[Any]]) -> None:
         """Make one list of the granularities in `sent`, and ask for word times if words are among them."""
-        if granularities := sent.pop("timestamp_granularities", []):
+        if granularities := _single(sent.pop("timestamp_granularities", [])):
             sent["timestamp_granularities"] = [granularities]
         if "word" in granularities:
             sent["word_timestamps"] = ["true"]
@@ -195,6 +205,15 @@ class TranscriptionRequest(JobRequest):
         return set(self.validated_data.get("timestamp_granularities") or {"segment", *words})
 
 
+def _single(sent: list[Any]) -> list[Any]:
+    """The items of fields of one name, each of which may be a list in JSON or with commas."""
+    try:
+        flat = list(items(sent))
+    except (ValueError, RecursionError):
+        flat = sent  # no list in JSON: the field says what is allowed
+    return [item.strip() if isinstance(item, str) else item for item in flat if not is_empty(item)]
+
+
 class TranslationRequest(TranscriptionRequest):
     task = "translate"
 
@@ -202,18 +221,71 @@ class TranslationRequest(TranscriptionRequest):
         sent.pop("timestamp_granularities", None)  # this endpoint has no such field
 
 
-def _read_form(request: HttpRequest, kind: type[TranscriptionRequest]) -> TranscriptionRequest:
-    form = kind.of(request.POST, request.FILES)
-    if not form.is_valid():
-        param, messages = next(iter(form.errors.items()))
-        is_unknown_model = messages[0].code == MODEL_NOT_FOUND
-        code = MODEL_NOT_FOUND if is_unknown_model else None
-        raise OpenAIError(404 if is_unknown_model else 400, str(messages[0]), param=param, code=code)
-    return form
+Sent = tuple[MultiValueDict[str, Any], MultiValueDict[str, Any]]  # fields, files
+
+
+def _sent(request: HttpRequest) -> Sent:
+    """The fields and the files of a request in a form, or in JSON. Raises OpenAIError."""
+    if request.content_type != input_audio.CONTENT_TYPE:
+        return request.POST, request.FILES
+    try:
+        fields, upload = input_audio.read(request)
+    except input_audio.Unreadable as error:
+        raise OpenAIError(error.status, str(error), param=error.field) from error
+    return fields, MultiValueDict({"file": [upload]})
+
+
+def _checked(kind: type[TranscriptionRequest], sent: Sent) -> TranscriptionRequest:
+    """The request that was sent, if all is right with it. Raises OpenAIError."""
+    form = kind.of(*sent)
+    if form.is_valid():
+        return form
+    problems = form.errors
+    param = "file" if "file" in problems else next(iter(problems))
+    message = problems[param][0]
+    if message.code != MODEL_NOT_FOUND:
+        raise OpenAIError(400, str(message), param=param)
+    _check_sound(cast(StoredFile, form.initial_data.get("file") or form.initial_data["audio_file"]))
+    raise OpenAIError(404, str(message), param=param, code=MODEL_NOT_FOUND)
+
+
+def _check_sound(upload: StoredFile) -> None:
+    """Raises OpenAIError if the file cannot be decoded.
+
+    For a model that does not exist alone: Nextcloud sends a bad file with such a model, and where that is answered with
+    404 it takes transcription for missing. Otherwise the job finds out.
+    """
+    try:
+        with disk.temporary_folder() as folder:
+            audio.decode(
+                Path(upload.temporary_file_path()),
+                folder / "pcm",
+                name=upload.name or "",
+                max_seconds=A_MOMENT,
+                on_probe=lambda _: None,
+                on_progress=lambda _: None,
+                should_stop=lambda: False,
+            )
+    except errors.TooLong:
+        pass  # so it can be decoded
+    except errors.Problem as problem:
+        if problem.is_input_at_fault:
+            raise OpenAIError(400, sentences.describe(problem), param="file", code=problem.code) from problem
 
 
 def _submit(request: HttpRequest, kind: type[TranscriptionRequest]) -> tuple[TranscriptionRequest, UUID]:
-    form = _read_form(request, kind)
+    sent = _sent(request)
+    try:
+        form = _checked(kind, sent)
+        return form, _queue(request, form)
+    finally:
+        request.close()  # otherwise the body's copy of the recording would stay on the disk while we wait
+        for _field, uploads in sent[1].lists():
+            for upload in uploads:
+                upload.close()
+
+
+def _queue(request: HttpRequest, form: TranscriptionRequest) -> UUID:
     owner = cast(AbstractBaseUser, request.user)
     try:
         job = jobs.submit(owner, form.upload, request_key=_request_key(request, form), **form.job_parameters)
@@ -224,8 +296,7 @@ def _submit(request: HttpRequest, kind: type[TranscriptionRequest]) -> tuple[Tra
     retries = request.headers.get("X-Stainless-Retry-Count", "")
     if retries.isdecimal() and retries != "0":
         log.info("job %s: its client asks for it again, for the %s. time", job.pk, retries[:10])
-    request.close()  # otherwise the body's copy of the recording would stay on the disk while we wait
-    return form, job.pk
+    return job.pk
 
 
 def _request_key(request: HttpRequest, form: TranscriptionRequest) -> jobs.RequestKey:
@@ -317,7 +388,7 @@ def _verbose(job: Job, granularities: set[str]) -> dict[str, Any]:
             del segment_body["words"]  # they have their own list
     if "word" in granularities:
         words = [word for segment in segments for word in segment.words or ()]
-        body["words"] = [{"word": word.word, "start": word.start, "end": word.end} for word in words]
+        body["words"] = [{"word": word.word.strip(), "start": word.start, "end": word.end} for word in words]
     return cast(dict[str, Any], finite(body))
 
 
