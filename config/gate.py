@@ -5,6 +5,7 @@ credentials and the disk's free space are checked in front of it. A refusal is a
 """
 
 import asyncio
+import contextlib
 import errno
 import io
 import re
@@ -15,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from corsheaders.middleware import CorsMiddleware
 from django.conf import settings
 from django.contrib.auth import get_user
 from django.core.handlers.asgi import ASGIRequest
@@ -57,6 +59,9 @@ READ_DEADLINE = 60.0
 DRAINED_AT_MOST, DRAINING_SECONDS = 4 * 1024**2, 2.0
 RETRY_AFTER_SECONDS = 10
 
+# Django's requests pass the same middleware; a page may read a refusal of the gate too.
+CORS = CorsMiddleware(lambda _request: HttpResponse())
+
 DISCONNECT: Message = {"type": "http.disconnect"}
 
 
@@ -88,6 +93,8 @@ class Gate:
             if WRONG_KEY in scope:
                 refusal = await self._slow_down(ASGIRequest(scope, io.BytesIO())) or refusal
             if refusal is not None:
+                with contextlib.suppress(UnicodeDecodeError):
+                    CORS.add_response_headers(ASGIRequest(scope, io.BytesIO()), refusal)
                 await _answer_early(scope, receive, send, refusal, is_body_read=bool(held))
             else:
                 for message in held:

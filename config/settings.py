@@ -145,6 +145,16 @@ def _chat_address(name: str) -> str:
     return url
 
 
+def _origins(name: str) -> list[str]:
+    """Origins of pages, such as https://notes.example.org or app://obsidian.md; `*` is every one."""
+    origins = [origin.strip().rstrip("/").lower() for origin in env.list(name, default=[]) if origin.strip()]
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#@*,]+", origin):
+            mend = "write origins with commas, such as https://notes.example.org,app://obsidian.md, or *."
+            raise ImproperlyConfigured(f"{name} is {','.join(origins)!r}: {mend}")
+    return origins
+
+
 def _key(name: str) -> str:
     key = str(env.str(name, default="")).strip()
     if not (key.isascii() and key.isprintable()):
@@ -276,6 +286,19 @@ KEYS_FILE = _path("KEYS_FILE", "") if env.str("KEYS_FILE", default="") else DATA
 # The endpoints of the compatibility API and /asr are open without a key to this machine and its private network.
 LEGACY_ANONYMOUS = _boolean("LEGACY_ANONYMOUS", False)
 
+# The origins whose pages may read the answers of the endpoints that ask for a key each time (django-cors-headers). No
+# address that a session opens is among them, nor one that needs no key: /health and /keys/reload.
+_allowed_origins = _origins("CORS_ALLOWED_ORIGINS")
+CORS_ALLOW_ALL_ORIGINS = "*" in _allowed_origins
+CORS_ALLOWED_ORIGINS = [origin for origin in _allowed_origins if origin != "*"]
+CORS_URLS_REGEX = (
+    r"/(v1/.*|asr|detect-language|transcribe|models|(job|files)/.*"
+    r"|api/(transcribe|queue|gpus|model_status|logs|status/.*))/?\Z"
+)
+CORS_ALLOW_HEADERS = ["*", "authorization"]  # the wildcard does not stand for this one
+CORS_EXPOSE_HEADERS = ["X-Job-Id", "X-Request-Id", "Retry-After", "Content-Disposition", "Asr-Engine"]
+CORS_ALLOW_PRIVATE_NETWORK = True  # where such a server is
+
 # ------------------------------------------------------------------ uploads and transcription
 
 MAX_UPLOAD_BYTES = _integer("MAX_UPLOAD_BYTES", 5 * 1024**3, lowest=1)
@@ -392,6 +415,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "axes",
+    "corsheaders",
     "csp",
     "django_htmx",
     "transcription",
@@ -399,6 +423,7 @@ INSTALLED_APPS = [
 
 # All of these are async-capable: a middleware that is not would make every waiting request hold a thread.
 MIDDLEWARE = [
+    "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "config.characters.refuse_nul",
     "config.cookies.keep_to_our_address",

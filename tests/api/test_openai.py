@@ -137,7 +137,7 @@ def test_verbose_json_has_all_that_typed_clients_read(client: OpenAI) -> None:
     assert 0 <= segment.no_speech_prob <= 1
     assert segment.compression_ratio > 0
     assert segment.temperature == 0
-    assert "".join(word.word for word in told.words) == f" {SAID}"
+    assert " ".join(word.word for word in told.words) == SAID
     assert all(word.start <= word.end for word in told.words)
     assert "words" not in segment.to_dict()
 
@@ -318,7 +318,7 @@ def test_twenty_at_once_are_answered_and_the_same_share_a_job(nano_server: Serve
 # ------------------------------------------------------------------ what is asked
 
 
-@pytest.mark.parametrize("name", ["timestamp_granularities[]", "timestamp_granularities"])
+@pytest.mark.parametrize("name", ["timestamp_granularities[]", "timestamp_granularities", "timestamp_granularities[0]"])
 def test_granularities_come_with_brackets_and_without(api: Client, ends: dict[str, Any], name: str) -> None:
     answers = {
         asked: api.post(ENDPOINT, {"file": sound(), "response_format": "verbose_json", name: list(asked)}).json()
@@ -330,9 +330,46 @@ def test_granularities_come_with_brackets_and_without(api: Client, ends: dict[st
         (False, True),
         (True, True),
     ]
-    assert answers["word",]["words"] == [{"word": " Good", "start": 0.0, "end": 0.4}]
+    assert answers["word",]["words"] == [{"word": "Good", "start": 0.0, "end": 0.4}]
     assert Job.objects.filter(options__word_timestamps=True).count() == 1  # that both with words share
     assert Job.objects.count() == 2
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"timestamp_granularities[0]": "word", "timestamp_granularities[1]": "segment"},
+        {"timestamp_granularities[1]": "word", "timestamp_granularities[]": "segment"},
+        {"timestamp_granularities": "word,segment"},
+        {"timestamp_granularities[]": "word, segment"},
+        {"timestamp_granularities": '["word", "segment"]'},
+        {"timestamp_granularities[]": ["word", "", "segment", "word"]},
+    ],
+)
+def test_granularities_are_a_list_however_it_is_written(
+    api: Client, ends: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    told = api.post(ENDPOINT, {"file": sound(), "response_format": "verbose_json", **fields}).json()
+
+    assert ("words" in told, "segments" in told) == (True, True)
+
+
+def test_other_lists_are_written_in_the_same_ways(api: Client, ends: dict[str, Any]) -> None:
+    for fields in (
+        {"languages[0]": "rus", "languages[1]": "en", "keywords[0]": "Anna", "keywords[1]": "Boris"},
+        {"languages": "rus,English", "keywords": '["Anna", "Boris"]'},
+    ):
+        assert api.post(ENDPOINT, {"file": sound(), **fields}).status_code == 200
+        options = Job.objects.latest("created_at").transcription_options
+        assert (options.languages, options.hotwords) == (("ru", "en"), "Anna, Boris")
+
+
+def test_a_word_has_no_space_before_it_and_a_segment_keeps_its_own(api: Client, ends: dict[str, Any]) -> None:
+    asked = {"file": sound(), "response_format": "verbose_json", "timestamp_granularities": ["word", "segment"]}
+    told = api.post(ENDPOINT, asked).json()
+
+    assert [word["word"] for word in told["words"]] == ["Good"]
+    assert [segment["text"] for segment in told["segments"]] == [" Good day.", " Bye."]
 
 
 def test_verbose_json_has_every_key(api: Client, ends: dict[str, Any]) -> None:
@@ -368,6 +405,10 @@ def test_openais_names_are_the_default_model(api: Client, ends: dict[str, Any], 
         ("stream", "perhaps", "stream"),
         ("timestamp_granularities[]", "syllable", "timestamp_granularities"),
         ("timestamp_granularities[]", "word", "timestamp_granularities"),  # in plain json
+        ("timestamp_granularities[0]", "syllable", "timestamp_granularities"),
+        ("timestamp_granularities", "word,syllable", "timestamp_granularities"),
+        ("timestamp_granularities", "[word", "timestamp_granularities"),
+        ("timestamp_granularities", '{"a": 1}', "timestamp_granularities"),
         ("languages[]", ["en", "Klingon"], "languages"),
         ("best_of", "0", "best_of"),
     ],
