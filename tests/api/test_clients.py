@@ -48,6 +48,33 @@ def test_n8n_sends_an_empty_organization(api: Client, ends: dict[str, Any]) -> N
     assert Recording.objects.get().path.read_bytes() == sound
 
 
+# ------------------------------------------------------------------ curl
+
+
+def test_a_form_is_read_as_one_whatever_its_label_says(api: Client, ends: dict[str, Any]) -> None:
+    body = a_form("x", ('name="file"; filename="a.wav"', BEARS.read_bytes()))
+    answer = api.generic("POST", ENDPOINT, body, content_type="application/json; boundary=x")
+
+    assert (answer.status_code, answer.json()["text"]) == (200, "Good day.")
+
+
+@pytest.mark.parametrize("path", [ENDPOINT, "/asr?output=txt", "/transcribe?format=text"])
+@pytest.mark.parametrize("options", ['; filename="\udce8.mp3"', ""])
+def test_a_name_that_is_not_utf8_and_none_are_taken_by_a_real_server(
+    nano_server: Server, path: str, options: str
+) -> None:
+    part = f'name="file"{options}'.encode(errors="surrogateescape")
+    sound = BEARS.read_bytes() + bytes(20 + len(options))  # the same again would get the same job
+    body = b"--x\r\nContent-Disposition: form-data; " + part + b"\r\n\r\n" + sound + b"\r\n--x--\r\n"
+    headers = {"Authorization": f"Bearer {nano_server.token}", "Content-Type": A_FORM}
+    answer = httpx.post(nano_server.url + path, content=body, headers=headers, timeout=120)
+
+    assert answer.status_code == 200, answer.text
+    assert SAID in answer.text
+    name = nano_server.job(answer.headers["x-job-id"])["recording"]["original_name"]
+    assert name == ("è.mp3" if options else "recording")
+
+
 # ------------------------------------------------------------------ Nextcloud
 
 

@@ -102,7 +102,7 @@ def read_form(kind: type[Form], request: HttpRequest, *, no_file: int = 400) -> 
 
     Raises EndpointError: with `no_file` when there is none, else with 422.
     """
-    _take_multipart_as_multipart(request)
+    take_multipart_as_multipart(request)
     form = request.POST.copy()
     params = form.pop("params", [])
     job_request = kind.of(form, request.FILES, request.GET, *(_parameters(text) for text in params))
@@ -120,7 +120,7 @@ def request_key(request: HttpRequest) -> jobs.RequestKey | None:
         raise EndpointError(422, str(error), field=idempotency.HEADER) from error
 
 
-def _take_multipart_as_multipart(request: HttpRequest) -> None:
+def take_multipart_as_multipart(request: HttpRequest) -> None:
     """Read the body by its boundary: the documented curl commands send `application/json` beside `--form`."""
     boundary = (request.content_params or {}).get("boundary")
     if boundary and request.content_type != "multipart/form-data":

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from django.http import HttpRequest
 from django.utils.datastructures import MultiValueDict
 from django.utils.translation import gettext as _
 
@@ -20,7 +21,6 @@ from transcription.api.serializers import parameters
 from transcription.api.upload_handler import HashedUpload
 from transcription.templatetags.stenograf import size
 
-CONTENT_TYPE = "application/json"
 FIELD = "input_audio"
 LONGEST_BASE64 = 64 * 1024**2
 LONGEST_BODY = 80 * 1024**2  # JSON may have the letters escaped, or in lines
@@ -45,6 +45,11 @@ class Unreadable(Exception):
     def __init__(self, message: str, *, status: int = 400, field: str | None = FIELD) -> None:
         super().__init__(message)
         self.status, self.field = status, field
+
+
+def is_json(request: HttpRequest) -> bool:
+    """Whether a request is in JSON; a body with a boundary is a form, whatever its label says."""
+    return request.content_type == "application/json" and "boundary" not in (request.content_params or {})
 
 
 def read(body: Body) -> tuple[MultiValueDict[str, Any], HashedUpload]:

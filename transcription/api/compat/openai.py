@@ -41,7 +41,7 @@ from transcription import disk, errors, jobs, sentences
 from transcription.api import idempotency, transcript
 from transcription.api.authentication import key_in
 from transcription.api.compat import input_audio
-from transcription.api.compat.endpoint import EndpointError, SyncView, View, endpoint
+from transcription.api.compat.endpoint import EndpointError, SyncView, View, endpoint, take_multipart_as_multipart
 from transcription.api.errors import openai_body
 from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, ModelField, always, finite, is_empty
@@ -226,7 +226,8 @@ Sent = tuple[MultiValueDict[str, Any], MultiValueDict[str, Any]]  # fields, file
 
 def _sent(request: HttpRequest) -> Sent:
     """The fields and the files of a request in a form, or in JSON. Raises OpenAIError."""
-    if request.content_type != input_audio.CONTENT_TYPE:
+    if not input_audio.is_json(request):
+        take_multipart_as_multipart(request)
         return request.POST, request.FILES
     try:
         fields, upload = input_audio.read(request)
