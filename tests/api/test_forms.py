@@ -206,6 +206,16 @@ def test_a_body_that_is_no_form_is_refused(api: Client, body: bytes) -> None:
     assert not Job.objects.exists()
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1251", "cp866"])
+def test_a_field_from_a_windows_shell_is_read_too(api: Client, encoding: str) -> None:
+    prompt = "Анна Каренина, Стива Облонский. " * 200
+    fields = ((b'name="initial_prompt"', prompt.encode(encoding)), (b'name="language"', "русский".encode(encoding)))
+    assert send(api, *fields, (b'name="file"; filename="a.mp3"', SOUND)).status_code == 202
+
+    options = Job.objects.get().transcription_options
+    assert (options.initial_prompt, options.language) == (prompt.strip(), "ru")
+
+
 def test_a_part_in_base64_is_decoded(api: Client) -> None:
     assert name_of(api, b'filename="a.mp3"') == "a.mp3"
     options = b'name="file"; filename="b.mp3"\r\nContent-Transfer-Encoding: base64'

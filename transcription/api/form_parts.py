@@ -2,7 +2,7 @@
 
 Django drops a part whose headers are not UTF-8, refuses one whose headers are over 1 KiB, and takes a part without a
 file name for text of at most 1 MiB. So the headers of each file's part are read here, leniently, and written anew in
-a few bytes of ASCII. The rest of the form passes as it is.
+a few bytes of ASCII, and short texts in other encodings become UTF-8. The rest of the form passes as it is.
 """
 
 import re
@@ -16,7 +16,7 @@ from transcription.api.file_names import decoded, repaired_name
 BLOCK = 64 * 1024
 LONGEST_HEADERS = 64 * 1024
 LONGEST_TYPE = 200
-LONGEST_TEXT = 1024
+LONGEST_TEXT = 10_000  # as long as a prompt may be
 # The fields whose content is a file also without a file name, unless it is a short text.
 FILE_FIELDS = ("file", "audio_file")
 END_OF_HEADERS = b"\r\n\r\n"
@@ -60,8 +60,11 @@ class RepairedForm:
                     kept = kept[start:]
                     continue
                 text = kept[content : kept.find(self._delimiter, content, wanted)].removesuffix(b"\r\n")
-                yield kept[:start] + self._headers(kept[start:end], is_text=_is_text(text)) + END_OF_HEADERS
-                kept = kept[content:]
+                sent = kept[start:end]
+                headers = self._headers(sent, is_text=_is_text(text))
+                is_field = headers is sent and len(text) <= LONGEST_TEXT
+                yield kept[:start] + headers + END_OF_HEADERS + (decoded(text).encode() if is_field else b"")
+                kept = kept[content + (len(text) if is_field else 0) :]
             else:
                 # All but what may be the beginning of a delimiter.
                 unsure = 0 if is_last else len(self._delimiter) - 1
