@@ -256,8 +256,8 @@ def _too_large(request: ASGIRequest, length: int) -> HttpResponse | None:
         message = gettext_noop(
             "A piece of an upload has at most %(size)s. Have your client send pieces of %(bytes)s bytes."
         )
-    elif OPENAI_UPLOAD.fullmatch(request.path) and input_audio.is_json(request):
-        return refuse(request.path, 413, input_audio.too_long()) if length > input_audio.LONGEST_BODY else None
+    elif OPENAI_UPLOAD.fullmatch(request.path_info) and input_audio.is_json(request):
+        return refuse(request.path_info, 413, input_audio.too_long()) if length > input_audio.LONGEST_BODY else None
     elif _is_upload(request):
         limit, most = settings.MAX_UPLOAD_BYTES, settings.MAX_UPLOAD_BYTES + FORM_AROUND_A_FILE
         message = gettext_noop("The file is over %(size)s. Split it, or ask the administrator to raise the limit.")
