@@ -14,6 +14,7 @@ import pytest
 from tests import nano
 from tests.server import NANO
 from transcription.sound import audio
+from transcription.sound.timeline import Timeline
 from transcription.whisper.engine import ENGINES, Event, Sound
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment
@@ -347,7 +348,7 @@ def test_without_the_silence_at_its_ends_a_recording_is_heard_from_its_first_wor
         file.setparams((1, 2, 16000, 0, "NONE", ""))
         file.writeframes(pcm.read_bytes())
     asked = {"vad_filter": False, "sections": 1, "remove_silence": True}
-    found = pipeline._clips(pcm, 12.0, TranscriptionOptions(remove_silence=True))
+    found = pipeline._clips(pcm, Timeline(((0.0, 12.0),)), TranscriptionOptions(remove_silence=True))
     assert found[0][0] == pytest.approx(5, abs=0.2)
     segments = transcribed(tmp_path / "a.wav", runner, **asked)
     assert text_of(segments) == "Twelve bears live in the forest."
