@@ -106,13 +106,17 @@ document.addEventListener("keydown", event => {
 
 let isFollowing = true;
 
-// The last element that has begun at `time`, of thousands in order of time: a binary search.
+// The last element that has begun at `time`, of thousands in order of time: a binary search. Two channels may sound at
+// once: then it is the last of the few before it that has not ended, if there is one.
 function begunLast(elements, time) {
   let [low, high] = [0, elements.length];
   while (low < high) {
     const middle = (low + high) >> 1;
     if (Number(elements[middle].dataset.start) <= time) low = middle + 1;
     else high = middle;
+  }
+  for (let place = low - 1; place >= Math.max(0, low - 4); place -= 1) {
+    if (Number(elements[place].dataset.end) > time) return elements[place];
   }
   return elements[low - 1] ?? null;
 }

@@ -8,6 +8,8 @@ GOOD: list[tuple[str, str, Any, Any]] = [
     ("multilingual", "true", True, True),
     ("task", "translate", "translate", "translate"),
     ("word_timestamps", "1", True, True),
+    ("track", "2", 2, 2),
+    ("channels", "mix", "mix", "mix"),
     ("vad_filter", "false", False, False),
     ("sections", "3", 3, 3),
     ("clip_timestamps", "0,1.5,2", [0, 1.5, 2], (0.0, 1.5, 2.0)),
@@ -51,6 +53,8 @@ BAD: dict[str, list[Any]] = {
     "multilingual": ["perhaps"],
     "task": ["sing", True],
     "word_timestamps": ["2", [True]],
+    "track": ["0", "65", "1.5", "the second", True, [1]],
+    "channels": ["0", "65", "1.5", "left", True, [1]],
     "vad_filter": ["oui"],
     "sections": ["0", "1000", "1.5", True],
     "clip_timestamps": [

@@ -14,6 +14,7 @@ from pytest_django import Settings
 from tests.server import ROOT
 from transcription import errors, jobs
 from transcription.models import ApiToken, Job
+from transcription.sound.decoding import SOUND_WARNINGS
 
 PAGE = (ROOT / "docs" / "errors.md").read_text()
 each_problem = pytest.mark.parametrize("problem", errors.BY_CODE.values(), ids=errors.BY_CODE)
@@ -111,7 +112,7 @@ def test_the_endpoints_that_wait_answer_with_the_status_of_the_page(
 
 def test_the_page_lists_the_warnings_that_the_code_gives() -> None:
     given = {
-        "input_truncated", "timestamps_implausible", "not_improved", "not_honoured:<parameter>",
+        *SOUND_WARNINGS, "input_truncated", "timestamps_implausible", "not_improved", "not_honoured:<parameter>",
         "option_unknown:<option>",
     }  # fmt: skip
     assert {row[0].strip("`") for row in rows("What a done job may warn of")} == given

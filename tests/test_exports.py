@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from django.utils import translation
 from docx import Document
 from hypothesis import given
 from hypothesis import strategies as st
@@ -178,3 +179,50 @@ def test_words_whose_times_overlap_give_cues_in_order():
     told = exports.to_srt([spoken((" a", 0.0, 0.9), (" b", 0.5, 0.7), (" c", 0.6, 1.2))], True)
     times = [time for cue in parse_cues(told) for time in cue[:2]]
     assert times == sorted(times)
+
+
+# ------------------------------------------------------------------ several channels
+
+CALL = [
+    replace(segment(0, 2, " Hello, who is it?"), channel=1),
+    replace(segment(1.5, 3, " =Anna."), channel=2),
+    replace(segment(4, 5, " I know."), channel=1),
+]
+
+
+def test_where_there_are_several_channels_each_text_begins_with_its_own() -> None:
+    assert exports.to_txt(CALL) == "Channel 1: Hello, who is it?\nChannel 2: =Anna.\nChannel 1: I know.\n"
+    assert parse_cues(exports.to_srt(CALL))[1] == (1500, 3000, "Channel 2: =Anna.")
+    assert parse_cues(exports.to_vtt(CALL))[1] == (1500, 3000, "Channel 2: =Anna.")
+    assert exports.to_tsv(CALL).splitlines()[2] == "1500\t3000\tChannel 2: =Anna."
+    assert exports.to_lrc(CALL).splitlines()[1] == "[00:01.50]Channel 2: =Anna."
+    document = Document(io.BytesIO(exports.FORMATS["docx"].render(CALL)))
+    assert [paragraph.text for paragraph in document.paragraphs][1] == "00:00:01\tChannel 2: =Anna."
+
+
+def test_a_table_has_a_column_for_the_channel() -> None:
+    assert exports.to_csv(CALL).removeprefix("\ufeff").splitlines()[:3] == [
+        "start,end,channel,text", '0.000,2.000,1,"Hello, who is it?"', "1.500,3.000,2,'=Anna.",
+    ]  # fmt: skip
+
+
+def test_a_channel_is_named_in_the_readers_language() -> None:
+    with translation.override("ru"):
+        assert exports.to_txt(CALL).splitlines()[1] == "Канал 2: =Anna."
+
+
+def test_a_single_channel_is_not_named() -> None:
+    one = [CALL[0], CALL[2]]
+
+    assert exports.to_txt(one) == "Hello, who is it?\nI know.\n"
+    assert exports.to_csv(one) == exports.to_csv([replace(each, channel=0) for each in one])
+
+
+def test_the_name_of_the_channel_is_no_spoken_word() -> None:
+    words = tuple(Word(word, at, at + 0.5, 1.0) for word, at in ((" Good", 0.0), (" day.", 0.5)))
+    said = [replace(CALL[0], start=0, end=1, words=words), CALL[1]]
+
+    assert [cue[2] for cue in parse_cues(exports.to_vtt(said, True))][:2] == [
+        "Channel 1: <u>Good</u> day.", "Channel 1: Good <u>day.</u>",
+    ]  # fmt: skip
+    assert exports.to_lrc(said, True).splitlines()[0] == "[00:00.00]Channel 1: <00:00.00>Good <00:00.50>day."

@@ -71,6 +71,20 @@ def test_another_models_or_devices_speed_says_nothing(alice: User, worker: Worke
     assert forecast.latest()[job.pk].seconds is None
 
 
+def test_each_channel_that_is_transcribed_apart_takes_its_time(alice: User, worker: Worker) -> None:
+    learned(alice, (100, 10), (50, 5))
+    options = TranscriptionOptions(channels="separate").to_json()
+    job = given(alice, 200, status="queued", options=options)
+    Recording.objects.filter(pk=job.recording_id).update(channels=2)
+    mixed = given(alice, 200, status="queued", priority=1)
+    Recording.objects.filter(pk=mixed.recording_id).update(channels=2)
+
+    told = forecast.latest()
+
+    assert told[mixed.pk].seconds == pytest.approx(20)
+    assert told[job.pk].seconds == pytest.approx(20 + 40)
+
+
 def test_those_before_it_take_their_time(alice: User, worker: Worker) -> None:
     learned(alice, (100, 10))
     short, long = given(alice, 100), given(alice, 300, sections=3)

@@ -67,8 +67,9 @@ IN_MLX_WHISPER: list[Case] = [
 ]
 # What acts before an engine or after it, the same for both, and what loads it; each has a test below.
 ELSEWHERE = {
-    "multilingual", "vad_filter", "sections", "clip_timestamps", "remove_silence", "silence_threshold",
-    "silence_duration", "up_speed", "verbose", "highlight", "compute_type", "threads", "seed", "languages",
+    "multilingual", "track", "channels", "vad_filter", "sections", "clip_timestamps", "remove_silence",
+    "silence_threshold", "silence_duration", "up_speed", "verbose", "highlight", "compute_type", "threads", "seed",
+    "languages",
 }  # fmt: skip
 
 

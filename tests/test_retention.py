@@ -265,6 +265,7 @@ def test_what_a_row_needs_stays(make: MakeJob, settings: LazySettings) -> None:
             job.recording.path,
             put(settings.RECORDINGS_DIR, f"{job.pk}.pcm"),
             put(settings.RECORDINGS_DIR, draft),
+            put(settings.RECORDINGS_DIR, f"{job.pk}.pcm-2"),
         ]
     retention.remove_strays(time.time() + TOMORROW)
     assert all(path.exists() for path in needed)
@@ -273,7 +274,8 @@ def test_what_a_row_needs_stays(make: MakeJob, settings: LazySettings) -> None:
 def test_decoded_sound_of_ended_and_deleted_jobs_goes(make: MakeJob, settings: LazySettings) -> None:
     folder = settings.RECORDINGS_DIR
     ended, deleted = make("failed", 1), uuid.uuid4()
-    names = [f"{job_id}.pcm{rest}" for job_id in (ended.pk, deleted) for rest in ("", f".{uuid.uuid4().hex}.part")]
+    endings = ("", "-2", "-levels", f".{uuid.uuid4().hex}.part", f"-2.{uuid.uuid4().hex}.part")
+    names = [f"{job_id}.pcm{ending}" for job_id in (ended.pk, deleted) for ending in endings]
     strays = [put(folder, name) for name in names]
     retention.remove_strays(time.time() + 3000)
     assert all(path.exists() for path in strays)

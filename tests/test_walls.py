@@ -214,13 +214,15 @@ def test_no_format_that_is_read_opens_what_its_file_names(
     if binary == "package":
         monkeypatch.setenv("PATH", "/nonexistent")
     readable = [formats.Headerless(name) for name in (*formats.DEMUXERS, *formats.NAMED)]
-    commands = [shlex.join(audio._decoding_arguments(source, pcm, LONGEST, 1.0, forced)) for forced in readable]
+    levels = pcm.with_name("levels")
+    outputs = [audio._pcm_output(pcm, "", LONGEST, 1.0, is_watched=True), audio._levels_output(levels, LONGEST)]
+    commands = [shlex.join(audio._decoding_arguments(source, outputs, 1, forced)) for forced in readable]
 
     script = " </dev/null >/dev/null 2>&1\n".join([*commands, "true"])
     subprocess.run(trace.before(["/bin/sh"]), input=script.encode(), env=audio.ENVIRONMENT, check=True)
 
-    assert trace.opened - {str(pcm)} == {str(source)}
-    assert trace.written <= {str(pcm)}
+    assert trace.opened - {str(pcm), str(levels)} == {str(source)}
+    assert trace.written <= {str(pcm), str(levels)}
     assert trace.called == []
     assert trace.executed == {"/bin/sh", audio.ffmpeg_path()}
 

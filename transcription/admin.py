@@ -66,7 +66,10 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     inlines = (EventInline,)
     fieldsets: ClassVar[Any] = (
         (None, {"fields": ("name", "notes", "owner", "status", "priority", "error_shown", "links_shown")}),
-        (_("Recording"), {"fields": ("recording", "duration_shown", "language_shown", "language_probability")}),
+        (
+            _("Recording"),
+            {"fields": ("recording", "duration_shown", "track", "language_shown", "language_probability")},
+        ),
         (_("How it was done"), {"fields": ("model", "options", "engine", "device", "versions", "weights_sha256")}),
         (_("When"), {"fields": ("created_at", "preparing_at", "transcribing_at", "finishing_at", "finished_at")}),
         (_("Result"), {"fields": ("processing_shown", "progress", "attempts", "warnings", "text")}),

@@ -103,6 +103,23 @@ class DecodingTimedOut(InputProblem):
     sentence = _("Reading the file took longer than %(seconds)s seconds and was stopped. Convert it to WAV first.")
 
 
+class NoSuchTrack(InputProblem):
+    code = "track_unknown"
+    sentence = _("The file has no track %(wanted)s. Choose one of its tracks by number or language: %(tracks)s.")
+
+
+class NoSuchChannel(InputProblem):
+    code = "channel_unknown"
+    sentence = _("There is no channel %(wanted)s: the sound has %(count)s. Choose one of these, or mix.")
+
+
+class TooManyChannels(InputProblem):
+    code = "too_many_channels"
+    sentence = _(
+        "The sound has %(count)s channels; at most %(most)s are transcribed apart. Choose one by its number, or mix."
+    )
+
+
 class RecordingMissing(Problem):
     is_transient = False
     code = "recording_missing"

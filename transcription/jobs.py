@@ -258,7 +258,7 @@ def delete(job: Job, *, only: QuerySet[Job] | None = None) -> bool:
     Return False if the job is gone or, with `only`, no longer in that queryset.
     """
     recording = job.recording
-    path, pcm = recording.path, job.pcm_path  # a deleted row has no id to make its path from
+    path, pcms = recording.path, job.pcm_paths  # a deleted row has no id to make its path from
     with transaction.atomic():
         _lock_recording(recording)
         if not _lock_jobs((Job.objects.all() if only is None else only).filter(pk=job.pk)):
@@ -268,7 +268,8 @@ def delete(job: Job, *, only: QuerySet[Job] | None = None) -> bool:
         if is_last:
             recording.delete()
     # Rows first, files second: a file without a row is harmless, a row without its file is not.
-    pcm.unlink(missing_ok=True)
+    for pcm in pcms:
+        pcm.unlink(missing_ok=True)
     if is_last:
         path.unlink(missing_ok=True)
     return True
@@ -287,7 +288,7 @@ def delete_rows_of(recording: Recording) -> list[Path]:
     path = recording.path  # a deleted row has no id to make its path from
     _lock_recording(recording)
     _lock_jobs(Job.objects.filter(recording=recording))
-    pcms = [job.pcm_path for job in recording.jobs.only("pk")]
+    pcms = [pcm for job in recording.jobs.only("pk") for pcm in job.pcm_paths]
     recording.delete()
     return [*pcms, path]
 

@@ -346,7 +346,16 @@ class Job(Claimable):
     @property
     def pcm_path(self) -> Path:
         """The decoded sound, 16 kHz mono s16le. It exists from preparing to the job's end."""
-        return settings.RECORDINGS_DIR / f"{self.pk}.pcm"
+        return self.pcm_path_of(0)
+
+    def pcm_path_of(self, channel: int) -> Path:
+        """The decoded sound of one channel alone; 0 is all of them."""
+        return settings.RECORDINGS_DIR / (f"{self.pk}.pcm-{channel}" if channel else f"{self.pk}.pcm")
+
+    @property
+    def pcm_paths(self) -> list[Path]:
+        """All files of decoded sound that there are now, also those of an interrupted FFmpeg."""
+        return list(settings.RECORDINGS_DIR.glob(f"{self.pk}.pcm*"))
 
     @classmethod
     def move(cls, job_id: uuid.UUID, to: Status, *, since: tuple[Status, ...], **changes: Any) -> bool:

@@ -6,6 +6,7 @@ translate the sentences; nothing here imports Django, because the settings impor
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -16,6 +17,8 @@ from transcription.whisper.options import COMPUTE_TYPE_ALIASES, COMPUTE_TYPES, T
 LONGEST_ECHO = 60  # characters of a wrong value that the sentence about it repeats
 MOST_TEMPERATURES = 16
 MOST_CLIPS = 1000
+MOST_TRACKS = 64  # FFmpeg opens no file with more streams
+MOST_CHANNELS = 64
 MOST_TOKENS = 1000
 # The smallest of Whisper's vocabularies has 51864 tokens; CTranslate2 writes out of bounds for a larger id.
 LAST_TOKEN = 51863
@@ -237,6 +240,42 @@ class Language(ParameterType):
         return language_code(_text(sent))
 
 
+@dataclass(frozen=True)
+class TrackChoice(ParameterType):
+    """A track's number, or its language; None for `auto`."""
+
+    sentence = _("`%(name)s` is a number from 1 to %(most)s, or a language such as ru or eng.")
+
+    most: int
+
+    def read(self, sent: Any) -> int | str | None:
+        if _is_number(sent):
+            return Integer(1, self.most).read(sent)
+        written = _text(sent).lower()
+        try:
+            return language_code(written)
+        except ValueError:
+            if re.fullmatch("[a-z]{3}", written):  # files name more languages than Whisper knows
+                return written
+            raise
+
+
+@dataclass(frozen=True)
+class ChannelChoice(ParameterType):
+    sentence = _("`%(name)s` is mix, separate, or the number of a channel from 1 to %(most)s.")
+
+    most: int
+
+    def read(self, sent: Any) -> int | str:
+        if _is_number(sent):
+            return Integer(1, self.most).read(sent)
+        return Choice(("mix", "separate")).read(sent)
+
+
+def _is_number(sent: Any) -> bool:
+    return not isinstance(sent, str) or sent.strip().isdecimal()
+
+
 def _is_off(sent: Any) -> bool:
     return sent is None or (isinstance(sent, str) and sent.strip().lower() in OFF)
 
@@ -299,6 +338,8 @@ OPTIONS = (
     Parameter("multilingual", Boolean(), "detect the language anew for each section"),
     Parameter("task", Choice(("transcribe", "translate")), "translate is into English"),
     Parameter("word_timestamps", Boolean(), "tell the time of each word"),
+    Parameter("track", TrackChoice(MOST_TRACKS), "which of several tracks: its number from 1, or its language"),
+    Parameter("channels", ChannelChoice(MOST_CHANNELS), "mix, separate (each apart), or one of them by its number"),
     Parameter("vad_filter", Boolean(), "skip what is not speech"),
     Parameter("sections", Integer(1, 999), "into how many parts a recording may be cut; 1: never"),
     Parameter("clip_timestamps", Clips(MOST_CLIPS), "start,end,start,… in seconds: what of it is transcribed"),

@@ -203,7 +203,8 @@ def _segments(since: Mapping[UUID, int]) -> dict[UUID, list[Segment]]:
     """The segments of each job with ids above the given one."""
     conditions = [Q(job=job_id, pk__gt=newest) for job_id, newest in since.items()]
     by_job: dict[UUID, list[Segment]] = defaultdict(list)
-    for segment in Segment.objects.filter(reduce(or_, conditions)).order_by("pk").defer("tokens"):
+    new = Segment.objects.filter(reduce(or_, conditions)).select_related("section")
+    for segment in new.order_by("pk").defer("tokens", "section__spans", "section__speech"):
         by_job[segment.job_id].append(segment)
     return by_job
 

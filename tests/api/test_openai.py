@@ -29,7 +29,8 @@ from tests.server import NANO, QUICKLY, Server
 from transcription import errors, jobs
 from transcription.api.compat import openai as openai_endpoints
 from transcription.api.errors import refuse
-from transcription.models import ApiToken, Job, Recording, Section, Segment
+from transcription.models import BY_TIME, ApiToken, Job, Recording, Section, Segment
+from transcription.text import edits
 
 BEARS = NANO / "nano" / "bears.wav"
 SAID = "Twelve bears live in the forest."
@@ -706,13 +707,43 @@ def test_a_later_section_waits_for_those_before_it(owner: User) -> None:
     second = Section.objects.create(job=job, index=1, start=2.5, end=5, spans=[[2.5, 5]], seconds=2.5)
     Segment.objects.filter(pk=a_segment(job, 1, text=" Three.").pk).update(section=second, index=0)
 
-    (one,) = openai_endpoints._after((-1, -1), job.pk)
+    sent = openai_endpoints.Sent()
+    one = openai_endpoints._after(sent, job.pk)
     a_segment(job, 1, text=" Two.")
     Section.objects.filter(pk=first.pk).update(status="done")
-    rest = openai_endpoints._after(one[0], job.pk)
+    rest = openai_endpoints._after(sent, job.pk)
 
-    assert one == ((0, 0), " One.")
-    assert [text for _place, text in rest] == [" Two.", " Three."]
+    assert one == [(0, " One.")]
+    assert rest == [(0, " Two."), (0, " Three.")]
+    assert openai_endpoints._after(sent, job.pk) == []
+
+
+def test_a_stream_of_two_channels_is_in_the_order_of_time(owner: User) -> None:
+    job = a_job(owner, status="transcribing")
+    known = {"job": job, "start": 0, "end": 9, "spans": [[0, 9]], "seconds": 9}
+    Section.objects.create(index=0, channel=1, **known)
+    second = Section.objects.create(index=1, channel=2, status="done", **known)
+    first = Section.objects.get(index=0)
+    sent, text = openai_endpoints.Sent(), openai_endpoints.Increments()
+
+    def say(section: Section, index: int, start: float, words: str) -> None:
+        Segment.objects.create(
+            job=job, section=section, index=index, start=start, end=start + 1, text=words, seek=0, tokens=[],
+            temperature=0, avg_logprob=0, compression_ratio=1, no_speech_prob=0,
+        )  # fmt: skip
+
+    def increments() -> list[str]:
+        return [text.of(sent.follow(channel, words)) for channel, words in openai_endpoints._after(sent, job.pk)]
+
+    say(second, 0, 3.0, " Hello, Anna.")
+    assert increments() == []
+    say(first, 0, 1.0, " Hello.")
+    assert increments() == ["Hello."]
+    say(first, 1, 4.5, " I am here.")
+    assert increments() == ["\nHello, Anna.", "\nI am here."]
+    Section.objects.update(status="done")
+    assert increments() == []
+    assert text.whole == edits.joined(edits.read(Segment.objects.filter(job=job).order_by(*BY_TIME)))
 
 
 def test_a_stream_is_sent_on_at_once(api: Client, ends: dict[str, Any]) -> None:

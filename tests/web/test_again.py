@@ -43,6 +43,34 @@ def again(page: Client, before: Job, **changed: Any) -> Job:
     return job
 
 
+def test_another_track_and_each_channel_apart_can_be_had(page: Client, before: Job) -> None:
+    Recording.objects.update(tracks=3, channels=2)
+    Job.objects.update(track=2)
+    shown = text_of(page.get(f"/jobs/{before.pk}/again/"))
+    assert '<option value="2" selected>2</option>' in shown
+    assert '<option value="mix" selected>' in shown
+
+    options = again(page, before, track="3", channels="separate").transcription_options
+
+    assert (options.track, options.channels) == (3, "separate")
+
+
+def test_track_and_channels_stay_open_where_nothing_is_chosen(page: Client, before: Job) -> None:
+    Recording.objects.update(tracks=3, channels=2)
+    Job.objects.update(track=2)
+
+    options = again(page, before, track="2", channels="mix").transcription_options
+
+    assert (options.track, options.channels) == (None, None)
+
+
+def test_a_channel_by_its_number_stays(page: Client, before: Job) -> None:
+    asked_for(before, channels=2)
+    assert '<option value="2" selected>2</option>' in text_of(page.get(f"/jobs/{before.pk}/again/"))
+
+    assert again(page, before, channels="2").transcription_options.channels == 2
+
+
 def test_the_page_is_filled_in_with_what_was_asked_for(page: Client, before: Job) -> None:
     asked_for(
         before,

@@ -7,7 +7,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from tests.web.conftest import MakeJob, add_segment
-from transcription.models import Job, Recording, Section, Worker
+from transcription.models import Job, Recording, Section, Segment, Worker
 from transcription.web import transcript
 from transcription.web.rows import STATES
 
@@ -104,6 +104,58 @@ def test_a_recording_that_breaks_off_is_said(page: Client, make_job: MakeJob) ->
 def test_times_that_cannot_be_believed_are_said(page: Client, make_job: MakeJob) -> None:
     job = make_job(warnings=["timestamps_implausible"])
     assert "Times in this file jump too far ahead" in text_of(page.get(reverse("job", args=(job.pk,))))
+
+
+def call(make_job: MakeJob, status: str = "done") -> tuple[Job, Section, Section]:
+    """A job whose two channels are transcribed apart."""
+    job = make_job(status, language="en")
+    Section.objects.update(channel=1)
+    second = Section.objects.create(job=job, index=1, channel=2, start=1, end=60, spans=[[1, 60]], seconds=59)
+    return job, Section.objects.get(index=0), second
+
+
+def test_two_channels_are_in_the_order_of_time_and_named_where_another_speaks(page: Client, make_job: MakeJob) -> None:
+    job, first, second = call(make_job)
+    for index, text in enumerate((" Hello.", " Who is it?", " I know.")):
+        add_segment(first, index, text)
+    add_segment(second, 0, " Anna.")
+    Segment.objects.filter(section=second).update(start=3.5, end=4.5)
+
+    page.cookies["django_language"] = "ru"
+    shown = text_of(page.get(reverse("job", args=(job.pk,))))
+
+    order = ["Канал 1:", "Hello.", "Who is it?", "Канал 2:", "Anna.", "Канал 1:", "I know."]
+    places = re.findall("|".join(map(re.escape, order)), shown[shown.index('id="transcript"') :])
+    assert places == order
+
+
+def test_a_page_of_two_channels_gets_all_of_them_when_one_has_grown(
+    page: Client, make_job: MakeJob, worker: Worker
+) -> None:
+    job, first, second = call(make_job, "transcribing")
+    add_segment(first, 0, " Hello.")
+    poll = poll_of(text_of(page.get(reverse("job", args=(job.pk,)))))
+    assert page.get(poll).status_code == 204
+    add_segment(second, 0, " Anna.")
+
+    news = text_of(page.get(poll))
+
+    assert 'hx-swap-oob="innerHTML:#section-0"' in news
+    assert news.index("Hello.") < news.index("Anna.")
+    assert page.get(poll_of(news)).status_code == 204
+
+
+def test_tracks_and_channels_are_told_of(page: Client, make_job: MakeJob) -> None:
+    job = make_job(warnings=["several_tracks", "channels_differ", "one_channel"], track=2)
+    Recording.objects.update(tracks=3, channels=2)
+
+    shown = text_of(page.get(reverse("job", args=(job.pk,))))
+
+    assert "The file has 3 tracks with sound; this is the text of track 2." in shown
+    assert "Each of the two channels seems to have its own voice." in shown
+    assert "so it was transcribed once." in shown
+    assert re.search(r"<dt>Track</dt>\s*<dd>\s*2 of 3\s*</dd>", shown)
+    assert re.search(r"<dt>Channels</dt>\s*<dd>2</dd>", shown)
 
 
 def test_where_the_sound_was_removed_a_sentence_stands_in_place_of_the_player(page: Client, make_job: MakeJob) -> None:

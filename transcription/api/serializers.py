@@ -378,7 +378,7 @@ class RecordingFacts(serializers.ModelSerializer[Recording]):
         model = Recording
         fields: tuple[str, ...] = (
             "id", "original_name", "bytes", "sha256", "container", "codec", "sample_rate", "channels", "has_video",
-            "duration",
+            "tracks", "duration",
         )  # fmt: skip
 
 
@@ -421,7 +421,7 @@ class JobInList(serializers.ModelSerializer[Job]):
         model = Job
         fields: tuple[str, ...] = (
             "id", "name", "status", "progress", "queue_position", "eta_seconds", "waiting_for",
-            "model", "language", "language_probability", "options", "priority",
+            "model", "track", "language", "language_probability", "options", "priority",
             "upgrade_transcribation",
             "duration", "recording",
             "created_at", "preparing_at", "transcribing_at", "finishing_at", "finished_at", "processing_seconds",

@@ -14,7 +14,7 @@ LONGEST_LABEL = 100
 
 def segments(job: Job) -> list[Segment]:
     """The stored segments as they read now, in the order of the recording, without those that an edit emptied."""
-    rows = job.segments.order_by(*BY_TIME)
+    rows = job.segments.select_related("section").order_by(*BY_TIME)
     return [
         Segment(
             start=row.start,
@@ -27,6 +27,7 @@ def segments(job: Job) -> list[Segment]:
             compression_ratio=row.compression_ratio,
             no_speech_prob=row.no_speech_prob,
             words=edits.spoken(row),
+            channel=row.section.channel,
         )
         for row in rows
         if row.reads.strip() or row.reads == row.text
@@ -40,9 +41,11 @@ def body(job: Job) -> dict[str, Any]:
     result: dict[str, Any] = finite(
         {
             **options.to_json(),  # first, so that the detected language replaces the requested one
-            "text": (job.text or "".join(segment.text for segment in stored)).strip(),
+            "text": job.text or edits.joined((segment.channel, segment.text) for segment in stored),
             "segments": [_segment_body(index, segment) for index, segment in enumerate(stored)],
             "language": job.language or options.language,
+            "track": job.track,
+            "tracks": job.recording.tracks,
             "model": job.model,
             "upgrade_transcribation": job.is_to_be_improved,
             "uploaded_file": sound,

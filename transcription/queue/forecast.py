@@ -140,7 +140,8 @@ def _waiting_jobs() -> list[Waiting]:
     """The unfinished jobs that wait for nothing but their turn, by priority and length."""
     unfinished = Job.objects.filter(status__in=Job.UNFINISHED, waiting_for="")
     jobs = unfinished.exclude(status=Job.Status.DOWNLOADING).values(  # it is not known when a model will be here
-        "pk", "owner", "priority", "model", "status", "created_at", "recording__duration",
+        "pk", "owner", "priority", "model", "status", "created_at", "recording__duration", "recording__channels",
+        "options__channels",
         patience=ExpressionWrapper(F("latest_start") - clock.now(), output_field=DurationField()), **_section_sums(),
     )  # fmt: skip
     pace = _preparing_pace()
@@ -170,6 +171,8 @@ def _waiting_job(job: dict[str, Any], rank: int, pace: float) -> Waiting:
     is_prepared = job["status"] in (Job.Status.TRANSCRIBING, Job.Status.FINISHING)
     is_cut = is_prepared or job["queued"] > 0
     duration = job["recording__duration"]
+    apart = (job["recording__channels"] or 1) if job["options__channels"] == "separate" else 1
+    sound = None if duration is None else apart * duration
     return Waiting(
         id=job["pk"],
         rank=rank,
@@ -179,8 +182,8 @@ def _waiting_job(job: dict[str, Any], rank: int, pace: float) -> Waiting:
         priority=job["priority"],
         model=job["model"],
         is_begun=bool(job["begun"]) or job["status"] == Job.Status.FINISHING,
-        sections=job["queued"] if is_cut else max(1, math.ceil((duration or 0) / SECTION)),
-        seconds=job["rest"] if is_cut else duration,
+        sections=job["queued"] if is_cut else max(1, math.ceil((sound or 0) / SECTION)),
+        seconds=job["rest"] if is_cut else sound,
         own=(job["heard"], job["took"]) if job["done"] >= OWN_SECTIONS else None,
         preparing=0 if is_prepared else pace * (duration or 0),
         is_prepared=is_prepared,

@@ -17,8 +17,8 @@ import sys
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -40,6 +40,7 @@ with warnings.catch_warnings():
     from pydub.silence import detect_leading_silence
 
 RAW = "s16le"  # FFmpeg's name for PCM without a header
+LEVELS_RATE = 4000  # samples a second of each channel, enough to compare the channels of speech
 
 RESTRICTIONS = (
     *("-max_alloc", str(512 * 1024**2), "-protocol_whitelist", "file", "-codec_whitelist", ",".join(formats.DECODERS)),
@@ -70,11 +71,32 @@ MINUTE_BYTES = 60 * BYTES_A_SECOND
 
 
 @dataclass(frozen=True)
+class Track:
+    """One of a recording's streams of sound, in FFmpeg's names: language "rus", codec "aac", layout "5.1(side)"."""
+
+    number: int  # among the streams of sound, from 1
+    language: str  # empty if the file does not say it
+    codec: str
+    sample_rate: int
+    layout: str
+    is_default: bool  # whether the file says that a player plays it
+
+    @property
+    def channels(self) -> int:
+        return _channels(self.layout)
+
+    def __str__(self) -> str:
+        facts = ", ".join(filter(None, (self.language, self.codec, self.layout)))
+        return f"{self.number} ({facts})"
+
+
+@dataclass(frozen=True)
 class Probe:
     """FFmpeg's report on a recording, in FFmpeg's names: container "mov,mp4,m4a,3gp,3g2,mj2", codec "aac".
 
-    `duration` is what the file declares, in seconds, and may be wrong; None when the file declares none. FFmpeg's
-    estimate from size and bit rate is not used: for an AAC that begins with silence it is ten times too long.
+    Codec, sample rate and channels are those of the track that is decoded. `duration` is what the file declares, in
+    seconds, and may be wrong; None when the file declares none. FFmpeg's estimate from size and bit rate is not used:
+    for an AAC that begins with silence it is ten times too long.
     """
 
     container: str
@@ -83,6 +105,7 @@ class Probe:
     channels: int
     duration: float | None
     has_video: bool
+    tracks: tuple[Track, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,6 +152,11 @@ def decode(
     max_seconds: int,
     container: str = "",
     tempo: float = 1.0,
+    track: int = 1,
+    channels: str = "",
+    others: Mapping[Path, str] | None = None,
+    levels: Path | None = None,
+    on_tracks: Callable[[tuple[Track, ...]], None] = lambda _: None,
     on_probe: Callable[[Probe], None],
     on_progress: Callable[[float], None],
     should_stop: Callable[[], bool],
@@ -140,7 +168,13 @@ def decode(
     change its tempo. FFmpeg detects any other container, and never takes it for RAW; where the bytes say nothing, the
     ending of `name` may (`formats.headerless`).
 
-    `target` appears whole or not at all. `on_probe` is called once, within a second of FFmpeg's report. `on_progress`
+    `track` is the number of the stream of sound. `channels` says in the terms of FFmpeg's filter pan what of its
+    channels is decoded, such as `c0` or `0.5*c0-0.5*c1`; empty, it is FFmpeg's own mix of them. `others` are more files
+    to decode at once, each with its channels. `levels` gets all channels at LEVELS_RATE, interleaved, in the
+    recording's own tempo; it serves to compare them, so it may hold frequencies that are not there.
+
+    `target` appears whole or not at all. `on_tracks` gets the tracks as soon as they are known, also those of a
+    recording that cannot be decoded. `on_probe` is called once, within a second of FFmpeg's report. `on_progress`
     gets the seconds of sound decoded so far at least every second, even when FFmpeg is silent. What they raise passes
     through. When `should_stop` returns True, LeaseLost is raised.
 
@@ -155,31 +189,44 @@ def decode(
     if source.stat().st_size == 0:
         raise errors.EmptyFile
     if container == RAW and tempo == 1:
+        on_tracks((Track(1, "", "pcm_s16le", SAMPLE_RATE, "mono", is_default=False),))
         return _copy_raw(source, target, max_seconds, on_probe, on_progress, should_stop)
     claims = completeness.read(source)  # before FFmpeg runs: the recording may be deleted meanwhile
     reader = stamps.Reader(tempo)
-    with _draft(target) as draft:
-        watch = _Watch(
-            lambda report: on_probe(_parse(report, claims.missing_factor)),
-            lambda decoded: on_progress(tempo * decoded),
-            should_stop,
-        )
+
+    def on_report(report: str) -> None:
+        probe = _parse(report, claims.missing_factor, track)
+        on_tracks(probe.tracks)
+        on_probe(probe)
+
+    with ExitStack() as stack:
+        drafts = {path: stack.enter_context(_draft(path)) for path in (target, *(others or {}))}
+        # The first is that whose stamps are watched and whose size FFmpeg reports.
+        outputs = [_pcm_output(drafts[target], channels, max_seconds, tempo, is_watched=True)]
+        outputs += [_pcm_output(drafts[path], pan, max_seconds, tempo) for path, pan in (others or {}).items()]
+        outputs += [_levels_output(levels, max_seconds)] if levels else []
+        watch = _Watch(on_report, lambda decoded: on_progress(tempo * decoded), should_stop)
         raw = formats.Headerless(RAW, SAMPLE_RATE) if container == RAW else _headerless(source, name, should_stop)
-        arguments = _decoding_arguments(source, draft, max_seconds, tempo, raw)
+        arguments = _decoding_arguments(source, outputs, track, raw)
         result = _run(arguments, _decoding_limits(max_seconds, tempo), watch, reader.read)
         if result.returncode != 0:
+            if not watch.has_report:
+                on_tracks(_parse(result.report, claims.missing_factor, track).tracks)
             raise _failure(result, source, name, max_seconds)
         if LOW_SCORE in result.report and formats.is_beginning_missing(_head(source)):
             raise errors.BeginningMissing
-        file = _File(source, _parse(result.report, claims.missing_factor), _first_stamp(result.report), claims)
-        sound = _measure(draft, max_seconds, tempo)
+        for path in others or {}:
+            _measure(drafts[path], max_seconds, tempo)
+            _keep(drafts[path], path)
+        file = _File(source, _parse(result.report, claims.missing_factor, track), _first_stamp(result.report), claims)
+        sound = _measure(drafts[target], max_seconds, tempo)
         decoded = _place(
             file,
             lambda start: stamps.lay(reader.anchors, sound, start=start, longest=max_seconds),
             max_seconds,
             should_stop,
         )
-        _keep(draft, target)
+        _keep(drafts[target], target)
         return decoded
 
 
@@ -404,27 +451,48 @@ def _most_seconds(max_seconds: int, tempo: float) -> int:
 
 
 def _decoding_arguments(
-    source: Path, draft: Path, max_seconds: int, tempo: float, raw: formats.Headerless | None
+    source: Path, outputs: Sequence[Sequence[str]], track: int, raw: formats.Headerless | None
 ) -> list[str]:
-    seconds = _most_seconds(max_seconds, tempo)
     # FFmpeg must never detect a format without a signature by itself: any file could be it.
     demuxers = [raw.demuxer] if raw else formats.DEMUXERS
+    stream = ("-map", f"0:a:{track - 1}", "-vn", "-sn", "-dn")
     return [
         *(ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "repeat+level+info"),
         *("-progress", "pipe:1", "-stats_period", str(BEAT_SECONDS)),
         *(*RESTRICTIONS, "-format_whitelist", ",".join(demuxers), *(raw.arguments if raw else ())),
-        *(*OWN_STAMPS, "-vn", "-sn", "-dn", "-i", f"file:{source.absolute()}", "-map", "0:a:0", "-vn", "-sn", "-dn"),
-        *("-t", str(seconds), "-fs", str(seconds * BYTES_A_SECOND + 4096)),
-        *("-map_metadata", "-1", "-map_chapters", "-1"),
-        *("-filter:a", _filters(tempo), "-c:a", "pcm_s16le", "-f", "s16le", "-y", f"file:{draft.absolute()}"),
+        *(*OWN_STAMPS, "-vn", "-sn", "-dn", "-i", f"file:{source.absolute()}"),
+        *itertools.chain.from_iterable((*stream, *output) for output in outputs),
     ]
 
 
-def _filters(tempo: float) -> str:
-    """FFmpeg's filters between a decoder and the PCM. The first and the last write what `stamps.Reader` reads."""
+def _pcm_output(draft: Path, channels: str, max_seconds: int, tempo: float, *, is_watched: bool = False) -> list[str]:
+    """FFmpeg's arguments for one file of decoded sound."""
+    filters = _filters(channels, tempo, is_watched=is_watched)
+    return _output_arguments(draft, _most_seconds(max_seconds, tempo), filters)
+
+
+def _levels_output(levels: Path, max_seconds: int) -> list[str]:
+    """FFmpeg's arguments for the file that serves to compare the channels."""
+    # Without a filter against aliasing, because the same is done to every channel: a tenth of the time.
+    filters = [stamps.UNSTAMPED, f"aresample={LEVELS_RATE}:filter_size=1:phase_shift=0"]
+    return _output_arguments(levels, _most_seconds(max_seconds, 1.0), filters)
+
+
+def _output_arguments(path: Path, seconds: int, filters: Sequence[str]) -> list[str]:
+    return [
+        *("-t", str(seconds), "-fs", str(seconds * BYTES_A_SECOND + 4096)),
+        *("-map_metadata", "-1", "-map_chapters", "-1"),
+        *("-filter:a", ",".join(filters), "-c:a", "pcm_s16le", "-f", "s16le", "-y", f"file:{path.absolute()}"),
+    ]
+
+
+def _filters(channels: str, tempo: float, *, is_watched: bool) -> list[str]:
+    """FFmpeg's filters between a decoder and the PCM. Watched, the first and the last write for `stamps.Reader`."""
+    pan = (f"pan=mono|c0{'' if channels.startswith('<') else '='}{channels}",) if channels else ()
     faster = () if tempo == 1 else (f"atempo={tempo:g}",)
     pcm = f"aformat=sample_fmts=s16:channel_layouts=mono:sample_rates={SAMPLE_RATE}"
-    return ",".join([stamps.WATCH, stamps.UNSTAMPED, *faster, pcm, stamps.COUNT])
+    filters = [stamps.UNSTAMPED, *pan, *faster, pcm]
+    return [stamps.WATCH, *filters, stamps.COUNT] if is_watched else filters
 
 
 @dataclass(frozen=True)
@@ -642,23 +710,40 @@ def _first_stamp(report: str) -> float:
     return float(start[1]) if start else 0.0
 
 
-def _parse(report: str, missing_factor: float) -> Probe:
+def _parse(report: str, missing_factor: float, track: int = 1) -> Probe:
     """Read FFmpeg's report on a file, the lines below `Input #0`. What is not in them stays empty."""
     is_estimated = "Estimating duration from bitrate" in report and missing_factor == 1
     container, lines = _input_lines(report) or ("", "")
     time = re.search(r"^\s+Duration: (\d+):(\d\d):(\d\d\.\d\d)", lines, re.MULTILINE)
     duration = int(time[1]) * 3600 + int(time[2]) * 60 + float(time[3]) if time and not is_estimated else None
-    streams = re.findall(r"^\s+Stream #0:\d+(?:\[\w+\])?(?:\([^)]*\))?: (Audio|Video): (.*)$", lines, re.MULTILINE)
-    audio_streams = [description for kind, description in streams if kind == "Audio"]
-    audio = re.match(r"(\w+).*?(?:, (\d+) Hz, ([^,]+)|$)", audio_streams[0]) if audio_streams else None
-    codec, sample_rate, layout = audio.groups() if audio else ("", None, None)
+    streams = re.findall(STREAM, lines, re.MULTILINE)
+    sounds = [(language, description) for language, kind, description in streams if kind == "Audio"]
+    tracks = tuple(_track(number, *sound) for number, sound in enumerate(sounds, start=1))
+    decoded = tracks[track - 1] if 0 < track <= len(tracks) else Track(track, "", "", 0, "", is_default=False)
     return Probe(
         container=container,
+        codec=decoded.codec,
+        sample_rate=decoded.sample_rate,
+        channels=decoded.channels,
+        duration=duration and round(missing_factor * duration, 2),
+        has_video=any(kind == "Video" and "(attached pic)" not in description for _, kind, description in streams),
+        tracks=tracks,
+    )
+
+
+STREAM = r"^\s+Stream #0:\d+(?:\[\w+\])?(?:\(([^)]*)\))?: (Audio|Video): (.*)$"
+
+
+def _track(number: int, language: str, description: str) -> Track:
+    match = re.match(r"(\w+).*?(?:, (\d+) Hz, ([^,]+)|$)", description)
+    codec, sample_rate, layout = match.groups() if match else ("", None, None)
+    return Track(
+        number=number,
+        language="" if language == "und" else language,
         codec=codec,
         sample_rate=int(sample_rate or 0),
-        channels=_channels(layout or ""),
-        duration=duration and round(missing_factor * duration, 2),
-        has_video=any(kind == "Video" and "(attached pic)" not in description for kind, description in streams),
+        layout=(layout or "").partition(" (")[0].strip(),  # "stereo (default)" at a line's end
+        is_default="(default)" in description,
     )
 
 

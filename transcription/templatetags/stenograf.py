@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
 from transcription.models import Segment
-from transcription.text import edits
+from transcription.text import edits, exports
 from transcription.web import languages
 from transcription.whisper.result import Word
 
@@ -104,6 +104,12 @@ def words(segment: Segment) -> SafeString:
     if not spoken:
         return escape(segment.reads.strip())
     return format_html_join("", "{}{}", ((" " if word.word.startswith(" ") else "", _word(word)) for word in spoken))
+
+
+@register.filter
+def channel_name(channel: int) -> SafeString:
+    """The name of a recording's channel, before what is said in it."""
+    return format_html('<span class="segment-channel">{}</span>', exports.channel_name(channel))
 
 
 def _word(word: Word) -> SafeString:

@@ -5,12 +5,13 @@ times from these whenever they are read.
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from itertools import pairwise
 from statistics import fmean
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from transcription import history
@@ -40,8 +41,7 @@ def edit(segment: Segment, text: str | None) -> bool:
 
 def rejoin(job_id: uuid.UUID) -> None:
     """Update a job's text from its segments. Call it in the transaction that changed them."""
-    segments = Segment.objects.filter(job_id=job_id).order_by(*BY_TIME)
-    text = joined(segments.only("text", "improved_text", "edited_text"))
+    text = joined(read(Segment.objects.filter(job_id=job_id).order_by(*BY_TIME)))
     Job.objects.filter(pk=job_id).update(text=text)
     search.index(job_id)
 
@@ -52,9 +52,26 @@ def like(segment: Segment, text: str) -> str:
     return f" {line}" if line and segment.text[:1].isspace() else line
 
 
-def joined(segments: Iterable[Segment]) -> str:
-    """The current text of segments, joined in the order given."""
-    return "".join(segment.reads for segment in segments).strip()
+def read(segments: QuerySet[Segment]) -> Iterator[tuple[int, str]]:
+    """The channels and the current texts of segments, in the order given."""
+    columns = ("text", "improved_text", "edited_text", "section__channel")
+    for segment in segments.select_related("section").only(*columns):
+        yield segment.section.channel, segment.reads
+
+
+def joined(texts: Iterable[tuple[int, str]]) -> str:
+    """The texts of segments, joined; what follows another channel begins a line. Each comes with its channel."""
+    parts: list[str] = []
+    before: int | None = None
+    for channel, text in texts:
+        parts.append(following(before, channel, text))
+        before = channel if text.strip() else before
+    return "".join(parts).strip()
+
+
+def following(before: int | None, channel: int, text: str) -> str:
+    """A segment's text as it follows one of the channel `before`; None if it is the first."""
+    return text if before in (None, channel) or not text.strip() else f"\n{text.lstrip()}"
 
 
 def spoken(segment: Segment) -> tuple[Word, ...] | None:

@@ -1,4 +1,4 @@
-"""Turns segments into text, subtitles, tables, lyrics and documents, by pure functions.
+"""Turns segments into text, subtitles, tables, lyrics and documents.
 
 Nothing that somebody said may become the format's own syntax: a text stays in its line, its cue or its cell.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 
+from django.utils.translation import gettext
 from docx import Document
 from docx.shared import Cm, RGBColor
 
@@ -32,13 +33,32 @@ class Export:
     write: Callable[[Sequence[Segment], bool, str], bytes]
 
     def render(self, segments: Sequence[Segment], highlight: bool = False, *, title: str = "") -> bytes:
-        """The content of the file. `highlight` marks the word being spoken, where the format can do that."""
+        """The content of the file. `highlight` marks the word being spoken, where the format can do that.
+
+        Where there are several channels, each text begins with the name of its own, in the reader's language.
+        """
         return self.write(segments, highlight, title)
 
 
 def to_txt(segments: Sequence[Segment], highlight: bool = False) -> str:
     """One segment a line. Plain text has no times, so no word is marked."""
-    return "".join(f"{_line(segment.text)}\n" for segment in segments)
+    return "".join(f"{_line(name + segment.text)}\n" for name, segment in _named(segments))
+
+
+def has_channels(segments: Sequence[Segment]) -> bool:
+    """Whether the segments are of several channels, so that each is named."""
+    return len({segment.channel for segment in segments}) > 1
+
+
+def channel_name(channel: int) -> str:
+    return gettext("Channel %(channel)s:") % {"channel": channel}
+
+
+def _named(segments: Sequence[Segment]) -> Iterator[tuple[str, Segment]]:
+    """Each segment with what its text begins with, the name of its channel or nothing."""
+    are_named = has_channels(segments)
+    for segment in segments:
+        yield f"{channel_name(segment.channel)} " if are_named else "", segment
 
 
 def to_srt(segments: Sequence[Segment], highlight: bool = False) -> str:
@@ -57,7 +77,7 @@ def to_vtt(segments: Sequence[Segment], highlight: bool = False) -> str:
 
 def to_tsv(segments: Sequence[Segment], highlight: bool = False) -> str:
     """Start and end in milliseconds and the text, under a header, as openai-whisper writes it."""
-    rows = (f"{start}\t{end}\t{_cell(words[0])}\n" for start, end, words, _ in _cues(segments, False))
+    rows = (f"{start}\t{end}\t{_cell(''.join(words))}\n" for start, end, words, _ in _cues(segments, False))
     return "start\tend\ttext\n" + "".join(rows)
 
 
@@ -66,19 +86,22 @@ def to_csv(segments: Sequence[Segment], highlight: bool = False) -> str:
     table = io.StringIO()
     table.write("\N{BYTE ORDER MARK}")  # without it Excel does not recognise UTF-8
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("start", "end", "text"))
-    for start, end, words, _ in _cues(segments, False):
-        writer.writerow((f"{start / 1000:.3f}", f"{end / 1000:.3f}", _cell(words[0])))
+    are_named = has_channels(segments)
+    writer.writerow(("start", "end", "channel", "text") if are_named else ("start", "end", "text"))
+    for segment in segments:
+        times = [f"{milliseconds / 1000:.3f}" for milliseconds in _times(segment)]
+        writer.writerow((*times, *([segment.channel] if are_named else []), _cell(segment.text)))
     return table.getvalue()
 
 
 def to_lrc(segments: Sequence[Segment], highlight: bool = False) -> str:
     """One segment a line, for players that show lyrics; with `highlight`, each word has its time too."""
     lines = []
-    for segment in segments:
+    for name, segment in _named(segments):
         words = segment.words if highlight else None
         timed = [f"<{_lyrics_time(word.start)}>{_lrc_text(word.word)}" for word in words or ()]
-        lines.append(f"[{_lyrics_time(segment.start)}]{' '.join(timed) or _lrc_text(segment.text)}\n")
+        text = " ".join(timed) or _lrc_text(segment.text)
+        lines.append(f"[{_lyrics_time(segment.start)}]{name}{text}\n")
     return "".join(lines)
 
 
@@ -90,12 +113,14 @@ def to_docx(segments: Sequence[Segment], title: str = "") -> bytes:
     properties.created = datetime.now(UTC)
     if title:
         document.add_heading(_line(title), level=1)
-    for segment in segments:
+    for name, segment in _named(segments):
         paragraph = document.add_paragraph()
         paragraph.paragraph_format.left_indent = Cm(2)
         paragraph.paragraph_format.first_line_indent = Cm(-2)
         paragraph.paragraph_format.tab_stops.add_tab_stop(Cm(2))
         paragraph.add_run(f"{_cue_time(_milliseconds(segment.start), '.')[:8]}\t").font.color.rgb = GREY
+        if name:
+            paragraph.add_run(name).bold = True
         paragraph.add_run(_line(segment.text))
     file = io.BytesIO()
     document.save(file)
@@ -126,18 +151,24 @@ Cue = tuple[int, int, Sequence[str], int | None]  # start and end in ms, words, 
 
 def _cues(segments: Sequence[Segment], highlight: bool) -> Iterator[Cue]:
     """Cues in order, none of negative length: one a segment, or with `highlight` one for each word and each pause."""
-    for segment in segments:
-        start, end = _milliseconds(segment.start), _milliseconds(segment.end)
+    for name, segment in _named(segments):
+        start, end = _times(segment)
         if not (highlight and segment.words):
-            yield start, max(start, end), [segment.text], None
+            yield start, end, [name, segment.text], None
             continue
-        words = [word.word for word in segment.words]
-        for index, word in enumerate(segment.words):
+        words = [name, *(word.word for word in segment.words)]
+        for index, word in enumerate(segment.words, start=1):
             begins, ends = _milliseconds(word.start), _milliseconds(word.end)
             if begins > start:
                 yield start, begins, words, None
             yield max(start, begins), max(start, begins, ends), words, index
             start = max(start, begins, ends)
+
+
+def _times(segment: Segment) -> tuple[int, int]:
+    """A segment's start and end in milliseconds, the end not before the start."""
+    start = _milliseconds(segment.start)
+    return start, max(start, _milliseconds(segment.end))
 
 
 def _milliseconds(seconds: float) -> int:

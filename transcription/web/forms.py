@@ -21,6 +21,8 @@ INPUT = {"class": "input"}
 SELECT = forms.Select({"class": "select"})
 TEMPERATURE = forms.NumberInput(INPUT | {"placeholder": "0"})
 
+CHANNELS = [("mix", _("Together")), ("separate", _("Each apart"))]
+
 
 class SignInForm(AuthenticationForm):
     """Name, password, and whether the session outlives the browser."""
@@ -60,6 +62,7 @@ class IntakeForm(forms.Form):
     language = forms.ChoiceField(choices=_language_choices, widget=SELECT)
     model = forms.ChoiceField(choices=_model_choices, widget=SELECT)
     task = forms.ChoiceField(choices=[("transcribe", _("Transcribe")), ("translate", _("Translate to English"))])
+    channels = forms.ChoiceField(required=False, choices=CHANNELS, widget=SELECT)
     word_timestamps = forms.BooleanField(required=False)
     upgrade_transcribation = forms.BooleanField(required=False)
     initial_prompt = forms.CharField(required=False, widget=forms.TextInput(INPUT))
@@ -103,6 +106,10 @@ class IntakeForm(forms.Form):
             "word_timestamps": cleaned["word_timestamps"],
             "beam_size": cleaned["beam_size"],
         }
+        if (
+            cleaned["channels"] and "channels" in self.changed_data
+        ):  # else it stays open, and two voices in two channels are told of
+            parameters["channels"] = cleaned["channels"]
         if cleaned["initial_prompt"]:
             parameters["initial_prompt"] = cleaned["initial_prompt"]
         if cleaned["temperature"] is not None:
@@ -125,13 +132,29 @@ class AgainForm(IntakeForm):
         initial = _initial(self.before, job.is_to_be_improved)
         super().__init__(data, initial=initial | {"model": model or catalogue.default_if_known()})
         self.fields["model"] = forms.ChoiceField(choices=_model_choices(model), widget=SELECT)
+        if isinstance(self.before.channels, int):
+            number = (str(self.before.channels), str(self.before.channels))
+            self.fields["channels"] = forms.ChoiceField(required=False, choices=[*CHANNELS, number], widget=SELECT)
+        if (job.recording.tracks or 0) > 1:
+            self.fields["track"] = _track_field(job)
+            self.initial["track"] = str(job.track or "")
 
     def options(self) -> TranscriptionOptions:
         """Only after `is_valid()`."""
         changes: dict[str, Any] = {"initial_prompt": None, "temperature": TEMPERATURES} | self._parameters()
+        if changes.get("channels", "").isdecimal():
+            changes["channels"] = self.before.channels
+        if self.cleaned_data.get("track") and "track" in self.changed_data:
+            changes["track"] = int(self.cleaned_data["track"])
         if "temperature" not in self.changed_data:  # the field shows only the first of several
             changes["temperature"] = self.before.temperature
         return replace(self.before, **changes)
+
+
+def _track_field(job: Job) -> forms.ChoiceField:
+    return forms.ChoiceField(
+        choices=[(str(number), number) for number in range(1, (job.recording.tracks or 0) + 1)], widget=SELECT
+    )
 
 
 def _initial(options: TranscriptionOptions, is_to_be_improved: bool) -> dict[str, Any]:
@@ -139,6 +162,7 @@ def _initial(options: TranscriptionOptions, is_to_be_improved: bool) -> dict[str
     return {
         "language": options.language or "auto",
         "task": options.task,
+        "channels": str(options.channels or "mix"),
         "word_timestamps": options.word_timestamps,
         "upgrade_transcribation": is_to_be_improved,
         "initial_prompt": options.initial_prompt,

@@ -1,10 +1,11 @@
 """A job's text on its page: a paragraph for each section, which grows while it is transcribed."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from django.db.models import Count, Max
 
-from transcription.models import Job, Section, Segment
+from transcription.models import BY_TIME, Job, Section, Segment
 
 LONGEST_NUMBER = 10  # digits; no section has so many segments
 
@@ -16,6 +17,7 @@ class Part:
     index: int
     segments: list[Segment]
     is_whole: bool  # whether they replace what the page has of the section; else they come after it
+    has_channels: bool = False  # whether they are of several channels, which are named
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ def since(job: Job, have: str = "") -> News:
     counts = [int(number) for number in have.split(".") if number.isdecimal() and len(number) < LONGEST_NUMBER]
     counted = Section.objects.filter(job=job).annotate(stored=Count("segments"), newest=Max("segments"))
     sections = list(counted.order_by("index"))
+    if len({section.channel for section in sections}) > 1:
+        return _since_of_channels(job, sections, have)
     is_begun = len(counts) == len(sections) > 0
     before = dict(zip((section.pk for section in sections), counts if is_begun else [0] * len(sections), strict=True))
     changed = [section for section in sections if not is_begun or section.stored != before[section.pk]]
@@ -49,6 +53,17 @@ def since(job: Job, have: str = "") -> News:
     now = [len(segments[section.pk]) if section.pk in segments else before[section.pk] for section in sections]
     newest = max((section.newest or 0 for section in sections), default=0)
     return News(parts, ".".join(map(str, now)), newest, is_begun)
+
+
+def _since_of_channels(job: Job, sections: list[Any], have: str) -> News:
+    """The same where several channels speak in turns: one part in the order of time, all of it anew if it has grown."""
+    stored = sum(section.stored for section in sections)
+    newest = max(section.newest or 0 for section in sections)
+    is_begun = have.isdecimal()
+    if is_begun and have == str(stored):
+        return News([], have, newest, is_begun)
+    segments = Segment.objects.filter(job=job).select_related("section").order_by(*BY_TIME).defer("tokens")
+    return News([Part(0, list(segments), True, has_channels=True)], str(stored), newest, is_begun)
 
 
 def _part(section: Section, segments: list[Segment], have: int) -> Part:

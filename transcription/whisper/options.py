@@ -5,7 +5,7 @@ import unicodedata
 from dataclasses import asdict, dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from transcription.whisper.language_names import OTHER_NAMES, UNCHOSEN
 
@@ -37,6 +37,8 @@ class TranscriptionOptions:
     word_timestamps: bool = False
 
     # the sound, in the recording's time
+    track: int | str | None = None  # a number from 1, or a language; None: the one that a player plays
+    channels: Literal["mix", "separate"] | int | None = None  # a number from 1; None: mix
     vad_filter: bool = True  # skip what is not speech
     sections: int | None = None  # the most that a recording is cut into; None: by its length; 1: not cut
     clip_timestamps: tuple[float, ...] = ()  # start, end, start, …; the last end may be missing; (): everything
@@ -128,7 +130,7 @@ def _field_types() -> dict[str, Any]:
 def _fits(value: Any, field_type: Any) -> bool:
     """Whether a value is of a field's type. An int fits a float; a bool fits no number."""
     arguments = get_args(field_type)
-    if get_origin(field_type) is UnionType:
+    if get_origin(field_type) in (UnionType, Union):  # the second where a Literal is among them
         return any(_fits(value, argument) for argument in arguments)
     if get_origin(field_type) is Literal:
         return value in arguments

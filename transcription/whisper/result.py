@@ -34,10 +34,12 @@ class Segment:
     compression_ratio: float
     no_speech_prob: float
     words: tuple[Word, ...] | None = None
+    channel: int = 0  # of the recording, from 1; 0: all of them
 
     def to_json(self) -> dict[str, Any]:
-        """A dict that `from_json` reads."""
-        return asdict(self)
+        """A dict that `from_json` reads; it has a channel only if the segment is of one alone."""
+        values = asdict(self)
+        return values if self.channel else {name: value for name, value in values.items() if name != "channel"}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:

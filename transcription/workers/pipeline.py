@@ -9,7 +9,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,6 +28,8 @@ from transcription.queue.downloads import DownloadClaim
 from transcription.queue.jobs import JobClaim
 from transcription.queue.sections import SectionClaim
 from transcription.sound import audio
+from transcription.sound.decoding import SOUND_WARNINGS, Decoding, Speech, bytes_needed
+from transcription.sound.decoding import Sound as DecodedSound
 from transcription.sound.speech import SpeechFinder
 from transcription.sound.timeline import Timeline
 from transcription.text import edits, enhance
@@ -36,7 +38,7 @@ from transcription.whisper import cues, cutting
 from transcription.whisper.cutting import Span
 from transcription.whisper.engine import Event, Sound
 from transcription.whisper.options import TranscriptionOptions, unknown_options
-from transcription.whisper.pcm import BYTES_A_SECOND, SAMPLE_RATE
+from transcription.whisper.pcm import SAMPLE_RATE
 from transcription.whisper.result import Segment as DecodedSegment
 from transcription.workers import devices
 
@@ -57,38 +59,49 @@ def prepare(claim: JobClaim, finder: SpeechFinder, stopping: threading.Event) ->
         downloads.wait_for_model(claim)
         return
     model = catalogue.find(job.model, engine)
-    progress = _PreparingProgress(claim, job.recording, stopping)
-    decoded = audio.decode(
-        job.recording.path,
-        job.pcm_path,
-        name=job.recording.original_name,
-        container=job.recording.container,
-        max_seconds=settings.MAX_DURATION_SECONDS,
-        tempo=job.transcription_options.up_speed,
-        on_probe=progress.on_probe,
-        on_progress=progress.on_decoded,
-        should_stop=stopping.is_set,
-    )
+    options = job.transcription_options
+    progress = _PreparingProgress(claim, job.recording, options, stopping)
+    speech = Speech(finder, on_beat=lambda searched: progress.on_searched(options.up_speed * searched))
     try:
+        sound = Decoding(
+            job.recording.path,
+            job.pcm_path_of,
+            options,
+            speech,
+            name=job.recording.original_name,
+            container=job.recording.container,
+            known_track=job.track if job.sections.exists() else None,
+            max_seconds=settings.MAX_DURATION_SECONDS,
+            on_probe=progress.on_probe,
+            on_progress=progress.on_decoded,
+            should_stop=stopping.is_set,
+        ).run()
         # What was decoded is true: a header may say anything.
-        peaks = audio.peaks(job.pcm_path, decoded.spans, decoded.duration)
-        Recording.objects.filter(pk=job.recording_id).update(duration=decoded.duration, peaks=peaks)
-        new_sections = _new_sections(job, decoded.spans, finder, progress.on_searched)
+        decoded = sound.decoded
+        peaks = audio.peaks(sound.whole, decoded.spans, decoded.duration)
+        Recording.objects.filter(pk=job.recording_id).update(
+            duration=decoded.duration, tracks=sound.tracks, peaks=peaks
+        )
+        if sound.whole not in sound.pcms.values():
+            sound.whole.unlink()
+        new_sections = _new_sections(job, sound, speech)
         claim.store_sections(
             new_sections,
             decoding_seconds=forecast.decoding_seconds(job.model, [section.seconds for section in new_sections]),
             language=job.transcription_options.language or job.language,
-            warnings=warnings(job, decoded.warnings),
+            track=sound.track,
+            warnings=warnings(job, sound.warnings),
             sound_spans=decoded.spans if decoded.has_holes else None,
             weights_sha256=catalogue.weights_sha256(model),
             processing_seconds=F("processing_seconds") + time.monotonic() - started,
         )
     except errors.LeaseLost:
-        queue_jobs.remove_unwanted_pcm(job.pk)  # the job may have been deleted before the PCM was written
+        queue_jobs.remove_unwanted_pcm(job.pk)  # the job may have ended or gone before the PCM was written
         raise
 
 
-OF_PREPARING = ("input_truncated", "timestamps_implausible", "option_unknown:")  # beginnings of its warnings
+# The beginnings of the warnings that preparing gives.
+OF_PREPARING = ("input_truncated", "timestamps_implausible", "option_unknown:", *SOUND_WARNINGS)
 
 
 def warnings(job: Job, found: Iterable[str]) -> list[str]:
@@ -97,9 +110,7 @@ def warnings(job: Job, found: Iterable[str]) -> list[str]:
     return [*before, *(f"option_unknown:{name}" for name in unknown_options(job.options)), *found]
 
 
-def _new_sections(
-    job: Job, sound: Sequence[Span], finder: SpeechFinder, on_beat: Callable[[float], None]
-) -> list[Section]:
+def _new_sections(job: Job, sound: DecodedSound, speech: Speech) -> list[Section]:
     """A new job's sections; none for a job that is tried again, which has them."""
     if job.sections.exists():
         return []
@@ -107,32 +118,41 @@ def _new_sections(
         Section(
             job=job,
             index=index,
+            channel=channel,
             start=section.start,
             end=section.end,
             spans=section.spans,
             speech=section.speech,
             seconds=section.seconds,
         )
-        for index, section in enumerate(_cut(job.pcm_path, sound, job.transcription_options, finder, on_beat))
+        for index, (channel, section) in enumerate(_cut_channels(sound, job.transcription_options, speech))
     ]
 
 
-def _cut(
-    pcm: Path,
-    sound: Sequence[Span],
-    options: TranscriptionOptions,
-    finder: SpeechFinder,
-    on_beat: Callable[[float], None],
-) -> list[cutting.Section]:
+def _cut_channels(
+    sound: DecodedSound, options: TranscriptionOptions, speech: Speech
+) -> list[tuple[int, cutting.Section]]:
+    """The sections of all channels in the order of time, each with its channel.
+
+    A channel in which nobody speaks has none if somebody speaks in another.
+    """
+    pcms = sound.pcms
+    if len(pcms) > 1 and not cutting.is_uncut(sections=options.sections, vad_filter=options.vad_filter):
+        pcms = {channel: pcm for channel, pcm in pcms.items() if speech.find(pcm)} or pcms
+    cut = [(channel, part) for channel, pcm in pcms.items() for part in _cut(pcm, sound.decoded.spans, options, speech)]
+    return sorted(cut, key=lambda pair: (pair[1].start, pair[0]))
+
+
+def _cut(pcm: Path, sound: Sequence[Span], options: TranscriptionOptions, speech: Speech) -> list[cutting.Section]:
     """Find speech if that is wanted, divide the recording into sections, and clip them to what is to be decoded.
 
     `sound` is where the decoded sound lies in the recording.
     """
     timeline = Timeline(tuple(sound), options.up_speed)
     is_uncut = cutting.is_uncut(sections=options.sections, vad_filter=options.vad_filter)
-    speech = [] if is_uncut else finder.find(pcm, on_beat=lambda searched: on_beat(options.up_speed * searched))
+    found = [] if is_uncut else speech.find(pcm)
     divided = cutting.cut(
-        [span for start, end in speech for span in timeline.to_original_spans(start, end)],
+        [span for start, end in found for span in timeline.to_original_spans(start, end)],
         timeline.end,
         sound=sound,
         sections=options.sections,
@@ -155,17 +175,21 @@ def _clips(pcm: Path, timeline: Timeline, options: TranscriptionOptions) -> list
 class _PreparingProgress:
     """Stores a recording's probe, and renews its job's lease with the progress at most once a second."""
 
-    def __init__(self, claim: JobClaim, recording: Recording, stopping: threading.Event) -> None:
+    def __init__(
+        self, claim: JobClaim, recording: Recording, options: TranscriptionOptions, stopping: threading.Event
+    ) -> None:
         self.claim = claim
         self.recording = recording
+        self.options = options
         self.duration: float | None = None  # as the file declares it
         self.decoded = 0.0  # seconds
+        self.progress = 0.0  # the furthest so far: what is decoded or listened to again does not put it back
         self.stopping = stopping
         self.renewed = time.monotonic()
 
     def on_probe(self, probe: audio.Probe) -> None:
         """Raises DiskFull if the decoded sound will not fit."""
-        _check_space(settings.RECORDINGS_DIR, probe)
+        _check_space(settings.RECORDINGS_DIR, self.options, probe)
         Recording.objects.filter(pk=self.recording.pk).update(
             container=probe.container[:60],
             codec=probe.codec[:40],
@@ -189,7 +213,8 @@ class _PreparingProgress:
             raise errors.LeaseLost
         if time.monotonic() - self.renewed >= 1:
             self.renewed = time.monotonic()
-            self.claim.renew(progress=None if progress is None else min(1.0, progress))
+            self.progress = max(self.progress, min(1.0, progress or 0.0))
+            self.claim.renew(progress=None if progress is None else self.progress)
 
 
 @timed("fetching weights")
@@ -263,7 +288,7 @@ class _Work:
     def sound(self) -> Sound:
         job = self.section.job
         whole = _pairs(job.sound_spans) if job.sound_spans else ((0.0, self.rest.end),)
-        return _sound(job.pcm_path, self.rest, Timeline(whole, self.options.up_speed))
+        return _sound(job.pcm_path_of(self.section.channel), self.rest, Timeline(whole, self.options.up_speed))
 
     @cached_property
     def cues(self) -> "_Cues":
@@ -352,7 +377,7 @@ def finish(claim: JobClaim, stopping: threading.Event) -> None:
     if job is None:
         raise errors.LeaseLost
     warnings = [*job.warnings, *(_improve(claim, job, stopping) if job.is_to_be_improved else [])]
-    text = edits.joined(_segments(claim).only("text", "improved_text", "edited_text"))
+    text = edits.joined(edits.read(_segments(claim)))
     seconds = F("processing_seconds") + time.monotonic() - started
     claim.finish(text=text, warnings=warnings, processing_seconds=seconds)
 
@@ -408,45 +433,46 @@ def transcribe_file(
     """
     weights = catalogue.find(model, runner.capabilities.name)
     with disk.temporary_folder() as folder:
-        pcm = folder / "sound.pcm"
-        limit = settings.MAX_DURATION_SECONDS
-        decoded = audio.decode(
-            source,
-            pcm,
-            name=source.name,
-            max_seconds=limit,
-            tempo=options.up_speed,
-            on_probe=partial(_check_space, folder),
-            on_progress=lambda _: None,
-            should_stop=lambda: False,
-        )
-        yield {"event": "sound", "duration": decoded.duration}
         finder = SpeechFinder()
+        speech = Speech(finder, on_beat=lambda _: None)
         try:
-            parts = _cut(pcm, decoded.spans, options, finder, lambda _: None)
+            whole = Decoding(
+                source,
+                lambda channel: folder / f"sound-{channel}.pcm",
+                options,
+                speech,
+                name=source.name,
+                max_seconds=settings.MAX_DURATION_SECONDS,
+                on_probe=partial(_check_space, folder, options),
+                on_progress=lambda _: None,
+                should_stop=lambda: False,
+            ).run()
+            yield {"event": "sound", "duration": whole.decoded.duration, "warnings": list(whole.warnings)}
+            parts = _cut_channels(whole, options, speech)
         finally:
             finder.stop()
-        for index, section in enumerate(parts):
-            sound = _sound(pcm, section, Timeline(decoded.spans, options.up_speed))
-            for event in _decode_part(index, sound, section, weights, options, runner):
+        for index, (channel, section) in enumerate(parts):
+            sound = _sound(whole.pcms[channel], section, Timeline(whole.decoded.spans, options.up_speed))
+            for event in _decode_part(index, channel, sound, section, weights, options, runner):
                 if event["event"] == "language" and not options.multilingual:
                     options = replace(options, language=event["language"])
                 yield event
             options = replace(options, prefix=None)
 
 
-def _check_space(folder: Path, probe: audio.Probe) -> None:
+def _check_space(folder: Path, options: TranscriptionOptions, probe: audio.Probe) -> None:
     """Check that a recording's decoded sound fits onto the disk of `folder`. Raises DiskFull.
 
     A recording that does not say how long it is may still fill the disk; then FFmpeg fails.
     """
     # Whatever a file claims, no more than this is decoded.
     seconds = min(probe.duration or 0, settings.MAX_DURATION_SECONDS)
-    disk.check(folder, seconds * BYTES_A_SECOND)
+    disk.check(folder, bytes_needed(probe, seconds, options))
 
 
 def _decode_part(
     index: int,
+    channel: int,
     sound: Sound,
     section: cutting.Section,
     weights: catalogue.LocalModel,
@@ -462,7 +488,7 @@ def _decode_part(
                     continue
                 case {"event": "segment", "segment": segment_json}:
                     for cue in made.of(DecodedSegment.from_json(segment_json)):
-                        yield {**event, "segment": cue.to_json()}
+                        yield {**event, "segment": replace(cue, channel=channel).to_json()}
                 case _:
                     _raise_error(event)
                     yield event

@@ -38,7 +38,7 @@ RECORDING_NAME = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 COPY_NAME = re.compile(RECORDING_NAME.pattern + r"\.copy")
 UPLOAD_NAME = re.compile(r"tmp[a-z0-9_]{8}\.upload")
 PART_NAME = re.compile(RECORDING_NAME.pattern + r"\.part")
-PCM_NAME = re.compile(RECORDING_NAME.pattern + r"\.pcm(?:\.[0-9a-f]{32}\.part)?")
+PCM_NAME = re.compile(RECORDING_NAME.pattern + r"\.pcm(?:-[a-z0-9]+)?(?:\.[0-9a-f]{32}\.part)?")
 
 
 def enforce() -> None:

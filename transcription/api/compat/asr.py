@@ -33,7 +33,7 @@ from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, always, finite
 from transcription.models import Job
 from transcription.sound import audio
-from transcription.text import exports
+from transcription.text import edits, exports
 from transcription.whisper.options import LANGUAGES
 
 OUTPUTS = ("txt", "json", "srt", "vtt", "tsv")
@@ -106,7 +106,7 @@ def _transcribed(job: Job, output: str) -> HttpResponse:
     segments = transcript.segments(job)
     if output == "json":
         body = {
-            "text": "".join(segment.text for segment in segments),
+            "text": edits.joined((segment.channel, segment.text) for segment in segments),
             "language": job.language,
             "segments": [{"id": index, **segment.to_json()} for index, segment in enumerate(segments)],
         }

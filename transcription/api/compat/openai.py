@@ -26,7 +26,7 @@ from uuid import UUID
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import close_old_connections
-from django.db.models import Count, Min, Q
+from django.db.models import Min, OuterRef, Subquery
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.urls import path, re_path
@@ -46,10 +46,10 @@ from transcription.api.errors import openai_body
 from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, ModelField, always, finite, is_empty
 from transcription.jobs import JobParameters, StoredFile
-from transcription.models import ApiToken, Job, Section, Segment
+from transcription.models import BY_TIME, ApiToken, Job, Section, Segment
 from transcription.parameters import BY_NAME, InvalidParameter, items
 from transcription.sound import audio
-from transcription.text import exports
+from transcription.text import edits, exports
 from transcription.watcher import Snapshot, watching
 from transcription.weights import catalogue
 from transcription.whisper.options import LANGUAGES
@@ -416,12 +416,27 @@ class Increments:
         return added
 
 
-Place = tuple[int, int]  # a segment's place: the index of its section, and its own in the section
+class Sent:
+    """Which of a job's segments a stream has sent."""
+
+    def __init__(self) -> None:
+        self.segments: set[int] = set()
+        self.since = 0.0  # the start of the last one, before which none is looked for until all are stored
+        self._channel: int | None = None
+
+    def note(self, segment: int, start: float) -> None:
+        self.segments.add(segment)
+        self.since = start
+
+    def follow(self, channel: int, text: str) -> str:
+        """A segment's text as it follows what was sent."""
+        before, self._channel = self._channel, channel if text.strip() else self._channel
+        return edits.following(before, channel, text)
 
 
 async def _stream(job_id: UUID, language: str | None, *, is_sent_early: bool = True) -> AsyncIterator[str]:
     """The text of a job in the order of the recording: as it is stored, or once the job has ended."""
-    text, place, snapshot = Increments(), (-1, -1), cast(Snapshot | None, None)
+    text, sent, snapshot = Increments(), Sent(), cast(Snapshot | None, None)
     async with watching(job_id) as watched:
         while snapshot is None or not snapshot.is_over:
             before, snapshot = snapshot, await watched.after(snapshot, within=SILENCE_SECONDS)
@@ -430,31 +445,37 @@ async def _stream(job_id: UUID, language: str | None, *, is_sent_early: bool = T
                 continue
             if not (is_sent_early or snapshot.is_over):
                 continue  # a language model will change the text
-            for segment_place, segment_text in await sync_to_async(_after)(place, job_id):
-                place = segment_place
-                if delta := text.of(segment_text):
+            for channel, segment_text in await sync_to_async(_after)(sent, job_id):
+                if delta := text.of(sent.follow(channel, segment_text)):
                     yield _event({"type": "transcript.text.delta", "delta": delta})
     with translation.override(language):
         failure = _failure(snapshot.job)
     yield _event(failure.body if failure else {"type": "transcript.text.done", "text": text.whole})
 
 
-def _after(place: Place, job_id: UUID) -> list[tuple[Place, str]]:
-    """The texts of the segments after a place that are final in order: up to the first section that is not done."""
+def _after(sent: Sent, job_id: UUID) -> list[tuple[int, str]]:
+    """The channels and the texts of more segments that are final in order, and note them as sent.
+
+    These are the segments that begin before anything that may still come: before the sections that nobody has begun,
+    and before the newest segments of the others. In two channels sections overlap.
+    """
     try:
-        sections = Section.objects.filter(job_id=job_id)
-        unfinished = ~Q(status=Section.Status.DONE)
         # The sections are read before their segments, so that no segment of a done section is missing.
-        state = sections.aggregate(count=Count("pk"), first=Min("index", filter=unfinished))
-        if not state["count"]:
+        sections = Section.objects.filter(job_id=job_id)
+        last_start = Segment.objects.filter(section=OuterRef("pk")).order_by("-start").values("start")[:1]
+        unfinished = sections.exclude(status=Section.Status.DONE)
+        reached = unfinished.annotate(reached=Coalesce(Subquery(last_start), "start")).aggregate(first=Min("reached"))
+        stored = Segment.objects.filter(job_id=job_id).order_by(*BY_TIME)
+        if reached["first"] is not None:
+            stored = stored.filter(start__gte=sent.since, start__lte=reached["first"])
+        elif not sections.exists():
             return []
-        later = Q(section__index=place[0], index__gt=place[1]) | Q(section__index__gt=place[0])
-        if state["first"] is not None:
-            later &= Q(section__index__lte=state["first"])
-        stored = Segment.objects.filter(later, job_id=job_id).order_by("section__index", "index")
         reads = Coalesce("edited_text", "improved_text", "text")
-        rows = stored.values_list("section__index", "index", reads)
-        return [((section, index), text) for section, index, text in rows]
+        rows = stored.values_list("pk", "start", "section__channel", reads)
+        new = [(pk, start, channel, text) for pk, start, channel, text in rows if pk not in sent.segments]
+        for pk, start, _channel, _text in new:
+            sent.note(pk, start)
+        return [(channel, text) for _pk, _start, channel, text in new]
     finally:
         close_old_connections()  # the stream goes on to wait, possibly for hours, and must hold no connection
 

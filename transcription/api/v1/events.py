@@ -75,7 +75,9 @@ async def _after(last: int, snapshot: Snapshot, job_id: UUID) -> Sequence[Segmen
 
 def _stored(last: int, job_id: UUID) -> list[Segment]:
     try:
-        stored = Segment.objects.filter(job_id=job_id, pk__gt=last).order_by("pk").defer("tokens")
+        stored = (
+            Segment.objects.filter(job_id=job_id, pk__gt=last).select_related("section").order_by("pk").defer("tokens")
+        )
         return list(stored[:AT_ONCE])
     finally:
         close_old_connections()  # the stream goes on to wait, possibly for hours, and must hold no connection
@@ -99,6 +101,8 @@ def _state(snapshot: Snapshot, language: str | None) -> dict[str, Any]:
 
 def _segment(row: Segment) -> dict[str, Any]:
     body: dict[str, Any] = {"id": row.pk, "start": row.start, "end": row.end, "text": row.reads.strip()}
+    if row.section.channel:
+        body["channel"] = row.section.channel
     words = edits.spoken(row)
     return body if words is None else {**body, "words": [asdict(word) for word in words]}
 

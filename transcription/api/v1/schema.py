@@ -109,6 +109,11 @@ def of_kind(kind: parameters.ParameterType) -> Schema:
             return {"type": "integer", "minimum": low, "maximum": high}
         case parameters.AnyNumberOrOff():
             return {"type": ["number", "null"]}
+        case parameters.TrackChoice(most=most):
+            return {"oneOf": [{"type": "integer", "minimum": 1, "maximum": most}, {"type": "string"}]}
+        case parameters.ChannelChoice(most=most):
+            number = {"type": "integer", "minimum": 1, "maximum": most}
+            return {"oneOf": [number, {"type": "string", "enum": ["mix", "separate"]}]}
         case parameters.Temperatures(most=most):
             one = {"type": "number", "minimum": 0, "maximum": 1}
             return {"oneOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": most}]}
@@ -185,6 +190,7 @@ A_JOB: dict[str, Any] = {
     "eta_seconds": 95.0,
     "waiting_for": None,
     "model": "large-v3-turbo",
+    "track": 1,
     "language": "ru",
     "language_probability": 0.99,
     "priority": "normal",

@@ -53,6 +53,7 @@ class Edit(serializers.Serializer[Any]):
 class SegmentSerializer(serializers.ModelSerializer[Segment]):
     """A segment's current text, and what was heard."""
 
+    channel = serializers.SerializerMethodField()
     text = serializers.SerializerMethodField()
     words = serializers.SerializerMethodField()
     heard = serializers.SerializerMethodField()
@@ -60,7 +61,11 @@ class SegmentSerializer(serializers.ModelSerializer[Segment]):
 
     class Meta:
         model = Segment
-        fields = ("id", "start", "end", "text", "words", "heard", "improved", "edited_at")
+        fields = ("id", "start", "end", "channel", "text", "words", "heard", "improved", "edited_at")
+
+    def get_channel(self, segment: Segment) -> int | None:
+        """The channel of the recording that it is of, from 1; null if all of them were mixed."""
+        return segment.section.channel or None
 
     def get_text(self, segment: Segment) -> str:
         return segment.reads.strip()
@@ -93,7 +98,7 @@ class SegmentViewSet(NativeViewSet[Segment]):
 
     def get_queryset(self) -> QuerySet[Segment]:
         job = get_object_or_404(Job.objects.for_user(self.request.user).only("pk"), pk=self.kwargs["job_pk"])
-        return job.segments.order_by(*BY_TIME).defer("tokens")
+        return job.segments.select_related("section").order_by(*BY_TIME).defer("tokens")
 
     def list(self, request: Request, job_pk: UUID) -> Response:
         """Some of the segments, in the order of the recording."""

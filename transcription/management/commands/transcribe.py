@@ -19,6 +19,7 @@ from transcription.parameters import (
     OPTIONS,
     AnyNumberOrOff,
     Boolean,
+    ChannelChoice,
     Choice,
     Integer,
     InvalidParameter,
@@ -26,8 +27,9 @@ from transcription.parameters import (
     NumberAbove,
     Parameter,
     ParameterType,
+    TrackChoice,
 )
-from transcription.text import exports
+from transcription.text import edits, exports
 from transcription.weights import catalogue
 from transcription.whisper.engine import ENGINES
 from transcription.whisper.options import TranscriptionOptions
@@ -105,6 +107,10 @@ def _metavar(kind: ParameterType) -> str:
     match kind:
         case Choice(names=names):
             return "|".join(names)
+        case TrackChoice():
+            return "NUMBER|LANGUAGE"
+        case ChannelChoice():
+            return "mix|separate|NUMBER"
         case Integer(low=low, high=high) | Number(low=low, high=high) | NumberAbove(low=low, high=high):
             return f"{low}..{high}"
         case AnyNumberOrOff():
@@ -150,13 +156,14 @@ class Transcript:
                 self.language = language
             case {"event": "segment", "segment": segment}:
                 self.segments.append(Segment.from_json(segment))
+                self.segments.sort(key=lambda segment: (segment.start, segment.end))  # channels come one after another
 
 
 def _render(transcript: Transcript, extension: str, model: str, options: TranscriptionOptions) -> str:
     if extension != "json":
         return exports.FORMATS[extension].render(transcript.segments, options.highlight).decode()
     content = {
-        "text": "".join(segment.text for segment in transcript.segments).strip(),
+        "text": edits.joined((segment.channel, segment.text) for segment in transcript.segments),
         "segments": [{"id": index, **segment.to_json()} for index, segment in enumerate(transcript.segments)],
         "language": transcript.language,
         "duration": transcript.duration,
