@@ -72,6 +72,14 @@ def test_lines_go_numbered_with_the_key_and_the_models_name(model: ChatServer, a
     assert "Language: english" in question.body["messages"][1]["content"]
 
 
+def test_the_languages_of_the_lines_are_told(model: ChatServer, address: str) -> None:
+    lines = [enhance.Line(1, " good day", language="en"), enhance.Line(2, " добрый день", language="ru")]
+
+    list(enhance.improve([*lines, enhance.Line(3, " bye")], chat.configured(lambda: None).ask, language="en"))
+
+    assert "Language: english, russian\n" in model.asked[0].body["messages"][1]["content"]
+
+
 def test_a_model_that_takes_neither_temperature_nor_max_tokens_is_asked_without(
     model: ChatServer, address: str
 ) -> None:

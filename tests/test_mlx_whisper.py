@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.nano import speak
 from tests.server import NANO, ROOT, Server
 from transcription.weights.catalogue import LocalModel
 from transcription.whisper.engine import ENGINES, Sound
@@ -163,6 +165,29 @@ def test_the_language_is_chosen_among_those_that_are_named(
     events = decode(runner, sound, nano, TranscriptionOptions(languages=languages))
 
     assert {event["language"] for event in events if event["event"] == "language"} <= expected
+
+
+@pytest.mark.needs("espeak-ng")
+def test_each_passage_is_decoded_in_its_language(runner: devices.Runner, nano: LocalModel, tmp_path: Path) -> None:
+    said = [("ru", "Десять кошек спят в доме."), ("en", "Nine mice sing in the forest.")]
+    both, speech, done = b"", [], 0
+    for language, text in said:
+        sound = pcm(speak(text, language, tmp_path / f"{language}.wav"), tmp_path / f"{language}.pcm")
+        samples = sound.spans[0][1]
+        speech.append((done, done + samples))
+        both += sound.path.read_bytes() + bytes(2 * 16000)
+        done += samples + 16000
+    (tmp_path / "both.pcm").write_bytes(both)
+    sound = Sound(tmp_path / "both.pcm", ((0, done),), tuple(speech))
+
+    events = decode(runner, sound, nano, replace(GREEDY, multilingual=True, word_timestamps=True))
+
+    segments = [event["segment"] for event in events if event["event"] == "segment"]
+    assert [(segment["language"], segment["text"].strip()) for segment in segments] == said
+    assert segments[1]["start"] >= segments[0]["end"]
+    assert segments[1]["words"][0]["start"] * 16000 == pytest.approx(speech[1][0], abs=16000)
+    progress = [event["seconds"] for event in events if event["event"] == "progress"]
+    assert progress == sorted(progress)
 
 
 def test_words_have_times(runner: devices.Runner, nano: LocalModel, tmp_path: Path) -> None:

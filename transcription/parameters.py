@@ -335,7 +335,7 @@ class Parameter:
 # The fields of TranscriptionOptions in their order, except `languages`, which only OpenAI's endpoint uses.
 OPTIONS = (
     Parameter("language", Language(), "what is spoken: ru, Russian; auto detects it"),
-    Parameter("multilingual", Boolean(), "detect the language anew for each section"),
+    Parameter("multilingual", Boolean(), "detect the language of each passage between two pauses"),
     Parameter("task", Choice(("transcribe", "translate")), "translate is into English"),
     Parameter("word_timestamps", Boolean(), "tell the time of each word"),
     Parameter("track", TrackChoice(MOST_TRACKS), "which of several tracks: its number from 1, or its language"),

@@ -36,7 +36,7 @@ def test_json_is_the_body_of_transcribe(api: Client, owner: User) -> None:
         {
             "id": 0, "seek": 0, "start": 0.0, "end": 1.0, "text": "Good day.", "tokens": [1, 2], "temperature": 0.0,
             "avg_logprob": -0.2, "compression_ratio": 1.1, "no_speech_prob": 0.01,
-            "words": [{"word": "Good", "start": 0.0, "end": 0.4, "probability": 0.9}],
+            "words": [{"word": "Good", "start": 0.0, "end": 0.4, "probability": 0.9}], "language": "en",
         }
     ]  # fmt: skip
     assert told["uploaded_file"] == f"{job.pk}_lecture.wav"

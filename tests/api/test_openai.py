@@ -386,6 +386,13 @@ def test_verbose_json_has_every_key(api: Client, ends: dict[str, Any]) -> None:
     }  # fmt: skip
 
 
+def test_of_several_languages_each_segment_tells_its_own(api: Client, ends: dict[str, Any]) -> None:
+    asked = {"response_format": "verbose_json", "multilingual": "true"}
+    told = api.post(ENDPOINT, {"file": sound(), **asked}).json()
+
+    assert [segment["language"] for segment in told["segments"]] == ["en", "en"]
+
+
 @pytest.mark.parametrize(
     "model", ["whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-transcribe", "", "nano"]
 )

@@ -86,6 +86,31 @@ def test_a_section_that_begins_anew_replaces_what_the_page_has(make_job: MakeJob
     assert [segment.text for segment in part.segments] == [" Once more."]
 
 
+def test_a_passage_that_comes_late_is_put_into_its_place(make_job: MakeJob) -> None:
+    job = make_job("transcribing", said=(" First.", " Third."))
+    late = add_segment(Section.objects.get(), 2, " Second.")
+    Segment.objects.filter(pk=late.pk).update(start=1.0)
+    (part,) = transcript.since(job, "2").parts
+    assert part.is_whole
+    assert [segment.text for segment in part.segments] == [" First.", " Second.", " Third."]
+
+
+def test_another_language_is_marked_and_told_to_the_browser(page: Client, make_job: MakeJob) -> None:
+    job = make_job(said=(" Good day.", " Добрый день.", " Bye."), language="en")
+    job.segments.filter(index=0).update(language="en")
+    job.segments.filter(index=1).update(language="ru")
+    shown = text_of(page.get(reverse("job", args=(job.pk,))))
+    assert re.findall(r'data-end="[\d.]+" lang="(\w+)"', shown) == ["en", "ru", "en"]
+    assert re.findall(r'data-language="(\w+)"', shown) == ["Russian"]
+
+
+def test_a_job_that_only_detects_the_language_is_not_called_silent(page: Client, make_job: MakeJob) -> None:
+    job = make_job(options={"task": "detect"}, language="ru")
+    shown = text_of(page.get(reverse("job", args=(job.pk,))))
+    assert "Only its language was asked for." in shown
+    assert "No speech" not in shown
+
+
 def test_a_page_learns_that_the_job_has_ended(page: Client, make_job: MakeJob) -> None:
     job = make_job("finishing", said=(" First.",))
     poll = poll_of(text_of(page.get(reverse("job", args=(job.pk,)))))

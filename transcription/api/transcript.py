@@ -28,6 +28,7 @@ def segments(job: Job) -> list[Segment]:
             no_speech_prob=row.no_speech_prob,
             words=edits.spoken(row),
             channel=row.section.channel,
+            language=row.language or job.language,
         )
         for row in rows
         if row.reads.strip() or row.reads == row.text

@@ -61,6 +61,7 @@ class SectionClaim(Claim):
                 compression_ratio=segment.compression_ratio,
                 no_speech_prob=segment.no_speech_prob,
                 words=None if segment.words is None else [asdict(word) for word in segment.words],
+                language=segment.language,
             )
 
     def store_progress(self, seconds: float) -> None:

@@ -21,6 +21,7 @@ register = template.Library()
 # Words with a lower probability than these are marked.
 DOUBTFUL, VERY_DOUBTFUL = 0.6, 0.35
 WAVE_BARS = 120
+WITHOUT_TEXT = "speech_without_text:"  # the warning whose places follow
 
 
 @register.simple_tag
@@ -36,6 +37,13 @@ def clock(seconds: float | None) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@register.filter
+def places_without_text(warnings: list[str]) -> str:
+    """`0:14–0:19, 1:02–1:04`: where a job's warnings say that speech has no text; empty if nowhere."""
+    places = "".join(warning.removeprefix(WITHOUT_TEXT) for warning in warnings if warning.startswith(WITHOUT_TEXT))
+    return ", ".join("–".join(clock(float(end)) for end in place.split("-")) for place in places.split(",") if place)
 
 
 @register.filter

@@ -46,6 +46,7 @@ class Line:
     id: int
     heard: str
     improved: str | None = None
+    language: str = ""  # empty: that of the transcript
 
     @property
     def reads(self) -> str:
@@ -82,7 +83,9 @@ def _chunks(lines: Sequence[Line]) -> Iterator[list[Line]]:
 
 
 def _question(chunk: Sequence[Line], before: Sequence[str], language: str) -> str:
-    parts = [f"Language: {LANGUAGES.get(language, language)}"] if language else []
+    spoken = dict.fromkeys(line.language or language for line in chunk)
+    names = [LANGUAGES.get(code, code) for code in spoken if code]
+    parts = [f"Language: {', '.join(names)}"] if names else []
     if context := _one_line(" ".join(before[-MOST_LINES:]))[-CONTEXT:]:
         parts.append(f"What was said just before, which is not to be repeated: …{context}")
     parts.append("\n".join(f"[{number}] {_one_line(line.heard)}" for number, line in enumerate(chunk, start=1)))

@@ -82,15 +82,17 @@ def to_tsv(segments: Sequence[Segment], highlight: bool = False) -> str:
 
 
 def to_csv(segments: Sequence[Segment], highlight: bool = False) -> str:
-    """Start and end in seconds and the text, under a header, for a spreadsheet."""
+    """Start and end in seconds and the text, under a header, for a spreadsheet; of several languages, which it is."""
     table = io.StringIO()
     table.write("\N{BYTE ORDER MARK}")  # without it Excel does not recognise UTF-8
     writer = csv.writer(table, lineterminator="\n")
-    are_named = has_channels(segments)
-    writer.writerow(("start", "end", "channel", "text") if are_named else ("start", "end", "text"))
+    names = has_channels(segments)
+    languages = len({segment.language for segment in segments}) > 1
+    writer.writerow(("start", "end", *(["channel"] * names), "text", *(["language"] * languages)))
     for segment in segments:
         times = [f"{milliseconds / 1000:.3f}" for milliseconds in _times(segment)]
-        writer.writerow((*times, *([segment.channel] if are_named else []), _cell(segment.text)))
+        channel, language = [segment.channel] * names, [segment.language] * languages
+        writer.writerow((*times, *channel, _cell(segment.text), *language))
     return table.getvalue()
 
 

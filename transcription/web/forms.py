@@ -161,7 +161,7 @@ def _initial(options: TranscriptionOptions, is_to_be_improved: bool) -> dict[str
     """The fields' initial values for options."""
     return {
         "language": options.language or "auto",
-        "task": options.task,
+        "task": "translate" if options.task == "translate" else "transcribe",
         "channels": str(options.channels or "mix"),
         "word_timestamps": options.word_timestamps,
         "upgrade_transcribation": is_to_be_improved,

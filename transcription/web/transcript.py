@@ -67,5 +67,8 @@ def _since_of_channels(job: Job, sections: list[Any], have: str) -> News:
 
 
 def _part(section: Section, segments: list[Segment], have: int) -> Part:
-    is_whole = not 0 < have <= len(segments)
-    return Part(section.index, segments if is_whole else segments[have:], is_whole)
+    """The segments of a section that come after those that a page has, or all if a new one belongs between them."""
+    known, new = segments[:have], segments[have:]
+    is_between = any(segment.start < before.start for segment in new for before in known)
+    is_whole = not 0 < have <= len(segments) or is_between
+    return Part(section.index, sorted(segments if is_whole else new, key=lambda each: (each.start, each.end)), is_whole)

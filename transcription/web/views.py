@@ -205,9 +205,10 @@ def text(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     """What a job's page lacks of the text and the other facts; 204 if nothing."""
     row = _row_or_404(request, job_id)
     has_new_status = request.GET.get("status") != row.job.status
-    # A language model may have changed the text that the page has.
-    is_improved = has_new_status and row.job.is_ended and row.job.is_to_be_improved
-    news = transcript.since(row.job, "" if is_improved else request.GET.get("have", ""))
+    # A language model may have changed the text that the page has, and finishing which language is the job's.
+    may_differ = row.job.is_to_be_improved or row.job.transcription_options.multilingual
+    is_changed = has_new_status and row.job.is_ended and may_differ
+    news = transcript.since(row.job, "" if is_changed else request.GET.get("have", ""))
     if not news and row.fingerprint == request.GET.get("seen"):
         return HttpResponse(status=204)
     return render(request, "_job_text.html", _context(row) | {"news": news, "has_turned": has_new_status})

@@ -8,8 +8,9 @@ however long it is, and there is no rest of three seconds at the end.
 """
 
 import itertools
+import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -49,12 +50,12 @@ class Section:
 
     def since(self, seconds: float) -> Self:
         """The rest of the section from a time of the recording on; without spans when nothing is left."""
-        speech = None if self.speech is None else tuple(_from(self.speech, seconds))
-        return type(self)(tuple(_from(self.spans, seconds)), speech)
+        return self.between(seconds, math.inf)
 
-
-def _from(spans: Iterable[Span], seconds: float) -> Iterator[Span]:
-    return ((max(start, seconds), end) for start, end in spans if end > seconds)
+    def between(self, start: float, end: float) -> Self:
+        """The part of the section between two times of the recording; without spans when there is nothing."""
+        speech = None if self.speech is None else _between(self.speech, start, end)
+        return type(self)(_between(self.spans, start, end), speech)
 
 
 def cut(

@@ -5,9 +5,9 @@ The runner's loop (`runner.py`) drives an engine in one thread: `open` a section
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from transcription.whisper.options import COMPUTE_TYPES, TranscriptionOptions
 
@@ -90,18 +90,36 @@ NEUTRAL_VALUES = {
 }
 
 
+SampleSpans = tuple[tuple[int, int], ...]  # of a PCM file (`pcm.py`): the first sample, and the one after the last
+
+
 @dataclass(frozen=True)
 class Sound:
-    """Spans of a PCM file (`pcm.py`) that are decoded as one sound. A span is its first sample and the one after it."""
+    """Spans of a PCM file that are decoded as one sound, and where in the file somebody speaks."""
 
     path: Path
-    spans: tuple[tuple[int, int], ...]
+    spans: SampleSpans
+    speech: SampleSpans = ()  # the stretches with speech; (): not looked for
+    places: tuple[SampleSpans, ...] = ()  # where the language is detected; (): in the first window of the sound
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict that `from_json` reads."""
+        return {**asdict(self), "path": str(self.path)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        places = tuple(_sample_spans(place) for place in values["places"])
+        return cls(Path(values["path"]), _sample_spans(values["spans"]), _sample_spans(values["speech"]), places)
+
+
+def _sample_spans(pairs: list[list[int]]) -> SampleSpans:
+    return tuple((start, end) for start, end in pairs)
 
 
 Event = dict[str, Any]
 """One line of JSON from the runner, about one section:
 
-    {"event": "language", "section": 7, "language": "ru", "probability": 0.98}
+    {"event": "language", "section": 7, "language": "ru", "probability": 0.98}   of most of it, if there are several
     {"event": "segment", "section": 7, "segment": Segment.to_json()}     times from the section's start, in seconds
     {"event": "progress", "section": 7, "seconds": 21.5}                 decoded so far
     {"event": "done", "section": 7}                                      the runner adds `seconds`, the time it took

@@ -12,7 +12,7 @@ from transcription.whisper.language_names import OTHER_NAMES, UNCHOSEN
 # A window that failed is decoded again at the next temperature (Whisper paper, section 4.5).
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
-Task = Literal["transcribe", "translate"]
+Task = Literal["transcribe", "translate", "detect"]  # the last: the language alone
 
 
 # Punctuation that belongs to the word after it, and to the word before it (openai-whisper's `transcribe`).
@@ -32,7 +32,7 @@ class TranscriptionOptions:
 
     language: str | None = None  # a code of LANGUAGES; None: detect
     languages: tuple[str, ...] = ()  # candidates for detection; (): all that the model knows
-    multilingual: bool = False  # detect the language of each section
+    multilingual: bool = False  # detect the language of each passage
     task: Task = "transcribe"
     word_timestamps: bool = False
 

@@ -1,6 +1,6 @@
 """The result of an engine: words and segments, with openai-whisper's names."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 
@@ -12,6 +12,9 @@ class Word:
     start: float
     end: float
     probability: float
+
+    def placed(self, seconds: float, end: float) -> Self:
+        return replace(self, start=min(self.start + seconds, end), end=min(self.end + seconds, end))
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
@@ -35,11 +38,24 @@ class Segment:
     no_speech_prob: float
     words: tuple[Word, ...] | None = None
     channel: int = 0  # of the recording, from 1; 0: all of them
+    language: str = ""  # empty: that of the whole recording
 
     def to_json(self) -> dict[str, Any]:
         """A dict that `from_json` reads; it has a channel only if the segment is of one alone."""
         values = asdict(self)
         return values if self.channel else {name: value for name, value in values.items() if name != "channel"}
+
+    def placed(self, seconds: float, end: float, language: str) -> Self:
+        """The segment of a sound that begins at `seconds` of a longer one and ends at its `end`."""
+        words = None if self.words is None else tuple(word.placed(seconds, end) for word in self.words)
+        return replace(
+            self,
+            start=min(self.start + seconds, end),
+            end=min(self.end + seconds, end),
+            seek=self.seek + round(100 * seconds),
+            words=words,
+            language=language,
+        )
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:

@@ -5,7 +5,7 @@
 Commands come on standard input, events (`engine.Event`) go to standard output, both as JSON lines. A crash, a hang or
 a leak of the native libraries costs this process alone. It ends when its standard input is closed.
 
-    {"do": "open", "section": 7, "pcm": "…", "spans": [[0, 480000], …], "model": "…", "options": {…}}
+    {"do": "open", "section": 7, "sound": Sound.to_json(), "model": "…", "options": {…}}
     {"do": "close", "section": 7}
 """
 
@@ -109,7 +109,7 @@ class Runner:
             self.parent.say({"event": "closed", "section": section})
             return
         self.sections[section] = time.monotonic()
-        sound = Sound(Path(command["pcm"]), tuple((start, end) for start, end in command["spans"]))
+        sound = Sound.from_json(command["sound"])
         options = TranscriptionOptions.from_json(command["options"])
         try:
             self.open(section, sound, command["model"], options)

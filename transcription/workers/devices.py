@@ -162,8 +162,8 @@ class Runner:
         """
         self._names[str(model.path)] = model.name
         self.start()
-        source = {"pcm": str(sound.path), "spans": sound.spans, "model": str(model.path)}
-        self._say({"do": "open", "section": section, **source, "options": options.to_json()})
+        source = {"sound": sound.to_json(), "model": str(model.path), "options": options.to_json()}
+        self._say({"do": "open", "section": section, **source})
         is_over = False
         try:
             while not is_over:

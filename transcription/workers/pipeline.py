@@ -11,12 +11,12 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, QuerySet, Sum
 
 from transcription import disk, errors, history, logs
 from transcription.logs import timed
@@ -34,15 +34,17 @@ from transcription.sound.speech import SpeechFinder
 from transcription.sound.timeline import Timeline
 from transcription.text import edits, enhance
 from transcription.weights import catalogue, store
-from transcription.whisper import cues, cutting
+from transcription.whisper import cues, cutting, languages, unwritten
 from transcription.whisper.cutting import Span
-from transcription.whisper.engine import Event, Sound
+from transcription.whisper.engine import Event, SampleSpans, Sound
 from transcription.whisper.options import TranscriptionOptions, unknown_options
 from transcription.whisper.pcm import SAMPLE_RATE
 from transcription.whisper.result import Segment as DecodedSegment
 from transcription.workers import devices
 
 SHORTEST_REST = 0.1  # seconds; from less an engine gets nothing
+SPEECH_WITHOUT_TEXT = "speech_without_text:"  # a warning; its places follow
+MOST_PLACES = 20  # that it names
 LONGEST_PROMPT = 400  # characters; an engine cuts it from the left to half a window of tokens
 
 
@@ -106,8 +108,13 @@ OF_PREPARING = ("input_truncated", "timestamps_implausible", "option_unknown:", 
 
 def warnings(job: Job, found: Iterable[str]) -> list[str]:
     """The endpoint's warnings, and those of preparing, which replace those of an earlier attempt."""
-    before = [warning for warning in job.warnings if not warning.startswith(OF_PREPARING)]
-    return [*before, *(f"option_unknown:{name}" for name in unknown_options(job.options)), *found]
+    unknown = [f"option_unknown:{name}" for name in unknown_options(job.options)]
+    return [*_before(job.warnings, *OF_PREPARING), *unknown, *found]
+
+
+def _before(warnings: Sequence[str], *renewed: str) -> list[str]:
+    """The warnings that are not about to be given anew."""
+    return [warning for warning in warnings if not warning.startswith(renewed)]
 
 
 def _new_sections(job: Job, sound: DecodedSound, speech: Speech) -> list[Section]:
@@ -151,12 +158,12 @@ def _cut(pcm: Path, sound: Sequence[Span], options: TranscriptionOptions, speech
     timeline = Timeline(tuple(sound), options.up_speed)
     is_uncut = cutting.is_uncut(sections=options.sections, vad_filter=options.vad_filter)
     found = [] if is_uncut else speech.find(pcm)
+    stretches = [span for start, end in found for span in timeline.to_original_spans(start, end)]
+    if options.task == "detect":
+        heard = tuple(span for place in languages.places(stretches) for span in place)
+        return [cutting.Section(heard, heard)] if heard else []
     divided = cutting.cut(
-        [span for start, end in found for span in timeline.to_original_spans(start, end)],
-        timeline.end,
-        sound=sound,
-        sections=options.sections,
-        vad_filter=options.vad_filter,
+        stretches, timeline.end, sound=sound, sections=options.sections, vad_filter=options.vad_filter
     )
     return cutting.clipped(divided, _clips(pcm, timeline, options))
 
@@ -242,7 +249,10 @@ def transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.
     started = time.monotonic()
     section = Section.objects.select_related("job").get(pk=claim.section)
     work = _Work(claim, section)
-    if work.rest.seconds >= SHORTEST_REST:
+    if work.has_rest:
+        _decode(work, runner, stopping)
+    for passage in _without_text(work.whole, _texts(section), work.options):
+        work.begin_again(passage)
         _decode(work, runner, stopping)
     claim.finish(
         seconds=time.monotonic() - started,
@@ -250,6 +260,13 @@ def transcribe(claim: SectionClaim, runner: devices.Runner, stopping: threading.
         device=runner.device,
         versions=runner.versions,
     )
+
+
+def _without_text(
+    section: cutting.Section, texts: Sequence[Span], options: TranscriptionOptions
+) -> list[cutting.Section]:
+    """The passages of a decoded section that are to be decoded again."""
+    return [] if options.task == "detect" else unwritten.to_decode_again(section, texts)
 
 
 def _decode(work: "_Work", runner: devices.Runner, stopping: threading.Event) -> None:
@@ -277,22 +294,35 @@ class _Work:
     def __init__(self, claim: SectionClaim, section: Section) -> None:
         self.claim = claim
         self.section = section
-        stored = list(section.segments.order_by("index").values_list("end", "text"))
-        whole = cutting.Section(_pairs(section.spans), None if section.speech is None else _pairs(section.speech))
-        self.rest = whole.since(max(end for end, _ in stored)) if stored else whole
-        self.decoded = whole.seconds - self.rest.seconds
+        stored = list(section.segments.order_by(*BY_TIME).values_list("end", "text"))
+        self.whole = cutting.Section(_pairs(section.spans), None if section.speech is None else _pairs(section.speech))
+        self.rest = self.whole.since(max(end for end, _ in stored)) if stored else self.whole
+        self.decoded = self.whole.seconds - self.rest.seconds
         self.segments = len(stored)
-        self.options = _remaining_options(section, "".join(text for _, text in stored))
+        self.options = _options(section, "".join(text for _, text in stored), is_first=not stored)
+        self.cues = _Cues(self.rest, section.job.transcription_options)
+        self.is_second_try = False
 
     @property
     def sound(self) -> Sound:
         job = self.section.job
-        whole = _pairs(job.sound_spans) if job.sound_spans else ((0.0, self.rest.end),)
-        return _sound(job.pcm_path_of(self.section.channel), self.rest, Timeline(whole, self.options.up_speed))
+        places = _places(self.section) if self.options.language is None else []
+        whole = _pairs(job.sound_spans) if job.sound_spans else ((0.0, math.inf),)
+        pcm = job.pcm_path_of(self.section.channel)
+        return _sound(pcm, self.rest, Timeline(whole, self.options.up_speed), places)
 
-    @cached_property
-    def cues(self) -> "_Cues":
-        return _Cues(self.rest, self.section.job.transcription_options)
+    @property
+    def has_rest(self) -> bool:
+        """Whether something is left to decode. From silence alone an engine would make words up."""
+        heard = [(0.0, self.rest.seconds)] if not self.whole.speech or not self.segments else self.rest.speech or ()
+        return sum(end - start for start, end in heard) >= SHORTEST_REST
+
+    def begin_again(self, passage: cutting.Section) -> None:
+        """Turn to a passage of the section, to decode it by itself."""
+        self.rest, self.decoded, self.is_second_try = passage, 0.0, True
+        self.section.job.refresh_from_db(fields=["language"])
+        self.options = _options(self.section, is_first=False)
+        self.cues = _Cues(passage, self.section.job.transcription_options)
 
     def store(self, event: Event | None) -> None:
         """Store one event of the runner; None is a beat, which renews the lease."""
@@ -307,6 +337,8 @@ class _Work:
                 segment = DecodedSegment.from_json(segment_json)
                 transcribed = self.decoded + segment.end * self.options.up_speed
                 for cue in self.cues.of(segment):
+                    if self.is_second_try and self._is_repeated(cue):
+                        continue
                     self.claim.store_segment(self.segments, cue, transcribed=transcribed)
                     self.segments += 1
                     if self.options.verbose:
@@ -315,6 +347,13 @@ class _Work:
                 logs.log_time("the engine", seconds)
             case _:
                 _raise_error(event)
+
+    def _is_repeated(self, cue: DecodedSegment) -> bool:
+        """Whether the text is part of the text beside the passage: its end may have been placed wrongly."""
+        stored = self.section.segments.order_by(*BY_TIME)
+        before = stored.filter(start__lte=cue.start).values_list("text", flat=True).last()
+        after = stored.filter(start__gt=cue.start).values_list("text", flat=True).first()
+        return unwritten.is_repeated(cue.text, before or "", after or "")
 
 
 class _Cues:
@@ -344,26 +383,41 @@ def _measures(segment: DecodedSegment) -> str:
     return f"{times}: temperature {segment.temperature:.1f}, {measures}, no speech {segment.no_speech_prob:.2f}"
 
 
-def _remaining_options(section: Section, stored_text: str) -> TranscriptionOptions:
-    """A job's options for the rest of a section; the text that is stored of the section is added to the prompt."""
+def _options(section: Section, stored_text: str = "", *, is_first: bool) -> TranscriptionOptions:
+    """A job's options for a part of a section; the text that is stored of the section is added to the prompt.
+
+    Of several languages no text is added: it might be in another than what follows.
+    """
     options = section.job.transcription_options
     options = replace(
         options,
         # Cues are made of words (`whisper/cues.py`), also where nobody asked for their times.
         word_timestamps=options.word_timestamps or section.speech is not None,
         language=None if options.multilingual else section.job.language or None,
-        prefix=options.prefix if section.index == 0 and not stored_text else None,
+        prefix=options.prefix if section.index == 0 and is_first else None,
     )
-    if not stored_text:
+    if not stored_text.strip() or options.multilingual:
         return options
     prompt = f"{options.initial_prompt or ''} {stored_text.strip()[-LONGEST_PROMPT:]}".strip()
     return replace(options, initial_prompt=prompt)
 
 
-def _sound(pcm: Path, section: cutting.Section, whole: Timeline) -> Sound:
-    """The samples of a section. `whole` has all of the decoded sound."""
-    samples = [[round(SAMPLE_RATE * whole.to_decoded(edge)) for edge in span] for span in section.spans]
-    return Sound(pcm, tuple((start, end) for start, end in samples))
+def _sound(pcm: Path, section: cutting.Section, whole: Timeline, places: Sequence[Sequence[Span]] = ()) -> Sound:
+    """The samples of a section, and of the places where its language is detected. `whole` has all of the sound."""
+    spans, speech = (_samples(each, whole) for each in (section.spans, section.speech or ()))
+    return Sound(pcm, spans, speech, tuple(_samples(place, whole) for place in places))
+
+
+def _samples(spans: Sequence[Span], whole: Timeline) -> SampleSpans:
+    samples = [[round(SAMPLE_RATE * whole.to_decoded(edge)) for edge in span] for span in spans]
+    return tuple((start, end) for start, end in samples)
+
+
+def _places(section: Section) -> list[tuple[Span, ...]]:
+    """Where a job's language is detected: spread over the speech of all of its sections."""
+    sections = Section.objects.filter(job=section.job_id, channel=section.channel).order_by("index")
+    speech = sections.exclude(speech__isnull=True).values_list("speech", flat=True)
+    return languages.places([stretch for stretches in speech for stretch in _pairs(stretches or ())])
 
 
 @timed("finishing")
@@ -376,10 +430,38 @@ def finish(claim: JobClaim, stopping: threading.Event) -> None:
     job = Job.objects.filter(pk=claim.job, claim=claim.token).defer("text", "searchable").first()
     if job is None:
         raise errors.LeaseLost
-    warnings = [*job.warnings, *(_improve(claim, job, stopping) if job.is_to_be_improved else [])]
+    language = _main_language(job) or job.language
+    probability = job.language_probability if language == job.language else None
+    job.language = language
+    is_written = job.transcription_options.task != "detect"
+    warnings = [*_before(job.warnings, SPEECH_WITHOUT_TEXT), *(_speech_without_text(job) if is_written else [])]
+    warnings += _improve(claim, job, stopping) if job.is_to_be_improved else []
     text = edits.joined(edits.read(_segments(claim)))
     seconds = F("processing_seconds") + time.monotonic() - started
-    claim.finish(text=text, warnings=warnings, processing_seconds=seconds)
+    facts = {"language": language, "language_probability": probability, "processing_seconds": seconds}
+    claim.finish(text=text, warnings=warnings, **facts)
+
+
+def _main_language(job: Job) -> str:
+    """The language in which most is said, of the segments that have one of their own; empty if none has."""
+    spoken = Segment.objects.filter(job=job).exclude(language="").values_list("language")
+    longest = spoken.annotate(seconds=Sum(F("end") - F("start"))).order_by("-seconds", "language").first()
+    return longest[0] if longest else ""
+
+
+def _speech_without_text(job: Job) -> list[str]:
+    """The warning that says where speech was found and nothing was written."""
+    bare: list[Span] = []
+    for section in job.sections.exclude(speech__isnull=True).order_by("index"):
+        bare += unwritten.without_text(_pairs(section.speech or ()), _texts(section))
+    places = ",".join(f"{start:.1f}-{end:.1f}" for start, end in sorted(bare)[:MOST_PLACES])
+    return [f"{SPEECH_WITHOUT_TEXT}{places}"] if places else []
+
+
+def _texts(section: Section) -> list[Span]:
+    """The spans of a section that have text."""
+    rows = section.segments.values_list("start", "end", "text")
+    return [(start, end) for start, end, text in rows if text.strip()]
 
 
 def _segments(claim: JobClaim) -> QuerySet[Segment]:
@@ -395,8 +477,12 @@ def _improve(claim: JobClaim, job: Job, stopping: threading.Event) -> list[str]:
         claim.renew()
 
     segments = {segment.pk: segment for segment in _segments(claim).defer("tokens", "words")}
-    lines = [enhance.Line(segment.pk, segment.text, segment.improved_text) for segment in segments.values()]
-    language = "en" if job.transcription_options.task == "translate" else job.language
+    is_translated = job.transcription_options.task == "translate"
+    lines = [
+        enhance.Line(segment.pk, segment.text, segment.improved_text, "" if is_translated else segment.language)
+        for segment in segments.values()
+    ]
+    language = "en" if is_translated else job.language
     unimproved = 0  # groups of segments whose answer was not used
     try:
         if not settings.LLM_BASE_URL:
@@ -429,7 +515,7 @@ def transcribe_file(
     """Decode a file without rows or workers, for the command line.
 
     Gives `{"event": "sound", "duration": seconds}` and then the engine's events, with segments in the recording's time.
-    Raises Problem.
+    A segment of a passage that was decoded again may come after later ones. Raises Problem.
     """
     weights = catalogue.find(model, runner.capabilities.name)
     with disk.temporary_folder() as folder:
@@ -451,13 +537,23 @@ def transcribe_file(
             parts = _cut_channels(whole, options, speech)
         finally:
             finder.stop()
+        timeline = Timeline(whole.decoded.spans, options.up_speed)
         for index, (channel, section) in enumerate(parts):
-            sound = _sound(whole.pcms[channel], section, Timeline(whole.decoded.spans, options.up_speed))
+            pcm = whole.pcms[channel]
+            texts: list[Span] = []
+            heard = [stretch for other, part in parts if other == channel for stretch in part.speech or ()]
+            sound = _sound(pcm, section, timeline, languages.places(heard))
             for event in _decode_part(index, channel, sound, section, weights, options, runner):
-                if event["event"] == "language" and not options.multilingual:
-                    options = replace(options, language=event["language"])
+                match event:
+                    case {"event": "language", "language": language} if not options.multilingual:
+                        options = replace(options, language=language)
+                    case {"event": "segment", "segment": {"start": start, "end": end}}:
+                        texts.append((start, end))
                 yield event
             options = replace(options, prefix=None)
+            for passage in _without_text(section, texts, options):
+                again = _sound(pcm, passage, timeline)
+                yield from _decode_part(index, channel, again, passage, weights, options, runner)
 
 
 def _check_space(folder: Path, options: TranscriptionOptions, probe: audio.Probe) -> None:

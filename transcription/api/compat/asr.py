@@ -4,7 +4,7 @@ POST /asr               file field audio_file; in the query: output (txt json sr
                         initial_prompt, vad_filter, word_timestamps, encode; our own parameters too, there or in the
                         form. The response is text/plain under the name of the file; Asr-Engine names the engine. json
                         is Whisper's own {"text", "segments", "language"}, with its space before each text.
-POST /detect-language   audio_file, encode. The language of the first 30 seconds:
+POST /detect-language   audio_file, encode. The language, heard at up to five places that have speech:
                         {"detected_language": "russian", "language_code": "ru", "confidence": 0.98}
 
 Both wait for a durable job, which X-Job-Id names. `encode=false` says that the file is headerless 16 kHz mono s16le,
@@ -13,6 +13,7 @@ key, 403 with a wrong one, 422 for a bad value and for no file. The key may be s
 `http://key:KEY@host`, which clients send as Basic authentication.
 """
 
+from dataclasses import replace
 from typing import Any, cast
 from urllib.parse import quote
 from uuid import UUID
@@ -31,16 +32,17 @@ from transcription.api import transcript
 from transcription.api.compat.endpoint import EndpointError, endpoint, finished, read_form, request_key
 from transcription.api.responses import Json
 from transcription.api.serializers import JobRequest, always, finite
+from transcription.jobs import JobParameters
 from transcription.models import Job
 from transcription.sound import audio
 from transcription.text import edits, exports
 from transcription.whisper.options import LANGUAGES
 
 OUTPUTS = ("txt", "json", "srt", "vtt", "tsv")
-# The first 30 seconds, unfiltered and decoded once: only their language is wanted.
+# The whole recording, whatever the defaults are.
 FOR_THE_LANGUAGE = {
-    "language": "auto", "clip_timestamps": "0,30", "sections": "1", "vad_filter": "false", "beam_size": "1",
-    "temperature": "[0]", "upgrade_transcribation": "false",
+    "language": "auto", "multilingual": "false", "vad_filter": "true", "clip_timestamps": "0",
+    "upgrade_transcribation": "false",
 }  # fmt: skip
 
 
@@ -72,6 +74,11 @@ class LanguageRequest(ListenRequest):
         used = {name: values for name, values in sent.items() if name in ("file", "model", "encode")}
         return used | {name: [value] for name, value in FOR_THE_LANGUAGE.items()}
 
+    @property
+    def job_parameters(self) -> JobParameters:
+        parameters = super().job_parameters
+        return {**parameters, "options": replace(parameters["options"], task="detect")}
+
 
 @endpoint("POST")
 async def asr(request: HttpRequest) -> HttpResponse:
@@ -83,11 +90,11 @@ async def asr(request: HttpRequest) -> HttpResponse:
 
 @endpoint("POST")
 async def detect_language(request: HttpRequest) -> HttpResponse:
-    """Answer with the language that is spoken at the beginning of a recording."""
+    """Answer with the language that a recording is spoken in."""
     _form, job_id = await sync_to_async(_submit)(LanguageRequest, request)
     job = await finished(job_id)
     if not job.language:
-        raise EndpointError(422, _("The recording is too short to hear a language in it."), job_id=str(job_id))
+        raise EndpointError(422, _("No speech was found in the recording, so it has no language."), job_id=str(job_id))
     language = {"detected_language": LANGUAGES.get(job.language, job.language), "language_code": job.language}
     return Json({**language, "confidence": finite(job.language_probability)}, headers={"X-Job-Id": str(job_id)})
 

@@ -387,6 +387,8 @@ def _verbose(job: Job, granularities: set[str]) -> dict[str, Any]:
         body["segments"] = [{"id": index, **segment.to_json()} for index, segment in enumerate(segments)]
         for segment_body in body["segments"]:
             del segment_body["words"]  # they have their own list
+            if not options.multilingual:  # otherwise OpenAI's fields alone
+                del segment_body["language"]
     if "word" in granularities:
         words = [word for segment in segments for word in segment.words or ()]
         body["words"] = [{"word": word.word.strip(), "start": word.start, "end": word.end} for word in words]
@@ -416,7 +418,7 @@ class Increments:
         return added
 
 
-class Sent:
+class SentSegments:
     """Which of a job's segments a stream has sent."""
 
     def __init__(self) -> None:
@@ -436,7 +438,7 @@ class Sent:
 
 async def _stream(job_id: UUID, language: str | None, *, is_sent_early: bool = True) -> AsyncIterator[str]:
     """The text of a job in the order of the recording: as it is stored, or once the job has ended."""
-    text, sent, snapshot = Increments(), Sent(), cast(Snapshot | None, None)
+    text, sent, snapshot = Increments(), SentSegments(), cast(Snapshot | None, None)
     async with watching(job_id) as watched:
         while snapshot is None or not snapshot.is_over:
             before, snapshot = snapshot, await watched.after(snapshot, within=SILENCE_SECONDS)
@@ -450,10 +452,19 @@ async def _stream(job_id: UUID, language: str | None, *, is_sent_early: bool = T
                     yield _event({"type": "transcript.text.delta", "delta": delta})
     with translation.override(language):
         failure = _failure(snapshot.job)
-    yield _event(failure.body if failure else {"type": "transcript.text.done", "text": text.whole})
+    # A passage that was decoded again came after later ones; here it is in its place.
+    whole = text.whole if failure else await sync_to_async(_text)(job_id)
+    yield _event(failure.body if failure else {"type": "transcript.text.done", "text": whole})
 
 
-def _after(sent: Sent, job_id: UUID) -> list[tuple[int, str]]:
+def _text(job_id: UUID) -> str:
+    try:
+        return Job.objects.filter(pk=job_id).values_list("text", flat=True).first() or ""
+    finally:
+        close_old_connections()
+
+
+def _after(sent: SentSegments, job_id: UUID) -> list[tuple[int, str]]:
     """The channels and the texts of more segments that are final in order, and note them as sent.
 
     These are the segments that begin before anything that may still come: before the sections that nobody has begun,

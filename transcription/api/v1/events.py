@@ -58,7 +58,8 @@ async def _stream(job_id: UUID, last: int, language: str | None) -> AsyncIterato
                 yield changed
             while segments := await _after(last, snapshot, job_id):
                 last = segments[-1].pk
-                yield "".join(_event("segment", _segment(segment), segment.pk) for segment in segments)
+                language = snapshot.job.language if snapshot.job else ""
+                yield "".join(_event("segment", _segment(row, language), row.pk) for row in segments)
             if changed and is_decoded:  # every segment was stored before it
                 yield changed
     yield _event("end", {"status": last_state["status"]})
@@ -99,10 +100,12 @@ def _state(snapshot: Snapshot, language: str | None) -> dict[str, Any]:
     }
 
 
-def _segment(row: Segment) -> dict[str, Any]:
+def _segment(row: Segment, language: str) -> dict[str, Any]:
+    """A segment, and its language or else the job's."""
     body: dict[str, Any] = {"id": row.pk, "start": row.start, "end": row.end, "text": row.reads.strip()}
     if row.section.channel:
         body["channel"] = row.section.channel
+    body["language"] = row.language or language or None
     words = edits.spoken(row)
     return body if words is None else {**body, "words": [asdict(word) for word in words]}
 

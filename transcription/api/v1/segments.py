@@ -55,13 +55,14 @@ class SegmentSerializer(serializers.ModelSerializer[Segment]):
 
     channel = serializers.SerializerMethodField()
     text = serializers.SerializerMethodField()
+    language = serializers.SerializerMethodField()
     words = serializers.SerializerMethodField()
     heard = serializers.SerializerMethodField()
     improved = serializers.SerializerMethodField()
 
     class Meta:
         model = Segment
-        fields = ("id", "start", "end", "channel", "text", "words", "heard", "improved", "edited_at")
+        fields = ("id", "start", "end", "channel", "text", "language", "words", "heard", "improved", "edited_at")
 
     def get_channel(self, segment: Segment) -> int | None:
         """The channel of the recording that it is of, from 1; null if all of them were mixed."""
@@ -69,6 +70,9 @@ class SegmentSerializer(serializers.ModelSerializer[Segment]):
 
     def get_text(self, segment: Segment) -> str:
         return segment.reads.strip()
+
+    def get_language(self, segment: Segment) -> str | None:
+        return segment.language or segment.job.language or None
 
     def get_words(self, segment: Segment) -> list[dict[str, Any]] | None:
         """Words with times; null unless `word_timestamps` was set. Edited words take their times from those heard."""
@@ -97,7 +101,8 @@ class SegmentViewSet(NativeViewSet[Segment]):
     serializer_class = SegmentSerializer
 
     def get_queryset(self) -> QuerySet[Segment]:
-        job = get_object_or_404(Job.objects.for_user(self.request.user).only("pk"), pk=self.kwargs["job_pk"])
+        own = Job.objects.for_user(self.request.user)
+        job = get_object_or_404(own.only("pk", "language"), pk=self.kwargs["job_pk"])
         return job.segments.select_related("section").order_by(*BY_TIME).defer("tokens")
 
     def list(self, request: Request, job_pk: UUID) -> Response:

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, BooleanOptionalAction, _ArgumentGroup
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,17 @@ class Transcript:
                 self.language = language
             case {"event": "segment", "segment": segment}:
                 self.segments.append(Segment.from_json(segment))
-                self.segments.sort(key=lambda segment: (segment.start, segment.end))  # channels come one after another
+                self.segments.sort(
+                    key=lambda segment: (segment.start, segment.end)
+                )  # channels and second tries come late
+
+    @property
+    def main_language(self) -> str:
+        """The language that is spoken longest."""
+        seconds: defaultdict[str, float] = defaultdict(float)
+        for segment in self.segments:
+            seconds[segment.language or self.language] += segment.end - segment.start
+        return max(seconds, key=seconds.__getitem__, default=self.language)
 
 
 def _render(transcript: Transcript, extension: str, model: str, options: TranscriptionOptions) -> str:
@@ -165,7 +176,7 @@ def _render(transcript: Transcript, extension: str, model: str, options: Transcr
     content = {
         "text": edits.joined((segment.channel, segment.text) for segment in transcript.segments),
         "segments": [{"id": index, **segment.to_json()} for index, segment in enumerate(transcript.segments)],
-        "language": transcript.language,
+        "language": transcript.main_language,
         "duration": transcript.duration,
         "model": model,
         **{name: value for name, value in options.to_json().items() if name != "language"},

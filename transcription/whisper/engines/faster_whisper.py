@@ -1,6 +1,7 @@
 """The engine faster-whisper: the library's `WhisperModel.transcribe`, over CTranslate2. Imported only in the runner."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from faster_whisper import WhisperModel
 from faster_whisper.transcribe import Segment as LibrarySegment
 from numpy.typing import NDArray
 
+from transcription.whisper import languages
 from transcription.whisper.engine import Event, Sound, Tell
 from transcription.whisper.options import TranscriptionOptions
 from transcription.whisper.result import Segment, Word
@@ -77,27 +79,29 @@ class Engine:
     def _decode(self, section: int, sound: Sound, options: TranscriptionOptions) -> Iterator[Event]:
         assert self._model is not None  # noqa: S101  (open() loaded it)
         samples = read(sound)  # (samples,)
-        arguments = {**library_arguments(options), "hotwords": self._shortened(options.hotwords)}
-        detected = self._detect_among(options.languages, samples) if options.language is None else None
-        if detected is not None:
-            arguments["language"] = detected[0]
-        segments, info = self._model.transcribe(samples, **arguments)
-        language, probability = detected or (info.language, finite(info.language_probability))
-        yield {"event": "language", "section": section, "language": language, "probability": probability}
-        for library_segment in segments:
-            segment = _to_segment(library_segment, with_words=options.gives_words)
-            yield {"event": "segment", "section": section, "segment": segment.to_json()}
+        detect = partial(self._detect, section) if self._model.model.is_multilingual else None
+        passages = languages.detected(sound, samples, options, detect)
+        language, probability = languages.main_language(passages)
+        if language:
+            yield {"event": "language", "section": section, "language": language, "probability": probability}
+        for passage in passages if options.task != "detect" else []:
+            arguments = library_arguments(passage.options(options))
+            hotwords = self._shortened(options.hotwords)
+            segments, info = self._model.transcribe(passage.of(samples), **{**arguments, "hotwords": hotwords})
+            if not language:  # the library has detected it
+                language, probability = info.language, finite(info.language_probability)
+                yield {"event": "language", "section": section, "language": language, "probability": probability}
+            for library_segment in segments:
+                segment = passage.place(_to_segment(library_segment, with_words=options.gives_words))
+                yield {"event": "segment", "section": section, "segment": segment.to_json()}
         yield {"event": "done", "section": section}
 
-    def _detect_among(self, languages: Sequence[str], samples: NDArray[np.float32]) -> tuple[str, float] | None:
-        """The likeliest of some languages and its probability; None when there is nothing to choose."""
+    def _detect(self, section: int, samples: NDArray[np.float32]) -> dict[str, float]:
+        """The probability of each language in at most 30 s of sound."""
         assert self._model is not None  # noqa: S101
-        if not languages or not self._model.model.is_multilingual:
-            return None
         _, _, pairs = self._model.detect_language(samples)
-        probabilities = dict(pairs)
-        best = max(languages, key=lambda language: probabilities.get(language, 0.0))
-        return best, finite(probabilities.get(best, 0.0))
+        self.tell({"event": "progress", "section": section, "seconds": 0.0})  # there may be many windows to listen to
+        return dict(pairs)
 
     def _shortened(self, hotwords: str | None) -> str | None:
         """As many hotwords as leave room for new tokens beside a prompt; the library lets each of the two fill half."""

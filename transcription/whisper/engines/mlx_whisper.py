@@ -5,6 +5,7 @@ segments at the end; until then its progress bar shows how far it is.
 """
 
 import importlib
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
@@ -15,8 +16,10 @@ import numpy as np
 from mlx_whisper.audio import N_FRAMES, N_SAMPLES, log_mel_spectrogram, pad_or_trim
 from numpy.typing import NDArray
 
+from transcription.whisper import languages
 from transcription.whisper.engine import Sound, Tell
 from transcription.whisper.options import TranscriptionOptions
+from transcription.whisper.pcm import SAMPLE_RATE
 from transcription.whisper.result import Segment, Word
 from transcription.whisper.samples import finite, read
 
@@ -62,7 +65,7 @@ class Engine:
     def step(self) -> None:
         for section, (sound, options) in list(self._open.items()):
             try:
-                self._decode(section, read(sound), options)
+                self._decode(section, sound, options)
             finally:
                 self.close(section)
             self.tell({"event": "done", "section": section})
@@ -75,45 +78,49 @@ class Engine:
         """The memory of an Apple GPU is the machine's."""
         return int(mx.get_active_memory()) if self.is_on_gpu else None
 
-    def _decode(self, section: int, samples: NDArray[np.float32], options: TranscriptionOptions) -> None:
+    def _decode(self, section: int, sound: Sound, options: TranscriptionOptions) -> None:
         assert self._loaded is not None  # noqa: S101  (open() loaded it)
+        samples = read(sound)  # (samples,)
         path, dtype = self._loaded
-        language, probability = self._detect_language(samples, options, dtype)
+        detect = partial(self._detect, section, dtype) if library.ModelHolder.model.is_multilingual else None
+        passages = languages.detected(sound, samples, options, detect, is_library_silent=True)
+        language, probability = languages.main_language(passages)
         self.tell({"event": "language", "section": section, "language": language, "probability": probability})
-        library.tqdm = SimpleNamespace(tqdm=lambda **_: _ProgressBar(section, self.tell))
-        result = library.transcribe(
-            samples,
-            path_or_hf_repo=str(path),
-            verbose=False,  # shows the progress bar; None would not
-            fp16=dtype == mx.float16,
-            **{**library_arguments(options), "language": language},
-        )
-        for library_segment in result["segments"]:
-            if library_segment["text"].strip():  # the library empties a segment that it discards
-                segment = _to_segment(library_segment, with_words=options.gives_words)
-                self.tell({"event": "segment", "section": section, "segment": segment.to_json()})
+        for passage in passages if options.task != "detect" else []:
+            seconds = passage.start / SAMPLE_RATE
+            library.tqdm = SimpleNamespace(tqdm=lambda seconds=seconds, **_: _ProgressBar(section, self.tell, seconds))
+            result = library.transcribe(
+                passage.of(samples),
+                path_or_hf_repo=str(path),
+                verbose=False,  # shows the progress bar; None would not
+                fp16=dtype == mx.float16,
+                **library_arguments(passage.options(options)),
+            )
+            for library_segment in result["segments"]:
+                if library_segment["text"].strip():  # the library empties a segment that it discards
+                    segment = passage.place(_to_segment(library_segment, with_words=options.gives_words))
+                    self.tell({"event": "segment", "section": section, "segment": segment.to_json()})
 
-    def _detect_language(
-        self, samples: NDArray[np.float32], options: TranscriptionOptions, dtype: mx.Dtype
-    ) -> tuple[str, float]:
-        """Detect the language as `mlx_whisper.transcribe` does, which does not return its probability."""
+    def _detect(self, section: int, dtype: mx.Dtype, samples: NDArray[np.float32]) -> dict[str, float]:
+        """The probability of each language in at most 30 s of sound, as `mlx_whisper.transcribe` finds it."""
         model = library.ModelHolder.model
-        if options.language is not None or not model.is_multilingual:
-            return options.language or "en", 1.0
         mel = log_mel_spectrogram(samples[:N_SAMPLES], n_mels=model.dims.n_mels, padding=N_SAMPLES)  # (frames, mels)
         mel = pad_or_trim(mel, N_FRAMES, axis=-2).astype(dtype)  # (3000, mels)
         _, probabilities = model.detect_language(mel)
-        best = max(options.languages or probabilities, key=lambda language: probabilities.get(language, 0.0))
-        return best, finite(probabilities.get(best, 0.0))
+        self.tell({"event": "progress", "section": section, "seconds": 0.0})  # there may be many windows to listen to
+        return dict(probabilities)
 
 
 class _ProgressBar:
-    """Takes the place of tqdm's progress bar in the library, and reports progress after each window."""
+    """Takes the place of tqdm's progress bar in the library, and reports progress after each window.
 
-    def __init__(self, section: int, tell: Tell) -> None:
+    `seconds` are those before the passage that the library decodes.
+    """
+
+    def __init__(self, section: int, tell: Tell, seconds: float) -> None:
         self.section = section
         self.tell = tell
-        self.frames = 0
+        self.seconds = seconds
 
     def __enter__(self) -> Self:
         return self
@@ -124,8 +131,8 @@ class _ProgressBar:
         """There is nothing to clean up."""
 
     def update(self, frames: int) -> None:
-        self.frames += frames
-        self.tell({"event": "progress", "section": self.section, "seconds": self.frames / FRAMES_A_SECOND})
+        self.seconds += frames / FRAMES_A_SECOND
+        self.tell({"event": "progress", "section": self.section, "seconds": self.seconds})
 
 
 def library_arguments(options: TranscriptionOptions) -> dict[str, Any]:
