@@ -171,9 +171,14 @@ def test_more_sections_than_two_minutes_allow_are_not_made():
     assert len(cut(*talk(600), sections=50)) == 5
 
 
-def test_where_no_speech_was_found_a_short_recording_is_decoded_and_a_long_one_is_not():
-    assert cut([], 30.0) == [Section(((0.0, 30.0),), ())]
-    assert cut([], 30.1) == []
+def test_where_no_speech_was_found_nothing_is_decoded():
+    assert cut([], 3.0) == cut([], 600.0) == []
+
+
+def test_speech_in_doubt_is_decoded_and_is_not_among_the_speech():
+    (section,) = cut([(1.0, 2.0), (2.5, 4.0)], 5.0)
+    doubted = section.without_speech({(2.5, 4.0)})
+    assert (doubted.spans, doubted.speech) == (((0.6, 5.0),), ((1.0, 2.0),))
 
 
 def test_without_the_filter_a_recording_without_speech_is_decoded_whole():

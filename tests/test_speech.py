@@ -40,7 +40,7 @@ def ignore(seconds: float) -> None:
 
 
 def test_it_tells_where_speech_is(finder: SpeechFinder, pcm: Path) -> None:
-    stretches = finder.find(pcm, on_beat=ignore)
+    stretches = finder.find(pcm, on_beat=ignore).stretches
     assert stretches[0][0] == pytest.approx(2.0, abs=0.3)
     assert stretches[-1][1] == pytest.approx(pcm.stat().st_size / 32000 - 2.0, abs=0.3)
 
@@ -63,7 +63,7 @@ def test_a_child_that_dies_fails_who_asked_and_the_next_gets_another(finder: Spe
 
     with pytest.raises(errors.EngineFailed):
         finder.find(pcm, on_beat=kill)
-    assert finder.find(pcm, on_beat=ignore)
+    assert finder.find(pcm, on_beat=ignore).stretches
 
 
 def test_a_child_that_says_no_more_is_replaced_though_it_lives(
@@ -79,7 +79,7 @@ def test_a_child_that_says_no_more_is_replaced_though_it_lives(
         assert time.monotonic() - began < 30
 
     began = time.monotonic()
-    assert finder.find(pcm, on_beat=lose_patience)
+    assert finder.find(pcm, on_beat=lose_patience).stretches
 
 
 def test_what_the_beat_raises_passes_through_and_the_child_goes_on(finder: SpeechFinder, pcm: Path) -> None:
@@ -88,7 +88,7 @@ def test_what_the_beat_raises_passes_through_and_the_child_goes_on(finder: Speec
 
     with pytest.raises(errors.LeaseLost):
         finder.find(pcm, on_beat=lost)
-    assert finder.find(pcm, on_beat=ignore)
+    assert finder.find(pcm, on_beat=ignore).stretches
 
 
 def test_a_file_that_is_not_there_is_an_error_in_words(finder: SpeechFinder, tmp_path: Path) -> None:

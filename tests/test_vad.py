@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests import noises
 from tests.server import NANO
 from transcription import processes
 from transcription.whisper import vad
@@ -102,6 +103,82 @@ def test_speech_in_noise_is_found(tmp_path: Path) -> None:
     assert_near(found_in(pcm), [(5.0, 5.0 + len(bears) / RATE)], tolerance=0.4)
 
 
+@pytest.mark.parametrize("kind", [*noises.KINDS])
+def test_no_sound_is_speech_beyond_doubt_if_nobody_speaks(tmp_path: Path, kind: str) -> None:
+    """Of some of them Silero alone says the opposite, of others the second network."""
+    sounds = [noises.make(kind, seed, seconds=7, level=level) for seed, level in ((1, -20), (2, -45))]
+    pcm = write(tmp_path / "nobody.pcm", *sounds)
+    *_, last = vad.find(pcm)
+    assert last["stretches"] == last["doubtful"]
+    assert sum(end - start for start, end in last["stretches"]) < 8
+
+
+@pytest.mark.parametrize("level", [-20, -50, -60, -66])
+def test_speech_is_found_at_any_level(tmp_path: Path, level: float) -> None:
+    voice = said("bears.wav").astype(np.float64) / 32768
+    voice *= 10 ** (level / 20) / np.sqrt(np.mean(voice**2))
+    quiet_voice = np.round(32768 * voice).astype(np.int16)
+    pcm = write(tmp_path / "quiet.pcm", silence(5), quiet_voice, silence(5))
+    assert_near(found_in(pcm), [(5.0, 5.0 + len(voice) / RATE)], tolerance=0.3)
+
+
+def test_a_quiet_voice_after_a_loud_one_is_found(tmp_path: Path) -> None:
+    bears = said("bears.wav")
+    pcm = write(tmp_path / "both.pcm", bears, silence(30), bears // 200, silence(3))
+    length = len(bears) / RATE
+    assert_near(found_in(pcm), [(0.0, length), (length + 30, 2 * length + 30)], tolerance=0.3)
+
+
+def test_gains_raise_what_is_quiet_and_lower_nothing(tmp_path: Path) -> None:
+    pcm = write(tmp_path / "levels.pcm", noise(60), noise(60) // 100, silence(60))
+    gain = vad.gains(pcm)
+    assert len(gain) >= pcm.stat().st_size / 2 / vad.WINDOW
+    at = {seconds: gain[round(seconds / WINDOW_SECONDS)] for seconds in (20, 90, 150)}
+    assert at[20] == pytest.approx(vad.LOUDNESS / (1000 / 32768), rel=0.1)
+    assert at[90] == pytest.approx(100 * at[20], rel=0.1)
+    assert at[150] == pytest.approx(vad.MOST_GAIN)
+    assert gain.min() >= 1
+
+
+def test_speech_begins_where_it_does_after_music(tmp_path: Path) -> None:
+    """Silero alone is late there."""
+    music = noises.make("piano", 3, seconds=20, level=-22)
+    bears = said("bears.wav")
+    pcm = write(tmp_path / "after.pcm", music, bears, silence(3))
+    (start, end), *others = found_in(pcm)
+    assert others == []
+    assert start == pytest.approx(20.0, abs=0.4)
+    assert end == pytest.approx(20.0 + len(bears) / RATE, abs=0.3)
+
+
+def heard(probabilities: list[float], **found: list[Span]) -> tuple[list[Span], list[Span]]:
+    """The stretches and those in doubt, of windows that last a tenth of a second each, as near as can be."""
+    of_windows = np.repeat(np.array(probabilities, np.float32), 3)
+    return vad.weighed(of_windows, vad.Found(**found))
+
+
+def test_what_one_network_hears_is_in_doubt() -> None:
+    second = 3 * WINDOW_SECONDS * 10
+    sure, silent = [0.9] * 10, [0.0] * 10
+    assert heard(silent + sure + silent, speech=[(second, 2 * second)])[1] == []
+    assert heard(silent + sure + silent)[0] == heard(silent + sure + silent)[1] != []
+    faint = heard(silent + [0.2] * 10 + silent, speech=[(second, 2 * second)])
+    assert faint[0] == faint[1] == [(pytest.approx(second, abs=0.04), pytest.approx(2 * second, abs=0.04))]
+    assert heard(silent + [0.05] * 10 + silent, speech=[(second, 2 * second)]) == ([], [])
+
+
+def test_what_may_be_music_is_speech_only_if_silero_is_sure() -> None:
+    silent, music = [0.0] * 10, [(0.0, 3.0)]
+    assert heard([*silent, *[0.7] * 10, *silent], music=music) == ([], [])
+    assert heard([*silent, *[0.7] * 10, *silent], singing=music) == ([], [])
+    sure = heard([*silent, *[0.95] * 10, *silent], music=music)
+    assert sure[0] == sure[1] != []
+    sung = heard([*silent, *[0.7] * 10, *silent], singing=music, speech=[(1.0, 1.9)])
+    assert sung[0] == sung[1] != []
+    spoken = heard([*silent, *[0.8] * 10, *silent], music=music, speech=[(1.0, 1.9)])
+    assert (len(spoken[0]), spoken[1]) == (1, [])
+
+
 def test_where_pieces_begin_changes_nothing(tmp_path: Path) -> None:
     """Pieces of one second to sixty begin in the middle of words; one of five minutes holds everything."""
     parts, _ = conversation(150)
@@ -139,7 +216,7 @@ def test_progress_is_told_after_each_piece_and_ends_with_the_recording(tmp_path:
     assert events == [
         *({"event": "progress", "seconds": pytest.approx(count * piece)} for count in (1, 2)),
         {"event": "progress", "seconds": 2.5},
-        {"event": "speech", "stretches": []},
+        {"event": "speech", "stretches": [], "doubtful": []},
     ]
 
 
@@ -286,7 +363,7 @@ def test_what_the_network_gave_is_not_kept(tmp_path: Path, monkeypatch: pytest.M
     """Its small arrays would lie between its large ones, and after an hour and a half memory was half a gigabyte."""
     given: list[weakref.ref] = []
 
-    def listen(pcm: Path, *, windows: int) -> Iterator[NDArray[np.float32]]:
+    def listen(pcm: Path, *, windows: int, hear: object) -> Iterator[NDArray[np.float32]]:
         for _ in range(3):
             piece = np.zeros(windows, np.float32)
             given.append(weakref.ref(piece))

@@ -1,10 +1,11 @@
-"""Finds speech in recordings, by a child process: no worker imports the network that does it."""
+"""Finds speech in recordings, by a child process: no worker imports the networks that do it."""
 
 import queue
 import sys
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,15 @@ from transcription.whisper.cutting import Span
 
 BEAT_SECONDS = 1.0
 PROGRAM = ("-m", "transcription.whisper.vad")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Stretches of speech in a decoded sound, in seconds, in order; those in doubt are among them."""
+
+    stretches: tuple[Span, ...] = ()
+    doubtful: frozenset[Span] = frozenset()
+
 
 Events = queue.SimpleQueue[dict[str, Any] | None]  # of one recording; None: the child has died
 
@@ -31,8 +41,8 @@ class SpeechFinder:
         self._queues: dict[str, Events] = {}  # by the recording's id in the child
 
     @timed("finding speech")
-    def find(self, pcm: Path, *, on_beat: Callable[[float], None]) -> list[Span]:
-        """The spans of decoded sound (`whisper/pcm.py`) that have speech, in seconds, in order.
+    def find(self, pcm: Path, *, on_beat: Callable[[float], None]) -> Heard:
+        """The speech in decoded sound (`whisper/pcm.py`).
 
         `on_beat` gets the seconds done so far, at least every second. What it raises passes through, and the child
         forgets the recording. Raises EngineFailed.
@@ -87,7 +97,7 @@ def _dispatch(queues: dict[str, Events], event: dict[str, Any] | None) -> None:
         events_of_one.put(event)
 
 
-def _follow(events: Events, on_beat: Callable[[float], None]) -> list[Span]:
+def _follow(events: Events, on_beat: Callable[[float], None]) -> Heard:
     done = 0.0
     while True:
         on_beat(done)
@@ -98,9 +108,14 @@ def _follow(events: Events, on_beat: Callable[[float], None]) -> list[Span]:
         match event:
             case {"event": "progress", "seconds": done}:
                 pass
-            case {"event": "speech", "stretches": stretches}:
-                return [(start, end) for start, end in stretches]
+            case {"event": "speech", "stretches": stretches, "doubtful": doubtful}:
+                return Heard(tuple(map(_span, stretches)), frozenset(map(_span, doubtful)))
             case {"event": "error", "detail": detail}:
                 raise errors.EngineFailed(detail=detail)
             case None:
                 raise errors.EngineFailed(detail="the process that finds speech ended")
+
+
+def _span(pair: list[float]) -> Span:
+    start, end = pair
+    return start, end

@@ -10,7 +10,7 @@ however long it is, and there is no rest of three seconds at the end.
 import itertools
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -22,14 +22,13 @@ LONG_SILENCE = 2.0  # left out
 PADDING = 0.4  # of silence that stays on both sides of speech, which begins before the network is sure of it
 SECTION = 120.0  # the length of a section where the silences allow it
 SHORTEST_CLIP = 0.01  # from anything shorter an engine makes nothing
-SHORT = 30.0  # one window of Whisper; a recording as short as this is decoded even if no speech was found
 
 
 @dataclass(frozen=True)
 class Section:
     """Spans of a recording that are joined and decoded as one sound, and the speech in them.
 
-    `speech` is None where it was not looked for.
+    `speech` is None where it was not looked for, and has no stretch that is in doubt.
     """
 
     spans: tuple[Span, ...]
@@ -57,6 +56,12 @@ class Section:
         speech = None if self.speech is None else _between(self.speech, start, end)
         return type(self)(_between(self.spans, start, end), speech)
 
+    def without_speech(self, doubtful: Collection[Span]) -> Self:
+        """The same section, but these stretches of speech are in doubt."""
+        if self.speech is None:
+            return self
+        return type(self)(self.spans, tuple(stretch for stretch in self.speech if stretch not in doubtful))
+
 
 def cut(
     stretches: Sequence[Span],
@@ -70,16 +75,14 @@ def cut(
 
     `stretches` are the spans with speech, `sound` those with any sound (None: all), both in order and apart. What is in
     no span of `sound` is a silence that only the file's stamps know, and is in no section. With `vad_filter` other long
-    silences are in none either; without it the sections cover the sound without a gap. Where no speech was found, sound
-    of up to 30 s is one section, because Silero may be wrong; longer sound has no section with `vad_filter`, and one
-    without it. If `is_uncut`, `stretches` is not read.
+    silences are in none either; without it the sections cover the sound without a gap. Where no speech was found, there
+    is no section with `vad_filter`, and one without it. If `is_uncut`, `stretches` is not read.
     """
     sound = sound or [(0.0, duration)]
     if is_uncut(sections=sections, vad_filter=vad_filter):
         return [Section(tuple(sound))]
     if not stretches:
-        seconds = sum(end - start for start, end in sound)
-        return [Section(tuple(sound), ())] if seconds <= SHORT or not vad_filter else []
+        return [] if vad_filter else [Section(tuple(sound), ())]
     kept = list(intersection(_without_long_silences(stretches, duration), sound)) if vad_filter else list(sound)
     cuts = _choose_cuts(_silences(stretches, kept), sum(end - start for start, end in kept), sections)
     return [
