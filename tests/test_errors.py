@@ -112,7 +112,8 @@ def test_the_endpoints_that_wait_answer_with_the_status_of_the_page(
 
 def test_the_page_lists_the_warnings_that_the_code_gives() -> None:
     given = {
-        *SOUND_WARNINGS, "input_truncated", "timestamps_implausible", "not_improved", "not_honoured:<parameter>",
+        *SOUND_WARNINGS, "input_truncated", "timestamps_implausible", "no_speech", "doubtful_words", "not_improved",
+        "not_honoured:<parameter>",
         "option_unknown:<option>", "speech_without_text:<places>",
     }  # fmt: skip
     assert {row[0].strip("`") for row in rows("What a done job may warn of")} == given

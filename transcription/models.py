@@ -327,6 +327,11 @@ class Job(Claimable):
         return TranscriptionOptions.from_json(self.options)
 
     @property
+    def answered_language(self) -> str | None:
+        """The language for an answer: the one that was heard or asked for, or "" where nobody speaks."""
+        return self.language if self.language or "no_speech" in self.warnings else self.transcription_options.language
+
+    @property
     def problem(self) -> type[errors.Problem] | None:
         """What went wrong, or None."""
         return errors.by_code(self.error_code) if self.error_code else None

@@ -44,7 +44,7 @@ def body(job: Job) -> dict[str, Any]:
             **options.to_json(),  # first, so that the detected language replaces the requested one
             "text": job.text or edits.joined((segment.channel, segment.text) for segment in stored),
             "segments": [_segment_body(index, segment) for index, segment in enumerate(stored)],
-            "language": job.language or options.language,
+            "language": job.answered_language,
             "track": job.track,
             "tracks": job.recording.tracks,
             "model": job.model,

@@ -31,6 +31,7 @@ from transcription.logs import timed
 from transcription.sound import completeness, formats, stamps
 from transcription.sound.timeline import Timeline
 from transcription.whisper.cutting import Span
+from transcription.whisper.engine import Sound
 from transcription.whisper.pcm import BYTES_A_SAMPLE, BYTES_A_SECOND, SAMPLE_RATE
 
 with warnings.catch_warnings():
@@ -315,6 +316,21 @@ def _highest_sample(file: BinaryIO, size: int) -> int:
 
 def _audio_segment(pcm: bytes) -> AudioSegment:
     return AudioSegment(pcm, sample_width=BYTES_A_SAMPLE, frame_rate=SAMPLE_RATE, channels=1)
+
+
+def loudness(sound: Sound, start: float, end: float) -> float:
+    """The loudness of the loudest tenth of a second of a sound, between two of its times, in dBFS."""
+    loudest = -math.inf
+    first, last = (max(0, round(SAMPLE_RATE * seconds)) for seconds in (start, end))
+    with sound.path.open("rb") as file:
+        for span_first, span_end in sound.spans:
+            place, rest = span_first + first, min(span_end, span_first + last) - span_first - first
+            first, last = (max(0, sample - (span_end - span_first)) for sample in (first, last))
+            if rest > 0:
+                file.seek(place * BYTES_A_SAMPLE)
+                pieces = _audio_segment(file.read(rest * BYTES_A_SAMPLE))[::100]
+                loudest = max(loudest, *(float(piece.dBFS) for piece in pieces))
+    return loudest
 
 
 def sounding(pcm: Path, *, threshold: float, shortest: float) -> tuple[float, float]:

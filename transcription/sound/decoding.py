@@ -14,7 +14,7 @@ from transcription import errors
 from transcription.sound import audio, channels, tracks
 from transcription.sound.audio import Decoded, Probe, Track
 from transcription.sound.channels import Window
-from transcription.sound.speech import SpeechFinder
+from transcription.sound.speech import Heard, SpeechFinder
 from transcription.whisper import cutting
 from transcription.whisper.cutting import Span
 from transcription.whisper.options import TranscriptionOptions
@@ -31,24 +31,29 @@ class Speech:
     def __init__(self, finder: SpeechFinder, on_beat: Callable[[float], None]) -> None:
         self._finder = finder
         self._on_beat = on_beat
-        self._found: dict[Path, list[Span]] = {}
+        self._heard: dict[Path, Heard] = {}
+
+    def listen(self, pcm: Path) -> Heard:
+        """The speech in a file, in seconds of the decoded sound. Raises what `SpeechFinder.find` raises."""
+        if pcm not in self._heard:
+            self._heard[pcm] = self._finder.find(pcm, on_beat=self._on_beat)
+        return self._heard[pcm]
 
     def find(self, pcm: Path) -> list[Span]:
-        """The spans with speech, in seconds of the decoded sound. Raises what `SpeechFinder.find` raises."""
-        if pcm not in self._found:
-            self._found[pcm] = self._finder.find(pcm, on_beat=self._on_beat)
-        return self._found[pcm]
+        """The spans that have speech for certain."""
+        heard = self.listen(pcm)
+        return [stretch for stretch in heard.stretches if stretch not in heard.doubtful]
 
     def seconds(self, pcm: Path) -> float:
         return sum(end - start for start, end in self.find(pcm))
 
     def forget(self, pcm: Path) -> None:
         """Have a file that is written anew listened to again."""
-        self._found.pop(pcm, None)
+        self._heard.pop(pcm, None)
 
     def move(self, pcm: Path, to: Path) -> None:
         """Note that a file was renamed."""
-        self._found[to] = self._found.pop(pcm)
+        self._heard[to] = self._heard.pop(pcm)
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,11 @@ from transcription.queue.sections import SectionClaim
 from transcription.sound import audio
 from transcription.sound.decoding import SOUND_WARNINGS, Decoding, Speech, bytes_needed
 from transcription.sound.decoding import Sound as DecodedSound
-from transcription.sound.speech import SpeechFinder
+from transcription.sound.speech import Heard, SpeechFinder
 from transcription.sound.timeline import Timeline
 from transcription.text import edits, enhance
 from transcription.weights import catalogue, store
-from transcription.whisper import cues, cutting, languages, unwritten
+from transcription.whisper import cues, cutting, languages, phantoms, unwritten
 from transcription.whisper.cutting import Span
 from transcription.whisper.engine import Event, SampleSpans, Sound
 from transcription.whisper.options import TranscriptionOptions, unknown_options
@@ -157,15 +157,18 @@ def _cut(pcm: Path, sound: Sequence[Span], options: TranscriptionOptions, speech
     """
     timeline = Timeline(tuple(sound), options.up_speed)
     is_uncut = cutting.is_uncut(sections=options.sections, vad_filter=options.vad_filter)
-    found = [] if is_uncut else speech.find(pcm)
-    stretches = [span for start, end in found for span in timeline.to_original_spans(start, end)]
+    heard = Heard() if is_uncut else speech.listen(pcm)
+    stretches = [span for stretch in heard.stretches for span in timeline.to_original_spans(*stretch)]
+    doubtful = {span for stretch in heard.doubtful for span in timeline.to_original_spans(*stretch)}
     if options.task == "detect":
-        heard = tuple(span for place in languages.places(stretches) for span in place)
-        return [cutting.Section(heard, heard)] if heard else []
+        sure = [stretch for stretch in stretches if stretch not in doubtful]
+        listened = tuple(span for place in languages.places(sure) for span in place)
+        return [cutting.Section(listened, listened)] if listened else []
     divided = cutting.cut(
         stretches, timeline.end, sound=sound, sections=options.sections, vad_filter=options.vad_filter
     )
-    return cutting.clipped(divided, _clips(pcm, timeline, options))
+    doubtful = {span for stretch in heard.doubtful for span in timeline.to_original_spans(*stretch)}
+    return cutting.clipped([section.without_speech(doubtful) for section in divided], _clips(pcm, timeline, options))
 
 
 def _clips(pcm: Path, timeline: Timeline, options: TranscriptionOptions) -> list[Span]:
@@ -300,7 +303,7 @@ class _Work:
         self.decoded = self.whole.seconds - self.rest.seconds
         self.segments = len(stored)
         self.options = _options(section, "".join(text for _, text in stored), is_first=not stored)
-        self.cues = _Cues(self.rest, section.job.transcription_options)
+        self.cues = _Cues(self.sound, self.rest, section.job.transcription_options)
         self.is_second_try = False
 
     @property
@@ -322,7 +325,7 @@ class _Work:
         self.rest, self.decoded, self.is_second_try = passage, 0.0, True
         self.section.job.refresh_from_db(fields=["language"])
         self.options = _options(self.section, is_first=False)
-        self.cues = _Cues(passage, self.section.job.transcription_options)
+        self.cues = _Cues(self.sound, passage, self.section.job.transcription_options)
 
     def store(self, event: Event | None) -> None:
         """Store one event of the runner; None is a beat, which renews the lease."""
@@ -336,6 +339,9 @@ class _Work:
             case {"event": "segment", "segment": segment_json}:
                 segment = DecodedSegment.from_json(segment_json)
                 transcribed = self.decoded + segment.end * self.options.up_speed
+                if (fault := self.cues.fault(segment)) is not None and self._leave_out(segment, fault):
+                    self.claim.store_progress(transcribed)
+                    return
                 for cue in self.cues.of(segment):
                     if self.is_second_try and self._is_repeated(cue):
                         continue
@@ -355,15 +361,39 @@ class _Work:
         after = stored.filter(start__gt=cue.start).values_list("text", flat=True).first()
         return unwritten.is_repeated(cue.text, before or "", after or "")
 
+    def _leave_out(self, segment: DecodedSegment, fault: str) -> bool:
+        """Note a segment that nobody seems to have said; return whether it is left out.
+
+        Where the engine has the recording whole, its words stay.
+        """
+        is_kept = self.section.speech is None
+        measures = _measures(self.cues.timeline.restore(segment))
+        kind = "doubtful" if is_kept else "left out"
+        history.note(self.section.job_id, kind, f"{measures}; {fault}: {segment.text.strip()}")
+        return not is_kept
+
 
 class _Cues:
     """Turns a section's segments, as an engine gives them, into cues in the recording's time."""
 
-    def __init__(self, section: cutting.Section, options: TranscriptionOptions) -> None:
+    def __init__(self, sound: Sound, section: cutting.Section, options: TranscriptionOptions) -> None:
+        self.sound = sound
         self.timeline = Timeline(section.spans, options.up_speed)
         self.speech = self.timeline.decoded_speech(section.speech or ())
         self.options = options
         self.end = 0.0  # of the last cue, in decoded time
+        self.before = ""  # the text of the segment before, also of one that was left out
+
+    def fault(self, segment: DecodedSegment) -> str | None:
+        """Why a segment is taken for words that nobody said, or None."""
+        before, self.before = self.before, segment.text
+        return phantoms.fault(
+            segment,
+            self.options,
+            is_heard=phantoms.has_speech(segment, self.speech.stretches),
+            loudness=audio.loudness(self.sound, segment.start - phantoms.NEAR, segment.end + phantoms.NEAR),
+            before=before,
+        )
 
     def of(self, segment: DecodedSegment) -> list[DecodedSegment]:
         parts = cues.part(segment, self.speech, after=self.end)
@@ -438,6 +468,11 @@ def finish(claim: JobClaim, stopping: threading.Event) -> None:
     warnings += _improve(claim, job, stopping) if job.is_to_be_improved else []
     text = edits.joined(edits.read(_segments(claim)))
     seconds = F("processing_seconds") + time.monotonic() - started
+    if history.has(claim.job, "doubtful"):
+        warnings.append("doubtful_words")
+    if is_written and not text:
+        warnings.append("no_speech")
+        language, probability = "", None  # whatever was asked for or detected
     facts = {"language": language, "language_probability": probability, "processing_seconds": seconds}
     claim.finish(text=text, warnings=warnings, **facts)
 
@@ -575,7 +610,7 @@ def _decode_part(
     options: TranscriptionOptions,
     runner: devices.Runner,
 ) -> Iterator[Event]:
-    made = _Cues(section, options)
+    made = _Cues(sound, section, options)
     options = replace(options, word_timestamps=options.word_timestamps or section.speech is not None)
     try:
         for event in runner.decode(index, sound, weights, options, beat=1.0):
@@ -583,7 +618,9 @@ def _decode_part(
                 case None:
                     continue
                 case {"event": "segment", "segment": segment_json}:
-                    for cue in made.of(DecodedSegment.from_json(segment_json)):
+                    segment = DecodedSegment.from_json(segment_json)
+                    is_kept = made.fault(segment) is None or section.speech is None
+                    for cue in made.of(segment) if is_kept else ():
                         yield {**event, "segment": replace(cue, channel=channel).to_json()}
                 case _:
                     _raise_error(event)

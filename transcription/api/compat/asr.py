@@ -94,7 +94,11 @@ async def detect_language(request: HttpRequest) -> HttpResponse:
     _form, job_id = await sync_to_async(_submit)(LanguageRequest, request)
     job = await finished(job_id)
     if not job.language:
-        raise EndpointError(422, _("No speech was found in the recording, so it has no language."), job_id=str(job_id))
+        raise EndpointError(
+            422,
+            _("No language can be heard in it: it is too short, or nobody speaks. Send more of it."),
+            job_id=str(job_id),
+        )
     language = {"detected_language": LANGUAGES.get(job.language, job.language), "language_code": job.language}
     return Json({**language, "confidence": finite(job.language_probability)}, headers={"X-Job-Id": str(job_id)})
 

@@ -67,7 +67,7 @@ def status(request: HttpRequest, task_id: str) -> HttpResponse:
             "error": _error(job) or None,
             "filename": job.recording.original_name,
             "model": job.model,
-            "language": job.language or job.transcription_options.language,
+            "language": job.answered_language,
             "progress": job.progress,
             "queue_position": None if expected is None else expected.position,
             "eta_seconds": None if expected is None else expected.seconds,

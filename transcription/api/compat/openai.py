@@ -375,10 +375,10 @@ def _transcribed(job: Job, form: TranscriptionRequest) -> HttpResponse:
 def _verbose(job: Job, granularities: set[str]) -> dict[str, Any]:
     segments = transcript.segments(job)
     options = job.transcription_options
-    language = job.language or options.language or ""
+    language = job.answered_language or ""
     body: dict[str, Any] = {
         "task": options.task,
-        "language": "english" if options.task == "translate" else LANGUAGES.get(language, language),
+        "language": "english" if options.task == "translate" and language else LANGUAGES.get(language, language),
         "duration": job.recording.duration or 0.0,
         "text": job.text,
         "usage": _usage(job),
