@@ -43,6 +43,13 @@ def sentences(language: str) -> list[str]:
     return found
 
 
+def names(language: str) -> list[str]:
+    """The names of all prompts, words and sentences, in the order of the package."""
+    with gzip.open(_texts(language), "rt", encoding="utf-8", errors="replace") as lines:
+        listed = [line.partition(":")[0] for line in lines if line.partition(":")[2].strip()]
+    return [name for name in listed if (SOUNDS / VOICES[language] / f"{name}.g722").exists()]
+
+
 def join(language: str, path: Path, *, seconds: float, seed: int = 1) -> list[str]:
     """Write prompts with pauses of 0.4 to 3 s between them as one WAV file; return what is said in it."""
     rng = random.Random(seed)
