@@ -714,7 +714,7 @@ def test_a_later_section_waits_for_those_before_it(owner: User) -> None:
     second = Section.objects.create(job=job, index=1, start=2.5, end=5, spans=[[2.5, 5]], seconds=2.5)
     Segment.objects.filter(pk=a_segment(job, 1, text=" Three.").pk).update(section=second, index=0)
 
-    sent = openai_endpoints.Sent()
+    sent = openai_endpoints.SentSegments()
     one = openai_endpoints._after(sent, job.pk)
     a_segment(job, 1, text=" Two.")
     Section.objects.filter(pk=first.pk).update(status="done")
@@ -731,7 +731,7 @@ def test_a_stream_of_two_channels_is_in_the_order_of_time(owner: User) -> None:
     Section.objects.create(index=0, channel=1, **known)
     second = Section.objects.create(index=1, channel=2, status="done", **known)
     first = Section.objects.get(index=0)
-    sent, text = openai_endpoints.Sent(), openai_endpoints.Increments()
+    sent, text = openai_endpoints.SentSegments(), openai_endpoints.Increments()
 
     def say(section: Section, index: int, start: float, words: str) -> None:
         Segment.objects.create(

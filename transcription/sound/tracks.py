@@ -12,7 +12,8 @@ def in_order(tracks: Sequence[Track], wanted: int | str | None) -> list[int]:
 
     `wanted` is a track's number or its language; None takes all of them. Raises NoSuchTrack.
     """
-    matching = [track for track in tracks if wanted is None or wanted in (track.number, code(track.language))]
+    key = code(wanted) if isinstance(wanted, str) else wanted
+    matching = [track for track in tracks if key is None or key in (track.number, code(track.language))]
     if tracks and not matching:
         raise errors.NoSuchTrack(wanted=wanted, tracks="; ".join(map(str, tracks)))
     return [track.number for track in sorted(matching, key=lambda track: (not track.is_default, track.number))]
