@@ -80,8 +80,8 @@ def test_times_never_run_backwards_and_no_word_is_lost(text: str, data: st.DataO
 def test_what_another_channel_says_begins_a_line() -> None:
     said = [(1, " Hello."), (1, " Who is it?"), (2, " Anna."), (2, " "), (1, " I know.")]
 
-    assert edits.joined(said) == "Hello. Who is it?\nAnna. \nI know."
-    assert edits.joined([(0, " One."), (0, " Two.")]) == "One. Two."
+    assert edits.joined(said) == " Hello. Who is it?\nAnna. \nI know."
+    assert edits.joined([(0, " One."), (0, " Two.")]) == " One. Two."
     assert edits.joined([]) == ""
 
 

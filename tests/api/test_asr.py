@@ -187,7 +187,7 @@ def test_a_recording_without_a_language_is_said(api: Client, ends: dict[str, Any
     answer = api.post("/detect-language", {"audio_file": sound()})
 
     assert answer.status_code == 422
-    assert "No speech" in answer.json()["detail"]
+    assert "No language can be heard" in answer.json()["detail"]
 
 
 # ------------------------------------------------------------------ real clients

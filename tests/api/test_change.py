@@ -103,6 +103,7 @@ def test_segments_tell_how_they_read_and_what_was_heard(api: Client, address: st
         "id": segment.pk,
         "start": 1.0,
         "end": 2.0,
+        "channel": None,
         "text": "Good",
         "language": "en",
         "words": [{"word": "Good", "start": 0.0, "end": 0.4, "probability": 0.9}],

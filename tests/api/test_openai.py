@@ -750,7 +750,7 @@ def test_a_stream_of_two_channels_is_in_the_order_of_time(owner: User) -> None:
     assert increments() == ["\nHello, Anna.", "\nI am here."]
     Section.objects.update(status="done")
     assert increments() == []
-    assert text.whole == edits.joined(edits.read(Segment.objects.filter(job=job).order_by(*BY_TIME)))
+    assert text.whole == edits.joined(edits.read(Segment.objects.filter(job=job).order_by(*BY_TIME))).strip()
 
 
 def test_a_stream_is_sent_on_at_once(api: Client, ends: dict[str, Any]) -> None:

@@ -42,7 +42,7 @@ def body(job: Job) -> dict[str, Any]:
     result: dict[str, Any] = finite(
         {
             **options.to_json(),  # first, so that the detected language replaces the requested one
-            "text": job.text or edits.joined((segment.channel, segment.text) for segment in stored),
+            "text": job.text or edits.joined((segment.channel, segment.text) for segment in stored).strip(),
             "segments": [_segment_body(index, segment) for index, segment in enumerate(stored)],
             "language": job.answered_language,
             "track": job.track,

@@ -41,7 +41,7 @@ def edit(segment: Segment, text: str | None) -> bool:
 
 def rejoin(job_id: uuid.UUID) -> None:
     """Update a job's text from its segments. Call it in the transaction that changed them."""
-    text = joined(read(Segment.objects.filter(job_id=job_id).order_by(*BY_TIME)))
+    text = joined(read(Segment.objects.filter(job_id=job_id).order_by(*BY_TIME))).strip()
     Job.objects.filter(pk=job_id).update(text=text)
     search.index(job_id)
 
@@ -66,7 +66,7 @@ def joined(texts: Iterable[tuple[int, str]]) -> str:
     for channel, text in texts:
         parts.append(following(before, channel, text))
         before = channel if text.strip() else before
-    return "".join(parts).strip()
+    return "".join(parts)
 
 
 def following(before: int | None, channel: int, text: str) -> str:

@@ -466,7 +466,7 @@ def finish(claim: JobClaim, stopping: threading.Event) -> None:
     is_written = job.transcription_options.task != "detect"
     warnings = [*_before(job.warnings, SPEECH_WITHOUT_TEXT), *(_speech_without_text(job) if is_written else [])]
     warnings += _improve(claim, job, stopping) if job.is_to_be_improved else []
-    text = edits.joined(edits.read(_segments(claim)))
+    text = edits.joined(edits.read(_segments(claim))).strip()
     seconds = F("processing_seconds") + time.monotonic() - started
     if history.has(claim.job, "doubtful"):
         warnings.append("doubtful_words")
