@@ -16,9 +16,6 @@ from transcription.whisper.result import Segment
 
 SILENCE = -78.0  # dBFS; of anything quieter 16 bits leave a few steps
 NEAR = 0.2  # seconds by which Whisper's times may miss the speech
-# Where no speech was heard beyond doubt, avg_logprob must be better than the threshold by so much. Of 116 segments that
-# `base` made of noise, none that is neither prompt nor list is better; of 18 right ones of poor voices, none is worse.
-CLOSER = 0.2
 UNSURE = -0.5  # the avg_logprob of a segment that may be subtitlers' words even in speech
 MOST_LETTERS = 40.0  # a second; the fastest speakers say 25
 FEW_LETTERS = 20  # a segment of so few may have times that are too close together
@@ -43,7 +40,7 @@ def fault(
     repeats = _is_above(segment.compression_ratio, options.compression_ratio_threshold)
     if repeats and (not is_heard or _is_below(segment.avg_logprob, options.logprob_threshold)):
         return "it repeats itself"
-    if not is_heard and _is_below(segment.avg_logprob, options.logprob_threshold, CLOSER):
+    if not is_heard and _is_below(segment.avg_logprob, options.logprob_threshold):
         return "the engine is not sure of it"
     if options.no_speech_threshold is None:
         return None
@@ -70,8 +67,8 @@ def _is_above(value: float, threshold: float | None) -> bool:
     return threshold is not None and value > threshold
 
 
-def _is_below(value: float, threshold: float | None, closer: float = 0.0) -> bool:
-    return threshold is not None and value < threshold + closer
+def _is_below(value: float, threshold: float | None) -> bool:
+    return threshold is not None and value < threshold
 
 
 def _words(text: str) -> list[str]:
