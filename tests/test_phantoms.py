@@ -102,6 +102,15 @@ def test_a_sentence_said_again_where_nobody_was_heard_is_left_out() -> None:
     assert left_out(segment, before=" Hurry up.") is None
 
 
+def test_the_sentence_before_said_again_faster_than_anybody_speaks_is_left_out_beside_speech_too() -> None:
+    sentence = " Twelve bears live in the forest."
+    again = a_segment(sentence, -0.1, 0.0, end=0.5)
+    assert phantoms.fault(again, DEFAULTS, is_heard=True, loudness=-20.0, before=sentence) is not None
+    assert phantoms.fault(again, DEFAULTS, is_heard=True, loudness=-20.0, before=" Hurry up.") is None
+    slower = a_segment(sentence, -0.1, 0.0, end=1.5)
+    assert phantoms.fault(slower, DEFAULTS, is_heard=True, loudness=-20.0, before=sentence) is None
+
+
 def test_too_many_words_for_their_time_are_left_out() -> None:
     text = " It was the best of times, it was the worst of times, it was the age of wisdom."
     assert left_out(a_segment(text, -0.3, 0.2, end=1.0)) == "too many words"

@@ -48,6 +48,9 @@ def fault(
         return "it has no words"
     if loudness < SILENCE:
         return "silence"
+    is_too_fast = _letters_a_second(segment, words) > MOST_LETTERS
+    if is_too_fast and words == _words(before):  # a window that begins in the silence before a sentence may do this
+        return "the text before it again, in no time"
     hears_none = segment.no_speech_prob > options.no_speech_threshold
     if is_heard:
         is_credit = hears_none and segment.avg_logprob < UNSURE and _has_credit(words)
@@ -58,7 +61,7 @@ def fault(
         return "subtitlers' words"
     if _is_told(words, options) or words == _words(before):
         return "what the engine was told"
-    if _letters_a_second(segment, words) > MOST_LETTERS:
+    if is_too_fast:
         return "too many words"
     return None
 
