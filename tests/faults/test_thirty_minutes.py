@@ -120,7 +120,7 @@ def test_every_sentence_is_there_once_and_in_order(server: Server, undisturbed: 
 
 @pytest.mark.parametrize("victim", PLACES)
 def test_a_process_killed_on_the_way_costs_nothing(server: Server, talk: Talk, victim: str) -> None:
-    job_id = server.submit(talk.path, **QUICKLY)["id"]
+    job_id = server.submit(talk.path, **{**QUICKLY, "beam_size": "5"})["id"]
     wait_until(lambda: is_there(server, job_id, PLACES[victim]), 120)
     stored = server.segments(job_id)
     finished = [section for section in sections_of(server, job_id) if section[1] == "done"]
