@@ -158,7 +158,7 @@ def make(folder: Path, voices: int, seed: int) -> Iterator[Joined]:
 
 def join(path: Path, language: str, voices: int, rng: random.Random, *, has_noise: bool) -> Joined:
     """Write voices with pauses between them and at both ends."""
-    pieces, places, texts, length = [], [], [], 0
+    sounds, places, texts, length = [], [], [], 0
     for prompt in rng.sample(speech.sentences(language), k=voices):
         pause = np.zeros(int(RATE * pause_seconds(rng)))
         sound = np.frombuffer(speech.pcm(language, prompt), "<i2") / 32768
@@ -167,9 +167,9 @@ def join(path: Path, language: str, voices: int, rng: random.Random, *, has_nois
         length += len(pause)
         places.append((length / RATE, (length + len(voice)) / RATE))
         length += len(voice)
-        pieces += [pause, voice]
+        sounds += [pause, voice]
         texts.append(speech.text(language, prompt))
-    samples = np.concatenate([*pieces, np.zeros(int(RATE * pause_seconds(rng)))])
+    samples = np.concatenate([*sounds, np.zeros(int(RATE * pause_seconds(rng)))])
     if has_noise:
         samples += np.random.default_rng(rng.getrandbits(32)).normal(0, ROOM, len(samples))
     with wave.open(str(path), "wb") as file:

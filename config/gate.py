@@ -254,7 +254,7 @@ def _too_large(request: ASGIRequest, length: int) -> HttpResponse | None:
     if _is_chunk(request):
         limit = most = settings.UPLOAD_CHUNK_BYTES
         message = gettext_noop(
-            "A piece of an upload has at most %(size)s. Have your client send pieces of %(bytes)s bytes."
+            "A chunk of an upload has at most %(size)s. Have your client send chunks of %(bytes)s bytes."
         )
     elif OPENAI_UPLOAD.fullmatch(request.path_info) and input_audio.is_json(request):
         return refuse(request.path_info, 413, input_audio.too_long()) if length > input_audio.LONGEST_BODY else None

@@ -269,7 +269,7 @@ def test_while_a_chunk_is_written_another_is_not(api: Client) -> None:
     class Slow(BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             answer = send(api, address, 0, b"other")
-            assert (answer.status_code, answer.json()["detail"][:13]) == (423, "Another piece")
+            assert (answer.status_code, answer.json()["detail"][:13]) == (423, "Another chunk")
             return super().read(size)
 
     uploads.add(upload, 0, Slow(SOUND))

@@ -122,7 +122,7 @@ def remove_strays(now: float) -> None:
         if UPLOAD_NAME.fullmatch(path.name):
             _remove(path, "an upload that was never finished")
     for path in _unneeded(settings.UPLOADS_DIR, PART_NAME, Upload.objects.all(), now - FRESH_UPLOAD):
-        _remove(path, "an upload in pieces that no row has")
+        _remove(path, "an upload in chunks that no row has")
     before = now - FRESH_RECORDING
     created = MigrationRecorder.Migration.objects.aggregate(first=Min("applied"))["first"].timestamp()
     with_sound = Recording.objects.filter(removed_at=None)

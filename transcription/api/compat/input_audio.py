@@ -101,9 +101,9 @@ def _without_recording(body: Body, recording: "_Base64", stand_in: str) -> bytes
     rest = bytearray()
     string: bytearray | None = None  # the string that is being read, as it is written
     is_recording = False
-    for piece in _pieces(body):
-        if piece != b'"':
-            (rest if string is None else string).extend(piece)
+    for part in _parts(body):
+        if part != b'"':
+            (rest if string is None else string).extend(part)
         elif string is None:
             string = bytearray()
         else:
@@ -123,8 +123,8 @@ def _without_recording(body: Body, recording: "_Base64", stand_in: str) -> bytes
     return bytes(rest)
 
 
-def _pieces(body: Body) -> Iterator[bytes]:
-    """A JSON text in pieces: each quote that begins or ends a string, and what is between them."""
+def _parts(body: Body) -> Iterator[bytes]:
+    """A JSON text in parts: each quote that begins or ends a string, and what is between them."""
     cut = b""  # a backslash at the end of a block
     while block := body.read(BLOCK):
         block, at, cut = cut + block, 0, b""

@@ -150,7 +150,7 @@ BINARY: Schema = {"type": "string", "format": "binary"}
 UUID: Schema = {"type": "string", "format": "uuid"}
 OWN_FIELDS: dict[str, Schema] = {
     "file": {**BINARY, "description": "The recording. One of `file`, `upload` and `recording`."},
-    "upload": {**UUID, "description": "The id of a complete upload in pieces."},
+    "upload": {**UUID, "description": "The id of a complete upload in chunks."},
     "recording": {**UUID, "description": "The id of a recording that is here: a new transcript beside the others."},
     "batch": {**UUID, "description": "The id of a batch to put the job into."},
     "model": {"type": "string", "default": "auto", "description": "A model by any of its names; `auto`: the default."},
@@ -448,7 +448,7 @@ PEAKS = _object(
     peaks=serializers.ListField(child=serializers.FloatField()),
 )
 REUSED = _refusal("The Idempotency-Key is another request's.", "Send a new one.")
-WRONG_SUM = _refusal("The piece is not what its Upload-Checksum says; the offset is as it was.", "Send it again.")
+WRONG_SUM = _refusal("The chunk is not what its Upload-Checksum says; the offset is as it was.", "Send it again.")
 
 
 def add_address(result: Schema, generator: Any, request: Any, public: bool) -> Schema:

@@ -159,25 +159,25 @@ def _add(upload: Upload, offset: int, request: Request, checksum: uploads.Sum | 
         return uploads.add(upload, offset, request.stream or BytesIO(), checksum)
     except uploads.Busy as error:
         raise TusError(
-            423, _("Another piece of this upload is being written. Ask for its offset, then go on.")
+            423, _("Another chunk of this upload is being written. Ask for its offset, then go on.")
         ) from error
     except uploads.WrongOffset:
         _refuse_offset()
     except uploads.WrongSum as error:
-        raise TusError(WRONG_SUM, _("The piece is not what Upload-Checksum says. Send it again.")) from error
+        raise TusError(WRONG_SUM, _("The chunk is not what Upload-Checksum says. Send it again.")) from error
     except uploads.Gone as error:
         raise Http404 from error
 
 
 def _refuse_offset() -> NoReturn:
     raise TusError(
-        409, _("The piece does not begin where the upload ends. Ask for its offset by HEAD and go on there.")
+        409, _("The chunk does not begin where the upload ends. Ask for its offset by HEAD and go on there.")
     )
 
 
 def _check_fits(request: Request, offset: int, length: int) -> None:
     if offset + int(request.META.get("CONTENT_LENGTH") or 0) > length:
-        message = _("The piece goes beyond the upload's length, which is %(bytes)s bytes.") % {"bytes": length}
+        message = _("The chunk goes beyond the upload's length, which is %(bytes)s bytes.") % {"bytes": length}
         raise TusError(413, message)
 
 
